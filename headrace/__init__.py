@@ -1,0 +1,1 @@
+"""Headrace for its users: definitions, types, errors and the client."""

@@ -1,0 +1,1 @@
+"""Contracts of every Headrace service; generated stubs lie beside their .proto files."""
