@@ -1,0 +1,9 @@
+"""XXH3-64 for slots and tables, CRC32C for stored bytes."""
+
+SLOT_COUNT: int
+
+def xxh3_64(data: bytes) -> int:
+    """XXH3 64-bit hash with seed 0 of any length, equal to the reference library's."""
+
+def crc32c(data: bytes, value: int = 0) -> int:
+    """CRC-32C (Castagnoli), continuing from `value`."""
