@@ -1,34 +1,40 @@
-"""Compiles the Cython cores; everything else about the distribution stands in pyproject.toml."""
+"""Compiles the Cython cores and generates the stubs; the rest of the distribution stands in pyproject.toml."""
 
 import os
 import platform
+import subprocess
+import sys
 from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_py import build_py
 
-CHECKED = os.environ.get("HEADRACE_CHECKED") == "1"  # bounds checks on, as the tests build it
+CHECKED = os.environ.get("HEADRACE_CHECKED") == "1"  # bounds checks on: the build that the unit tests run
 SANITIZE = os.environ.get("HEADRACE_SANITIZE", "")  # e.g. "address,undefined"
+MODE = "sanitize" if SANITIZE else "checked" if CHECKED else "optimised"  # each mode keeps its own C files
 
-flags = ["-O2" if not SANITIZE else "-O1", "-std=gnu11", "-ffp-contract=off", "-fno-strict-aliasing", "-pthread"]
+flags = ["-O1" if SANITIZE else "-O2", "-std=gnu11", "-ffp-contract=off", "-fno-strict-aliasing", "-pthread"]
 flags += ["-Wno-unreachable-code", "-Wno-unused-function"]
-if platform.machine() in ("x86_64", "AMD64"):
-    flags += ["-mtune=generic"]
-if SANITIZE:
-    flags += [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-g"]
+flags += ["-mtune=generic"] if platform.machine() in ("x86_64", "AMD64") else []
 links = ["-pthread"] + ([f"-fsanitize={SANITIZE}"] if SANITIZE else [])
+flags += [*links[1:], "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g"] if SANITIZE else []
 
-extensions = [
-    Extension(
-        f"core_ext.{source.stem}",
-        [str(source)],
-        include_dirs=["core_ext/native"],
-        depends=[str(header) for header in sorted(Path("core_ext/native").glob("*.h"))],
-        extra_compile_args=flags,
-        extra_link_args=links,
-    )
-    for source in sorted(Path("core_ext").glob("*.pyx"))
-]
+
+class BuildWithStubs(build_py):
+    """Generates the protobuf stubs first, so that a wheel built from a bare clone is whole."""
+
+    def run(self) -> None:
+        subprocess.run([sys.executable, "-m", "protos.generate"], check=True)
+        super().run()
+
+
+inputs = ["setup.py", *map(str, sorted(Path("core_ext").rglob("*.h")))]
+options = {"include_dirs": ["core_ext/native"], "depends": inputs}
+options |= {"extra_compile_args": flags, "extra_link_args": links}
+sources = sorted(Path("core_ext").glob("*.pyx"))
+extensions = [Extension(f"core_ext.{source.stem}", [str(source)], **options) for source in sources]
 directives = {"language_level": 3, "boundscheck": CHECKED, "wraparound": False, "initializedcheck": CHECKED}
 directives |= {"cdivision": True, "embedsignature": False, "binding": True}
-setup(ext_modules=cythonize(extensions, compiler_directives=directives, nthreads=0) if extensions else [])
+modules = cythonize(extensions, build_dir=f"build/cython/{MODE}", compiler_directives=directives) if extensions else []
+setup(ext_modules=modules, cmdclass={"build_py": BuildWithStubs})
