@@ -1,0 +1,59 @@
+"""Definitions: sources, entities, feature views, feature services and models, as people write them."""
+
+from headrace.definitions.base import Definition
+from headrace.definitions.changes import Change, ChangeKind, DefinitionKind
+from headrace.definitions.entities import Entity, EntityKey
+from headrace.definitions.files import load, load_yaml, to_yaml
+from headrace.definitions.models import Model
+from headrace.definitions.python_files import load_python
+from headrace.definitions.registered import (
+    REGISTRY_MESSAGE_BYTES_MAX,
+    RegisteredEntity,
+    RegisteredModel,
+    RegisteredService,
+    RegisteredSource,
+    RegisteredView,
+    RegistryState,
+    Stamp,
+    State,
+    registry_state,
+)
+from headrace.definitions.services import FeatureService, ServiceEntry
+from headrace.definitions.sets import DefinitionSet
+from headrace.definitions.sources import Column, Source, SourceKind
+from headrace.definitions.views import Fallback, Feature, FeatureView, Latest, latest
+
+__all__ = [
+    "REGISTRY_MESSAGE_BYTES_MAX",
+    "Change",
+    "ChangeKind",
+    "Column",
+    "Definition",
+    "DefinitionKind",
+    "DefinitionSet",
+    "Entity",
+    "EntityKey",
+    "Fallback",
+    "Feature",
+    "FeatureService",
+    "FeatureView",
+    "Latest",
+    "Model",
+    "RegisteredEntity",
+    "RegisteredModel",
+    "RegisteredService",
+    "RegisteredSource",
+    "RegisteredView",
+    "RegistryState",
+    "ServiceEntry",
+    "Source",
+    "SourceKind",
+    "Stamp",
+    "State",
+    "latest",
+    "load",
+    "load_python",
+    "load_yaml",
+    "registry_state",
+    "to_yaml",
+]

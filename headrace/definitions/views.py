@@ -1,0 +1,121 @@
+"""Feature views: versioned groups of features of one entity from one transform."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import IntEnum
+from typing import Final
+
+from headrace.definitions.base import Definition
+from headrace.definitions.checks import (
+    DESCRIPTION_LENGTH_MAX,
+    check_duration,
+    check_items,
+    check_text,
+    check_type,
+    check_unique,
+    invalid,
+    located,
+)
+from headrace.definitions.entities import check_not_reserved
+from headrace.definitions.layout import check_row_size
+from headrace.definitions.values import PlainValue, check_value
+from headrace.names import NAME_LENGTH_MAX, check_word, parse_plain_name
+from headrace.types import ValueType
+
+FEATURE_COUNT_MAX: Final = 2_000  # of one view and of one answer, DESIGN section 6
+
+
+class Fallback(IntEnum):
+    """What is served when a value is not present; the numbers are those of the contracts."""
+
+    NONE = 1
+    DEFAULT = 2
+    EXPIRED_VALUE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Latest:
+    """The newest value of a source column."""
+
+    column: str
+
+    def __post_init__(self) -> None:
+        check_text(self.column, "column", NAME_LENGTH_MAX, required=True)
+
+
+def latest(column: str) -> Latest:
+    """Transform that serves the newest value of a source column."""
+    with located("transform"):
+        return Latest(column)
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Feature:
+    """One column of a view: `Feature("dep_delay", "f32", latest("dep_delay"), default=0.0)`.
+
+    `default` is a plain Python value of exactly the declared type, None for no default; a float for f32 is rounded
+    to the nearest f32 where it is served.
+    """
+
+    name: str
+    type: ValueType
+    transform: Latest
+    default: PlainValue | None
+    description: str
+
+    def __init__(
+        self,
+        name: str,
+        type: ValueType | str,  # noqa: A002 - the word of the glossary
+        transform: Latest,
+        *,
+        default: object = None,
+        description: str = "",
+    ) -> None:
+        check_text(name, "name", 2 * NAME_LENGTH_MAX, required=True)
+        check_word(name, "name", "feature name")
+        check_not_reserved(name, "feature name")
+        if not isinstance(transform, Latest):
+            raise invalid(
+                f"transform of feature {name!r} must be latest(column)", "WRONG_TYPE", "transform", feature=name
+            )
+        value_type = check_type(type)
+        object.__setattr__(self, "name", name)
+        object.__setattr__(self, "type", value_type)
+        object.__setattr__(self, "transform", transform)
+        object.__setattr__(self, "default", None if default is None else check_value(default, value_type))
+        object.__setattr__(self, "description", check_text(description, "description", DESCRIPTION_LENGTH_MAX))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureView(Definition):
+    """Features of one entity from one source. `ttl` counts from event time, None never expires.
+
+    `freshness_sla` is the age from which a value carries STALE, None sets no limit; it alone may change in a version.
+    """
+
+    entity: str
+    source: str
+    features: Sequence[Feature]
+    ttl: timedelta | None = None
+    fallback: Fallback = Fallback.NONE
+    freshness_sla: timedelta | None = None
+
+    def __post_init__(self) -> None:
+        Definition.__post_init__(self)
+        for field, value in (("entity", self.entity), ("source", self.source)):
+            parse_plain_name(check_text(value, field, 4 * NAME_LENGTH_MAX, required=True), field)
+        features = check_items(self.features, Feature, "features", FEATURE_COUNT_MAX, count_min=1)
+        check_unique((feature.name for feature in features), "features", ".name", "feature")
+        object.__setattr__(self, "features", features)
+        for field, duration in (("ttl", self.ttl), ("freshness_sla", self.freshness_sla)):
+            if duration is not None:
+                check_duration(duration, field)
+        if not isinstance(self.fallback, Fallback):
+            raise invalid("fallback must be a Fallback", "WRONG_TYPE", "fallback")
+        check_row_size(self.name, [feature.type for feature in features])
+
+    def feature(self, name: str) -> Feature | None:
+        """The feature of a name, or None."""
+        return next((feature for feature in self.features if feature.name == name), None)
