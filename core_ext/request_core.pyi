@@ -39,7 +39,6 @@ class Plan:
         columns: Sequence[tuple[str, int, int, bytes | None]],
     ) -> None: ...
 
-@final
 class Misses:
     """Rows that the table does not hold. Fetch them, then serve again with an overlay."""
 
@@ -50,7 +49,6 @@ class Misses:
     partial: bool
     """False when the caller asked for PARTIAL_POLICY_FAIL."""
 
-@final
 class Unresolved:
     """The selection is not among the published plans: resolve it, then serve again with the plan."""
 

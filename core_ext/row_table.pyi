@@ -1,6 +1,6 @@
 """Bounded table of entity rows: entity prefix to the rows of its views, readable without the GIL."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, final
 
 UNKNOWN: Final[int]
@@ -31,6 +31,8 @@ class RowTable:
         """Per row NEWER, NOT_NEWER or, where the table cannot tell, UNKNOWN; by the total order."""
     def get(self, storage_key: bytes) -> bytes | None:
         """The row held; None where the key is known to have none. Raises KeyError where it is not known."""
+    def lookup(self, storage_keys: Iterable[bytes]) -> list[bytes | int | None]:
+        """Per key the row held, None where it is known to have none, UNKNOWN where it is not known."""
     def clear(self) -> None:
         """Drops every entry."""
     def stats(self) -> dict[str, int]:

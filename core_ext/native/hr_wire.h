@@ -1,0 +1,144 @@
+/* Reading and writing the protobuf wire format (protobuf.dev/programming-guides/encoding), bounds first. */
+#ifndef HR_WIRE_H
+#define HR_WIRE_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+enum { HR_WIRE_VARINT = 0, HR_WIRE_I64 = 1, HR_WIRE_LEN = 2, HR_WIRE_GROUP = 3, HR_WIRE_GROUP_END = 4, HR_WIRE_I32 = 5 };
+enum { HR_WIRE_GROUPS_MAX = 100 };  /* nesting that protobuf parsers accept */
+
+/* A span of bytes being read; `at` never passes `end`. */
+typedef struct {
+    const uint8_t *at, *end;
+} hr_span;
+
+static inline size_t hr_span_bytes(hr_span span) { return (size_t)(span.end - span.at); }
+
+/* Every reader returns 1, or 0 when the bytes end early or are malformed. */
+static inline int hr_read_varint_long(hr_span *in, uint64_t *value)
+{
+    uint64_t read = 0;
+    for (int shift = 0; shift < 70; shift += 7) {
+        uint8_t byte;
+        if (in->at == in->end) return 0;
+        byte = *in->at++;
+        if (shift == 63 && byte > 1) return 0;
+        read |= (uint64_t)(byte & 0x7F) << shift;
+        if (byte < 0x80) {
+            *value = read;
+            return 1;
+        }
+    }
+    return 0;
+}
+
+static inline int hr_read_varint(hr_span *in, uint64_t *value)
+{
+    if (in->at < in->end && *in->at < 0x80) {
+        *value = *in->at++;
+        return 1;
+    }
+    return hr_read_varint_long(in, value);
+}
+
+static inline int hr_read_bytes(hr_span *in, hr_span *bytes)
+{
+    uint64_t length;
+    if (!hr_read_varint(in, &length) || length > hr_span_bytes(*in)) return 0;
+    bytes->at = in->at;
+    bytes->end = in->at += length;
+    return 1;
+}
+
+/* Field number and wire type; a number of 0 or above 2^29-1 is malformed. */
+static inline int hr_read_tag(hr_span *in, uint32_t *field, uint32_t *type)
+{
+    uint64_t tag;
+    if (!hr_read_varint(in, &tag) || tag > UINT32_MAX || tag < 8) return 0;
+    *field = (uint32_t)(tag >> 3);
+    *type = (uint32_t)(tag & 7);
+    return 1;
+}
+
+static inline int hr_skip_scalar(hr_span *in, uint32_t type)
+{
+    uint64_t ignored;
+    hr_span bytes;
+    size_t width = type == HR_WIRE_I64 ? 8 : 4;
+    if (type == HR_WIRE_VARINT) return hr_read_varint(in, &ignored);
+    if (type == HR_WIRE_LEN) return hr_read_bytes(in, &bytes);
+    if (type != HR_WIRE_I64 && type != HR_WIRE_I32) return 0;
+    if (hr_span_bytes(*in) < width) return 0;
+    in->at += width;
+    return 1;
+}
+
+/* Skips one field of unknown number, groups included, without recursion. */
+static inline int hr_skip_field(hr_span *in, uint32_t field, uint32_t type)
+{
+    uint32_t open[HR_WIRE_GROUPS_MAX], depth = 0;
+    for (;;) {
+        if (type == HR_WIRE_GROUP) {
+            if (depth == HR_WIRE_GROUPS_MAX) return 0;
+            open[depth++] = field;
+        } else if (type == HR_WIRE_GROUP_END) {
+            if (depth == 0 || open[--depth] != field) return 0;
+        } else if (!hr_skip_scalar(in, type)) {
+            return 0;
+        }
+        if (depth == 0) return 1;
+        if (!hr_read_tag(in, &field, &type)) return 0;
+    }
+}
+
+/* Whether bytes are UTF-8 (RFC 3629: no surrogates, no overlong forms, at most U+10FFFF). */
+static inline int hr_is_utf8(const uint8_t *at, size_t length)
+{
+    const uint8_t *end = at + length;
+    while (at < end) {
+        uint8_t lead = *at++;
+        uint8_t low = 0x80, high = 0xBF;
+        int more;
+        if (lead < 0x80) continue;
+        if (lead < 0xC2 || lead > 0xF4) return 0;
+        more = lead < 0xE0 ? 1 : lead < 0xF0 ? 2 : 3;
+        if (end - at < more) return 0;
+        if (lead == 0xE0) low = 0xA0;
+        if (lead == 0xED) high = 0x9F;
+        if (lead == 0xF0) low = 0x90;
+        if (lead == 0xF4) high = 0x8F;
+        for (; more-- > 0; low = 0x80, high = 0xBF, at++)
+            if (*at < low || *at > high) return 0;
+    }
+    return 1;
+}
+
+static inline uint32_t hr_varint_bytes(uint64_t value)
+{
+    uint32_t bytes = 1;
+    while (value >= 0x80) value >>= 7, bytes++;
+    return bytes;
+}
+
+static inline uint8_t *hr_write_varint(uint8_t *out, uint64_t value)
+{
+    while (value >= 0x80) {
+        *out++ = (uint8_t)(value | 0x80);
+        value >>= 7;
+    }
+    *out++ = (uint8_t)value;
+    return out;
+}
+
+/* Tag and length of a length-delimited field below number 16. */
+static inline uint8_t *hr_write_length(uint8_t *out, uint32_t field, uint64_t length)
+{
+    *out++ = (uint8_t)(field << 3 | HR_WIRE_LEN);
+    return hr_write_varint(out, length);
+}
+
+static inline uint64_t hr_length_bytes(uint64_t length) { return 1 + hr_varint_bytes(length) + length; }
+
+#endif

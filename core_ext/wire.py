@@ -1,0 +1,92 @@
+"""Reads the protobuf wire format in plain Python, for the rare parts of a request and as oracle of native/hr_wire.h."""
+
+from collections.abc import Iterator
+from typing import Final
+
+GROUPS_MAX: Final = 100
+
+
+class MalformedError(ValueError):
+    """Bytes that are no protobuf message."""
+
+
+def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """Fields in order: varints and fixed-width ones as unsigned integers, length-delimited ones as bytes.
+
+    Groups are skipped. Fixed-width fields come with their little-endian value. Raises MalformedError.
+    """
+    for field, _, value in typed_fields(data):
+        if value is not None:
+            yield field, value
+
+
+def typed_fields(data: bytes) -> Iterator[tuple[int, int, int | bytes | None]]:
+    """Field number, wire type and value of each field; the value of a group is None."""
+    at = 0
+    while at < len(data):
+        field, kind, at = _tag(data, at)
+        if kind == 3:
+            at = _skip_group(data, at, field)
+            yield field, kind, None
+        else:
+            value, at = _scalar(data, at, kind)
+            yield field, kind, value
+
+
+def varint(data: bytes, at: int) -> tuple[int, int]:
+    """A varint and the position after it. Raises MalformedError when it ends early or exceeds 64 bits."""
+    value = 0
+    for shift in range(0, 70, 7):
+        if at >= len(data):
+            raise MalformedError("a varint ends early")
+        byte = data[at]
+        at += 1
+        if shift == 63 and byte > 1:
+            break
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+    raise MalformedError("a varint exceeds 64 bits")
+
+
+def unsigned_to_signed(value: int) -> int:
+    """Two's complement of a 64-bit varint."""
+    return value - (1 << 64) if value >= 1 << 63 else value
+
+
+def _tag(data: bytes, at: int) -> tuple[int, int, int]:
+    tag, at = varint(data, at)
+    if tag < 8 or tag >= 1 << 32:
+        raise MalformedError(f"tag {tag} is none")
+    return tag >> 3, tag & 7, at
+
+
+def _scalar(data: bytes, at: int, kind: int) -> tuple[int | bytes, int]:
+    if kind == 0:
+        return varint(data, at)
+    if kind == 2:
+        length, at = varint(data, at)
+    elif kind in (1, 5):
+        length = 8 if kind == 1 else 4
+    else:
+        raise MalformedError(f"wire type {kind} cannot stand here")
+    if length > len(data) - at:
+        raise MalformedError("a field ends after its message")
+    value = data[at : at + length]
+    return (value if kind == 2 else int.from_bytes(value, "little")), at + length
+
+
+def _skip_group(data: bytes, at: int, number: int) -> int:
+    open_groups = [number]
+    while open_groups:
+        field, kind, at = _tag(data, at)
+        if kind == 3:
+            if len(open_groups) == GROUPS_MAX:
+                raise MalformedError("groups nest too deep")
+            open_groups.append(field)
+        elif kind == 4:
+            if open_groups.pop() != field:
+                raise MalformedError("a group ends that was not open")
+        else:
+            _, at = _scalar(data, at, kind)
+    return at
