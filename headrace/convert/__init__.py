@@ -1,0 +1,1 @@
+"""Converters between the values of headrace and the messages of the contracts."""
