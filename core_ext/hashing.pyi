@@ -7,3 +7,6 @@ def xxh3_64(data: bytes) -> int:
 
 def crc32c(data: bytes, value: int = 0) -> int:
     """CRC-32C (Castagnoli), continuing from `value`."""
+
+def crc32c_portable(data: bytes, value: int = 0) -> int:
+    """The same without the processor's own instruction: what machines that lack it run."""

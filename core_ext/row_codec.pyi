@@ -6,6 +6,8 @@ from typing import Any, NamedTuple, final
 import numpy as np
 from numpy.typing import NDArray
 
+from core_ext.arrow import ArrowColumn as ArrowColumn
+
 ROW_BYTES_MAX: int
 
 class CorruptRowError(ValueError):
@@ -37,16 +39,6 @@ class Schema:
     def __init__(self, schema_id: int, columns: Sequence[tuple[int, int, int]]) -> None: ...
     def offsets(self) -> list[int]:
         """Byte offset of each column's fixed slot from row start."""
-
-class ArrowColumn(NamedTuple):
-    """Buffers of one Arrow array, as pyarrow.Array.buffers() gives them; `offset` in elements."""
-
-    length: int
-    offset: int
-    validity: object | None
-    values: object | None
-    offsets: object | None
-    child: ArrowColumn | None
 
 @final
 class RowBatch:
@@ -81,4 +73,7 @@ def check_row(row: bytes, schema: Schema | None = None) -> RowHeader:
     """
 
 def decode_row(schema: Schema, row: bytes) -> tuple[RowHeader, list[Any]]:
-    """Header and Python values (None for null); lists as lists, timestamps and dates as integers."""
+    """Header and Python values (None for null); lists as lists, timestamps and dates as integers.
+
+    A tombstone has no values. Raises CorruptRowError.
+    """

@@ -1,4 +1,4 @@
-"""The value rules: total order, row state, value status and shard of a slot."""
+"""The value rules: total order, row state, value status."""
 
 PRESENT: int
 NULL: int
