@@ -5,6 +5,7 @@
 #include <stddef.h>
 
 #include "hr_layout.h"
+#include "hr_utf8.h"
 
 enum { HR_ARROW_ELEMENTS_MAX = INT32_MAX };  /* 32-bit offsets address no more */
 
@@ -50,32 +51,6 @@ static inline int hr_arrow_is_null(const hr_arrow *array, int64_t i)
 static inline int32_t hr_arrow_start(const hr_arrow *array, int64_t i)
 {
     return hr_load_i32(array->offsets + 4 * (array->offset + i));
-}
-
-/* Whether bytes are UTF-8 as Unicode defines it: no overlong form, no surrogate, nothing above U+10FFFF. */
-static inline int hr_is_utf8(const uint8_t *data, int64_t length)
-{
-    const uint8_t *end = data + length;
-    while (data < end) {
-        uint8_t lead = *data, low = 0x80, high = 0xBF;
-        int more;
-        if (end - data >= 8 && (hr_load_u64(data) & 0x8080808080808080ULL) == 0) {
-            data += 8;
-            continue;
-        }
-        data++;
-        if (lead < 0x80) continue;
-        if (lead < 0xC2 || lead > 0xF4) return 0;
-        more = lead < 0xE0 ? 1 : lead < 0xF0 ? 2 : 3;
-        if (lead == 0xE0) low = 0xA0;
-        if (lead == 0xED) high = 0x9F;
-        if (lead == 0xF0) low = 0x90;
-        if (lead == 0xF4) high = 0x8F;
-        if (end - data < more || *data < low || *data > high) return 0;
-        for (data++, more--; more > 0; data++, more--)
-            if ((*data & 0xC0) != 0x80) return 0;
-    }
-    return 1;
 }
 
 static inline int hr_arrow_check_frame(const hr_arrow *array)
@@ -126,7 +101,7 @@ static inline int hr_arrow_check_binary(const hr_arrow *array, uint8_t scalar, i
     for (i = 0; i < array->length; i++) {
         int32_t start = hr_arrow_start(array, i), end = hr_arrow_start(array, i + 1);
         *row = i;
-        if (end > start && !hr_arrow_is_null(array, i) && !hr_is_utf8(array->values + start, end - start))
+        if (end > start && !hr_arrow_is_null(array, i) && !hr_is_utf8(array->values + start, (size_t)(end - start)))
             return HR_ARROW_NOT_UTF8;
     }
     *row = -1;

@@ -6,6 +6,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "hr_utf8.h"
+
 enum { HR_WIRE_VARINT = 0, HR_WIRE_I64 = 1, HR_WIRE_LEN = 2, HR_WIRE_GROUP = 3, HR_WIRE_GROUP_END = 4, HR_WIRE_I32 = 5 };
 enum { HR_WIRE_GROUPS_MAX = 100 };  /* nesting that protobuf parsers accept */
 
@@ -91,28 +93,6 @@ static inline int hr_skip_field(hr_span *in, uint32_t field, uint32_t type)
         if (depth == 0) return 1;
         if (!hr_read_tag(in, &field, &type)) return 0;
     }
-}
-
-/* Whether bytes are UTF-8 (RFC 3629: no surrogates, no overlong forms, at most U+10FFFF). */
-static inline int hr_is_utf8(const uint8_t *at, size_t length)
-{
-    const uint8_t *end = at + length;
-    while (at < end) {
-        uint8_t lead = *at++;
-        uint8_t low = 0x80, high = 0xBF;
-        int more;
-        if (lead < 0x80) continue;
-        if (lead < 0xC2 || lead > 0xF4) return 0;
-        more = lead < 0xE0 ? 1 : lead < 0xF0 ? 2 : 3;
-        if (end - at < more) return 0;
-        if (lead == 0xE0) low = 0xA0;
-        if (lead == 0xED) high = 0x9F;
-        if (lead == 0xF0) low = 0x90;
-        if (lead == 0xF4) high = 0x8F;
-        for (; more-- > 0; low = 0x80, high = 0xBF, at++)
-            if (*at < low || *at > high) return 0;
-    }
-    return 1;
 }
 
 static inline uint32_t hr_varint_bytes(uint64_t value)
