@@ -1,0 +1,71 @@
+"""Checks the set-up before the first test, chooses the core build and gives every run one printed seed."""
+
+import random
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+import core_ext
+
+ROOT = Path(__file__).parent.parent
+SEED_MAX = 2**32 - 1  # what every consumer of the seed accepts
+
+# Timings never decide a test: the machines are shared, so Hypothesis must not fail a slow example.
+hypothesis.settings.register_profile("headrace", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("headrace")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--seed", type=int, default=None, help="repeat the random choices of an earlier run")
+    parser.addoption(
+        "--core-build",
+        default=None,
+        metavar="DIR",
+        help="run the cores compiled into DIR (build/checked, build/sanitize), not those beside their sources",
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    if config.option.seed is None:
+        config.option.seed = random.SystemRandom().randint(0, SEED_MAX)
+    if getattr(config.option, "hypothesis_seed", None) is None:
+        config.option.hypothesis_seed = str(config.option.seed)
+    use_core_build(config.option.core_build)
+
+
+def use_core_build(folder: str | None) -> None:
+    """Puts one build of the cores in front of the package path; refuses a run that lacks stubs or cores."""
+    missing = [] if (ROOT / "protos/common/v1/options_pb2.py").exists() else ["protobuf stubs"]
+    sources = [source.stem for source in sorted((ROOT / "core_ext").glob("*.pyx"))]
+    if folder is not None:
+        cores = (ROOT / folder / "core_ext").resolve()
+        core_ext.__path__.insert(0, str(cores))
+        missing += [f"{folder}: {name}" for name in sources if not any(cores.glob(f"{name}.*.so"))]
+    elif sources and not any((ROOT / "core_ext").glob("*.so")):
+        missing.append("compiled cores")
+    if missing:
+        raise pytest.UsageError(f"not set up, missing {', '.join(missing)}: run `make build`")
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    build = config.option.core_build or "beside their sources"
+    return f"seed: {config.option.seed} (repeat with --seed {config.option.seed}); cores: {build}"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if terminalreporter.stats.get("failed"):
+        terminalreporter.write_line(f"repeat this run with --seed {config.option.seed}")
+
+
+@pytest.fixture(scope="session")
+def seed(pytestconfig: pytest.Config) -> int:
+    """The seed of this run, for tests that draw at random."""
+    return int(pytestconfig.option.seed)
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the checkout."""
+    return ROOT
