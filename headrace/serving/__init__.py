@@ -1,0 +1,1 @@
+"""What every gRPC server of Headrace shares: principals, permissions, telemetry, health and drain."""
