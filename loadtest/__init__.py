@@ -1,0 +1,1 @@
+"""Load tests: our servers beside their peers, and open-loop scenarios with service level gates."""

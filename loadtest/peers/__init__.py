@@ -1,0 +1,1 @@
+"""Our online server beside Redis and Feast: same machine, rows, keys and run."""
