@@ -1,6 +1,6 @@
 """The one translator between HeadraceError and google.rpc.Status."""
 
-from typing import Final
+from typing import Any, Final
 
 import grpc
 from google.protobuf import any_pb2
@@ -32,10 +32,12 @@ def to_status(error: HeadraceError) -> status_pb2.Status:
 
 def from_rpc_error(error: grpc.RpcError) -> HeadraceError:
     """Error of our tree from what a call raised; a status without our ErrorInfo keeps its code."""
-    status = rpc_status.from_call(error) if isinstance(error, grpc.Call) else None
+    # A blocking call raises itself, an asyncio call an AioRpcError; only their methods are alike.
+    call: Any = error if hasattr(error, "trailing_metadata") else None
+    status = None if call is None else rpc_status.from_call(call)
     if status is None:
-        code = error.code().name if isinstance(error, grpc.Call) else "UNKNOWN"
-        detail = (error.details() or "") if isinstance(error, grpc.Call) else str(error)
+        code = "UNKNOWN" if call is None else call.code().name
+        detail = str(error) if call is None else call.details() or ""
         return BY_CODE.get(code, InternalError)(detail or code, reason=_FOREIGN_REASON, metadata={"code": code})
     return from_status(status)
 

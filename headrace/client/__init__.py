@@ -1,0 +1,23 @@
+"""The client for model servers."""
+
+from headrace.client.aio import AsyncClient
+from headrace.client.batch import FeatureBatch, OutputColumn, PreparedFeatures
+from headrace.client.calls import Durability, EraseResult, ReadOptions, ValueState
+from headrace.client.ingest import WriteResult, WriteToken
+from headrace.client.retries import RetryPolicy
+from headrace.client.sync import Client
+
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "Durability",
+    "EraseResult",
+    "FeatureBatch",
+    "OutputColumn",
+    "PreparedFeatures",
+    "ReadOptions",
+    "RetryPolicy",
+    "ValueState",
+    "WriteResult",
+    "WriteToken",
+]
