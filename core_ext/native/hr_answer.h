@@ -118,10 +118,16 @@ static inline void hr_gather_plain(const hr_output *output, const uint8_t *const
 static inline void hr_gather_mixed(
     const hr_call *call, const hr_output *output, uint32_t first, uint32_t last, uint8_t *values, uint8_t *statuses)
 {
-    const uint8_t *const *rows = call->rows + (size_t)output->group * call->row_count;
+    size_t base = (size_t)output->group * call->row_count;
+    const uint8_t *const *rows = call->rows + base;
     uint32_t bytes = output->column.slot_bytes;
     for (uint32_t row = first; row < last; row++) {
         uint8_t slot, *out = values + (size_t)bytes * row;
+        if (call->row_plain[base + row]) {
+            statuses[row] = HR_PRESENT;
+            hr_copy_slot(out, rows[row] + output->column.offset, bytes);
+            continue;
+        }
         statuses[row] = hr_settle_value(call, output, row, &slot);
         if (slot == HR_SLOT_VALUE) hr_copy_slot(out, rows[row] + output->column.offset, bytes);
         else if (slot == HR_SLOT_DEFAULT) hr_copy_slot(out, output->default_value, bytes);

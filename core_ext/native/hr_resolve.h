@@ -30,7 +30,8 @@ typedef struct {
     uint32_t row_count;
     const uint8_t **rows;          /* [group * row_count + row]; NULL: no columns to read */
     uint8_t *row_status;           /* the same places */
-    uint8_t *group_plain;          /* per group: every value is PRESENT */
+    uint8_t *row_plain;            /* the same places: every value of the row is PRESENT */
+    uint8_t *group_plain;          /* per group: every value of all rows is */
     const uint8_t **prefixes;      /* [lookup * row_count + row] */
     uint32_t *prefix_bytes;        /* the same places; 0: a null key */
     hr_miss *misses;
@@ -238,15 +239,20 @@ static inline void hr_resolve_block(hr_call *call, uint32_t number, uint32_t fir
         }
 }
 
-static inline void hr_find_plain_groups(hr_call *call)
+/* Finds the rows, and the groups of them, that need no decision per value. */
+static inline void hr_find_plain_rows(hr_call *call)
 {
     for (uint32_t group = 0; group < call->plan->group_count; group++) {
         size_t base = (size_t)group * call->row_count;
-        uint8_t plain = 1;
-        for (uint32_t row = 0; plain && row < call->row_count; row++)
-            plain = call->row_status[base + row] == HR_PRESENT
-                 && !(hr_load_u16(call->rows[base + row] + HR_ROW_FLAGS) & HR_FLAG_HAS_NULLS);
-        call->group_plain[group] = plain;
+        uint8_t all = 1;
+        for (uint32_t row = 0; row < call->row_count; row++) {
+            const uint8_t *stored = call->rows[base + row];
+            uint8_t plain = call->row_status[base + row] == HR_PRESENT
+                         && !(hr_load_u16(stored + HR_ROW_FLAGS) & HR_FLAG_HAS_NULLS);
+            call->row_plain[base + row] = plain;
+            all &= plain;
+        }
+        call->group_plain[group] = all;
     }
 }
 
@@ -258,13 +264,14 @@ static inline int hr_take_places(hr_call *call)
     call->rows = hr_arena_take(arena, places * sizeof(*call->rows));
     call->row_status = hr_arena_take(arena, places);
     call->misses = hr_arena_take(arena, places * sizeof(*call->misses));
+    call->row_plain = hr_arena_take(arena, places);
     call->group_plain = hr_arena_take(arena, plan->group_count);
     call->prefixes = hr_arena_take(arena, keys * sizeof(*call->prefixes));
     call->prefix_bytes = hr_arena_take(arena, keys * sizeof(*call->prefix_bytes));
     call->value_bytes = hr_arena_take(arena, plan->output_count * sizeof(uint64_t));
     call->message_bytes = hr_arena_take(arena, plan->output_count * sizeof(uint64_t));
-    return call->rows != NULL && call->row_status != NULL && call->misses != NULL && call->group_plain != NULL
-        && call->prefixes != NULL && call->prefix_bytes != NULL && call->value_bytes != NULL
+    return call->rows != NULL && call->row_status != NULL && call->misses != NULL && call->row_plain != NULL
+        && call->group_plain != NULL && call->prefixes != NULL && call->prefix_bytes != NULL && call->value_bytes != NULL
         && call->message_bytes != NULL;
 }
 
@@ -284,7 +291,7 @@ static inline int hr_resolve_rows(hr_call *call)
         }
     }
     if (call->miss_count > 0) return HR_MISS;
-    hr_find_plain_groups(call);
+    hr_find_plain_rows(call);
     return HR_OK;
 }
 
