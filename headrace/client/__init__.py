@@ -4,6 +4,7 @@ from headrace.client.aio import AsyncClient
 from headrace.client.batch import FeatureBatch, OutputColumn, PreparedFeatures
 from headrace.client.calls import Durability, EraseResult, ReadOptions, ValueState
 from headrace.client.ingest import WriteResult, WriteToken
+from headrace.client.registry import Plan, RegistryClient
 from headrace.client.retries import RetryPolicy
 from headrace.client.sync import Client
 
@@ -14,8 +15,10 @@ __all__ = [
     "EraseResult",
     "FeatureBatch",
     "OutputColumn",
+    "Plan",
     "PreparedFeatures",
     "ReadOptions",
+    "RegistryClient",
     "RetryPolicy",
     "ValueState",
     "WriteResult",

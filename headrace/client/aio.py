@@ -10,6 +10,7 @@ from typing import Self, TypeVar
 import grpc
 import grpc.aio
 
+from headrace.client.aio_transport import AsyncExchange, AsyncTransport
 from headrace.client.batch import FeatureBatch, PreparedFeatures
 from headrace.client.calls import (
     READ_DEFAULTS,
@@ -24,13 +25,10 @@ from headrace.client.calls import (
     prepare_call,
     read_call,
 )
-from headrace.client.channel import CHANNEL_OPTIONS, INGEST, SERVICE, metadata
+from headrace.client.channel import INGEST, SERVICE
 from headrace.client.entities import EntityValues
 from headrace.client.ingest import BatchedWrite, WritableTable, WriteResult
-from headrace.client.retries import Attempt, Pause, Retries, RetryBudget, RetryPolicy, Steps, check_timeout
-from headrace.client.wire import malformed
-from headrace.errors import HeadraceError
-from headrace.status import from_rpc_error
+from headrace.client.retries import RETRY_POLICY_DEFAULT, Retries, RetryBudget, RetryPolicy
 
 T = TypeVar("T")
 
@@ -44,24 +42,13 @@ class AsyncClient:
         *,
         token: str | None = None,
         credentials: grpc.ChannelCredentials | None = None,
-        retry_policy: RetryPolicy = RetryPolicy(),  # noqa: B008  (frozen)
+        retry_policy: RetryPolicy = RETRY_POLICY_DEFAULT,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         uniform: Callable[[], float] = random.random,
     ) -> None:
-        self._metadata = metadata(token)
-        self._retries = Retries(retry_policy, RetryBudget(), clock, uniform)
-        self._sleep = sleep
-        self._channel = (
-            grpc.aio.insecure_channel(target, CHANNEL_OPTIONS)
-            if credentials is None
-            else grpc.aio.secure_channel(target, credentials, CHANNEL_OPTIONS)
-        )
-        methods = ("GetOnlineFeatures", "PrepareFeatureSet", "DeleteEntity")
-        self._methods: dict[str, grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]] = {
-            name: self._channel.unary_unary(SERVICE + name) for name in methods
-        }
-        self._ingest: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = self._channel.stream_stream(INGEST)
+        retries = Retries(retry_policy, RetryBudget(), clock, uniform)
+        self._transport = AsyncTransport(target, token, credentials, retries, sleep)
 
     async def get_online_features(
         self,
@@ -96,8 +83,7 @@ class AsyncClient:
     ) -> WriteResult:
         """See Client.write_features."""
         write = BatchedWrite(feature_view, table, durability.message, on_progress)
-        steps: Steps[WriteResult] = self._retries.steps(check_timeout(timeout_s))
-        return await self._drive(steps, lambda left_s: self._stream(write, left_s))
+        return await self._transport.stream(INGEST, lambda exchange: _stream(write, exchange), timeout_s)
 
     async def delete_entity(
         self,
@@ -112,7 +98,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Closes the channel; calls in flight fail."""
-        await self._channel.close()
+        await self._transport.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -123,42 +109,10 @@ class AsyncClient:
         await self.close()
 
     async def _call(self, call: Call[T], timeout_s: float) -> T:
-        method = self._methods[call.method]
+        return call.decode(await self._transport.unary(SERVICE + call.method, call.request, timeout_s))
 
-        async def send(left_s: float) -> bytes:
-            answer: bytes = await method(call.request, timeout=left_s, metadata=self._metadata)
-            return answer
 
-        steps: Steps[bytes] = self._retries.steps(check_timeout(timeout_s))
-        return call.decode(await self._drive(steps, send))
-
-    async def _drive(self, steps: Steps[T], send: Callable[[float], Awaitable[T]]) -> T:
-        outcome: T | HeadraceError | None = None
-        while True:
-            try:
-                step = steps.send(outcome)
-            except StopIteration as done:
-                result: T = done.value
-                return result
-            if isinstance(step, Pause):
-                await self._sleep(step.delay_s)
-                outcome = None
-            else:
-                outcome = await self._attempt(step, send)
-
-    @staticmethod
-    async def _attempt(step: Attempt, send: Callable[[float], Awaitable[T]]) -> T | HeadraceError:
-        try:
-            return await send(step.timeout_s)
-        except grpc.RpcError as error:
-            translated = from_rpc_error(error)
-            translated.__cause__ = error
-            return translated
-
-    async def _stream(self, write: BatchedWrite, left_s: float) -> WriteResult:
-        async for answer in self._ingest(write.requests(), timeout=left_s, metadata=self._metadata):
-            write.acknowledge(answer)
-        result = write.result()
-        if result is None:
-            raise malformed("a write stream ended before its last batch was acknowledged")
-        return result
+async def _stream(write: BatchedWrite, exchange: AsyncExchange) -> WriteResult:
+    async for answer in exchange(write.requests()):
+        write.acknowledge(answer)
+    return write.result()

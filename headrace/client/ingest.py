@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, Union
 
 import pyarrow as pa
 
+from headrace.client.wire import malformed
 from headrace.errors import InvalidArgument
 from protos.feature.v1 import online_feature_service_pb2 as pb
 
@@ -83,10 +84,10 @@ class BatchedWrite:
         if self._on_progress is not None:
             self._on_progress(self._row_count)
 
-    def result(self) -> WriteResult | None:
-        """The whole acknowledgement, or None while a batch has none."""
+    def result(self) -> WriteResult:
+        """The whole acknowledgement; raises InternalError while a batch has none."""
         if self._acknowledged < len(self._ids):
-            return None
+            raise malformed("a write stream ended before its last batch was acknowledged")
         return WriteResult(tuple(self._tokens.values()), self._row_count, self._stale_count)
 
 

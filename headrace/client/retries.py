@@ -29,6 +29,9 @@ class RetryPolicy:
             raise ValueError(f"attempts_max is 1 to {ATTEMPTS_MAX}, not {self.attempts_max}")
 
 
+RETRY_POLICY_DEFAULT: Final = RetryPolicy()
+
+
 class RetryBudget:
     """Tokens that all calls of a client share: retries stop while more than half of them are spent."""
 

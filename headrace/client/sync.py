@@ -22,13 +22,11 @@ from headrace.client.calls import (
     prepare_call,
     read_call,
 )
-from headrace.client.channel import CHANNEL_OPTIONS, INGEST, SERVICE, metadata
+from headrace.client.channel import INGEST, SERVICE
 from headrace.client.entities import EntityValues
 from headrace.client.ingest import BatchedWrite, WritableTable, WriteResult
-from headrace.client.retries import Attempt, Pause, Retries, RetryBudget, RetryPolicy, Steps, check_timeout
-from headrace.client.wire import malformed
-from headrace.errors import HeadraceError
-from headrace.status import from_rpc_error
+from headrace.client.retries import RETRY_POLICY_DEFAULT, Retries, RetryBudget, RetryPolicy
+from headrace.client.transport import Exchange, Transport
 
 T = TypeVar("T")
 
@@ -45,24 +43,13 @@ class Client:
         *,
         token: str | None = None,
         credentials: grpc.ChannelCredentials | None = None,
-        retry_policy: RetryPolicy = RetryPolicy(),  # noqa: B008  (frozen)
+        retry_policy: RetryPolicy = RETRY_POLICY_DEFAULT,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
         uniform: Callable[[], float] = random.random,
     ) -> None:
-        self._metadata = metadata(token)
-        self._retries = Retries(retry_policy, RetryBudget(), clock, uniform)
-        self._sleep = sleep
-        self._channel = (
-            grpc.insecure_channel(target, CHANNEL_OPTIONS)
-            if credentials is None
-            else grpc.secure_channel(target, credentials, CHANNEL_OPTIONS)
-        )
-        methods = ("GetOnlineFeatures", "PrepareFeatureSet", "DeleteEntity")
-        self._methods: dict[str, grpc.UnaryUnaryMultiCallable[bytes, bytes]] = {
-            name: self._channel.unary_unary(SERVICE + name) for name in methods
-        }
-        self._ingest: grpc.StreamStreamMultiCallable[bytes, bytes] = self._channel.stream_stream(INGEST)
+        retries = Retries(retry_policy, RetryBudget(), clock, uniform)
+        self._transport = Transport(target, token, credentials, retries, sleep)
 
     def get_online_features(
         self,
@@ -97,8 +84,7 @@ class Client:
     ) -> WriteResult:
         """Rows of one view version: a column per join key, "event_time" with a zone, a column per feature."""
         write = BatchedWrite(feature_view, table, durability.message, on_progress)
-        steps: Steps[WriteResult] = self._retries.steps(check_timeout(timeout_s))
-        return self._drive(steps, lambda left_s: self._stream(write, left_s))
+        return self._transport.stream(INGEST, lambda exchange: _stream(write, exchange), timeout_s)
 
     def delete_entity(
         self,
@@ -113,7 +99,7 @@ class Client:
 
     def close(self) -> None:
         """Closes the channel; calls in flight fail."""
-        self._channel.close()
+        self._transport.close()
 
     def __enter__(self) -> Self:
         return self
@@ -124,38 +110,10 @@ class Client:
         self.close()
 
     def _call(self, call: Call[T], timeout_s: float) -> T:
-        method = self._methods[call.method]
-        steps: Steps[bytes] = self._retries.steps(check_timeout(timeout_s))
-        answer = self._drive(steps, lambda left_s: method(call.request, timeout=left_s, metadata=self._metadata))
-        return call.decode(answer)
+        return call.decode(self._transport.unary(SERVICE + call.method, call.request, timeout_s))
 
-    def _drive(self, steps: Steps[T], send: Callable[[float], T]) -> T:
-        outcome: T | HeadraceError | None = None
-        while True:
-            try:
-                step = steps.send(outcome)
-            except StopIteration as done:
-                result: T = done.value
-                return result
-            if isinstance(step, Pause):
-                self._sleep(step.delay_s)
-                outcome = None
-            else:
-                outcome = self._attempt(step, send)
 
-    @staticmethod
-    def _attempt(step: Attempt, send: Callable[[float], T]) -> T | HeadraceError:
-        try:
-            return send(step.timeout_s)
-        except grpc.RpcError as error:
-            translated = from_rpc_error(error)
-            translated.__cause__ = error
-            return translated
-
-    def _stream(self, write: BatchedWrite, left_s: float) -> WriteResult:
-        for answer in self._ingest(write.requests(), timeout=left_s, metadata=self._metadata):
-            write.acknowledge(answer)
-        result = write.result()
-        if result is None:
-            raise malformed("a write stream ended before its last batch was acknowledged")
-        return result
+def _stream(write: BatchedWrite, exchange: Exchange) -> WriteResult:
+    for answer in exchange(write.requests()):
+        write.acknowledge(answer)
+    return write.result()

@@ -9,7 +9,7 @@ import pytest
 
 from headrace.client import Durability
 from headrace.client.ingest import BATCH_ROWS_MAX, BatchedWrite, WritableTable, writable
-from headrace.errors import InvalidArgument
+from headrace.errors import InternalError, InvalidArgument
 from protos.feature.v1 import online_feature_service_pb2 as pb
 
 ZONED = pa.timestamp("us", tz="UTC")
@@ -53,7 +53,8 @@ def test_stream_goes_on_after_the_last_acknowledged_batch_with_the_same_ids() ->
     pending = write(table(25_000))
     first = [sent(raw).request_id for raw in pending.requests()]
     pending.acknowledge(acknowledgement(0, 5, 10_000))
-    assert pending.result() is None
+    with pytest.raises(InternalError, match="before its last batch"):
+        pending.result()
     assert [sent(raw).request_id for raw in pending.requests()] == first[1:]
 
 
@@ -62,7 +63,6 @@ def test_result_keeps_the_highest_position_per_shard() -> None:
     for shard, offset in [(0, 5), (0, 9), (1, 2)]:
         pending.acknowledge(acknowledgement(shard, offset, 10))
     result = pending.result()
-    assert result is not None
     assert {(token.shard, token.offset) for token in result.tokens} == {(0, 9), (1, 2)}
     assert result.row_count == 30
 
