@@ -165,6 +165,15 @@ def all_records(state: RegistryState) -> list[Registered]:
     ]
 
 
+def named(state: RegistryState, name: str) -> Sequence[Registered]:
+    """Every record of a name, in the order of its versions; none where the name is free."""
+    if name in state.sources:
+        return (state.sources[name],)
+    if name in state.entities:
+        return (state.entities[name],)
+    return state.views.get(name) or state.services.get(name) or state.models.get(name) or ()
+
+
 def select(versions: Sequence[_Version], version: int) -> _Version | None:
     """One of a name's versions by number; for 0 the newest that is not retired."""
     if version:

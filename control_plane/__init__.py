@@ -1,0 +1,1 @@
+"""Control plane: the registry of definitions."""

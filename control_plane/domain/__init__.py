@@ -1,0 +1,1 @@
+"""Registry logic, free of storage and transport."""

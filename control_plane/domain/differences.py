@@ -1,0 +1,90 @@
+"""Differences between two definitions, one sentence each."""
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+
+from headrace.definitions.base import Definition
+from headrace.definitions.durations import format_duration
+from headrace.definitions.transform import canonical_json
+from headrace.definitions.values import value_document
+from headrace.definitions.views import Feature, FeatureView
+
+
+def changed(what: str, old: object, new: object) -> list[str]:
+    """One sentence where two values differ."""
+    return [] if old == new else [f"{what} changes from {_shown(old)} to {_shown(new)}"]
+
+
+def common_differences(old: Definition, new: Definition) -> list[str]:
+    """Differences of owner, text and tags."""
+    return [
+        *changed("owner", old.owner, new.owner),
+        *([] if old.description == new.description else ["description changes"]),
+        *_tag_differences(old.tags, new.tags),
+    ]
+
+
+def view_mutable_differences(versions: Sequence[FeatureView], new: FeatureView) -> list[str]:
+    """Differences of a view, given by its versions in order, that need no version."""
+    described = {feature.name: feature.description for view in versions for feature in view.features}
+    return [
+        *common_differences(versions[-1], new),
+        *changed("freshness limit", versions[-1].freshness_sla, new.freshness_sla),
+        *(
+            f"description of feature {feature.name!r} changes"
+            for feature in new.features
+            if feature.description != described.get(feature.name, feature.description)
+        ),
+    ]
+
+
+def view_frozen_differences(old: FeatureView, new: FeatureView) -> list[str]:
+    """Differences of a view that make a new version."""
+    before = {feature.name: feature for feature in old.features}
+    sentences = [
+        *changed("source", old.source, new.source),
+        *changed("time to live", old.ttl, new.ttl),
+        *changed("fallback", old.fallback.name.lower(), new.fallback.name.lower()),
+    ]
+    for feature in new.features:
+        if feature.name not in before:
+            sentences.append(f"feature {feature.name!r} of type {feature.type} is added")
+        else:
+            sentences.extend(_feature_differences(before[feature.name], feature))
+    order = [feature.name for feature in new.features if feature.name in before]
+    if order != [name for name in before if name in order]:
+        sentences.append("features change their order")
+    return sentences
+
+
+def default_key(feature: Feature) -> str:
+    """Text that is equal for equal defaults alone: it tells 0.0 from -0.0, and one NaN is every NaN."""
+    return "" if feature.default is None else canonical_json(value_document(feature.default))
+
+
+def _feature_differences(old: Feature, new: Feature) -> list[str]:
+    sentences = changed(f"column of feature {new.name!r}", old.transform.column, new.transform.column)
+    if default_key(old) != default_key(new):
+        sentences.append(f"default of feature {new.name!r} changes from {_default(old)} to {_default(new)}")
+    return sentences
+
+
+def _tag_differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+    return [
+        *(f"tag {key!r} is added" for key in new if key not in old),
+        *(f"tag {key!r} is removed" for key in old if key not in new),
+        *(f"tag {key!r} changes" for key in new if key in old and old[key] != new[key]),
+    ]
+
+
+def _default(feature: Feature) -> str:
+    if feature.default is None:
+        return "none"
+    text = repr(feature.default)
+    return text if len(text) <= 60 else f"{text[:60]}…"
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, timedelta):
+        return format_duration(value)
+    return "none" if value in (None, "") else repr(value)

@@ -1,0 +1,139 @@
+"""Plans feature views."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from control_plane.domain.differences import view_frozen_differences, view_mutable_differences
+from control_plane.domain.draft import Draft
+from control_plane.domain.verdicts import Problem, Verdict, created, incompatible, refused, renewed, unchanged, updated
+from headrace.definitions.checks import suggestion
+from headrace.definitions.entities import Entity
+from headrace.definitions.registered import RegisteredView, State, select
+from headrace.definitions.sources import Source
+from headrace.definitions.transform import normalised_plan, transform_digest
+from headrace.definitions.views import Feature, FeatureView
+
+
+def plan_view(draft: Draft, wanted: FeatureView) -> Verdict:
+    """Decides about one view: a compatible change of frozen parts makes the next version beside those before."""
+    versions = draft.views(wanted.name)
+    problems = [*_reference_problems(draft, wanted), *_incompatibilities(versions, wanted)]
+    if problems:
+        return refused(len(versions), problems)
+    if not versions:
+        stamp = draft.first_stamp(wanted.name)
+        _put_version(draft, RegisteredView(wanted, stamp, 1, State.ACTIVE, 0, 0, b""))
+        return created(1, f"{len(wanted.features)} features of {wanted.entity} from {wanted.source}")
+    newest = select(versions, 0)
+    frozen = view_frozen_differences(newest.definition, wanted) if newest else ["every earlier version is retired"]
+    mutable = view_mutable_differences([view.definition for view in versions], wanted)
+    if mutable:
+        versions = _touch(draft, versions, wanted)
+    if frozen:
+        number = versions[-1].version + 1
+        stamp = draft.next_stamp(versions[-1].stamp)
+        _put_version(draft, RegisteredView(wanted, stamp, number, State.ACTIVE, 0, 0, b""))
+        return renewed(number, [*frozen, *mutable])
+    return updated(versions[-1].version, mutable) if mutable else unchanged(newest.version if newest else 0)
+
+
+def _put_version(draft: Draft, view: RegisteredView) -> None:
+    entity, source = draft.entity(view.definition.entity), draft.source(view.definition.source)
+    assert entity and source, "references were checked"
+    digest = transform_digest(normalised_plan(view.definition, entity.definition, source.definition))
+    view_id = draft.take_id()
+    draft.put(replace(view, view_id=view_id, schema_id=draft.take_id(), transform_digest=digest))
+
+
+def _touch(draft: Draft, versions: Sequence[RegisteredView], wanted: FeatureView) -> list[RegisteredView]:
+    """Gives every version the mutable parts: they belong to the name."""
+    touched = []
+    for view in versions:
+        definition = replace(
+            view.definition,
+            owner=wanted.owner,
+            description=wanted.description,
+            tags=wanted.tags,
+            freshness_sla=wanted.freshness_sla,
+            features=[_described(feature, wanted.feature(feature.name)) for feature in view.definition.features],
+        )
+        stamp = draft.touched_stamp(wanted.name, view.stamp)
+        touched.append(replace(view, definition=definition, stamp=stamp))
+        draft.put(touched[-1])
+    return touched
+
+
+def _described(feature: Feature, wanted: Feature | None) -> Feature:
+    return feature if wanted is None else replace(feature, description=wanted.description)
+
+
+def _incompatibilities(versions: Sequence[RegisteredView], wanted: FeatureView) -> list[Problem]:
+    if not versions:
+        return []
+    old = (select(versions, 0) or versions[-1]).definition
+    problems = []
+    if old.entity != wanted.entity:
+        problems.append(incompatible("entity", f"entity changes from {old.entity!r} to {wanted.entity!r}"))
+    for feature in old.features:
+        if wanted.feature(feature.name) is None:
+            problems.append(incompatible("features", f"feature {feature.name!r} is removed"))
+    types = {feature.name: (feature.type, view) for view in versions for feature in view.definition.features}
+    for index, feature in enumerate(wanted.features):
+        before, view = types.get(feature.name, (feature.type, versions[-1]))
+        if before != feature.type:
+            what = f"type of feature {feature.name!r} changes from {before} in {view.ref} to {feature.type}"
+            problems.append(incompatible(f"features[{index}].type", what))
+    return problems
+
+
+def _reference_problems(draft: Draft, wanted: FeatureView) -> list[Problem]:
+    entity, source = draft.entity(wanted.entity), draft.source(wanted.source)
+    problems = []
+    if entity is None:
+        problems.append(unknown(draft, "entity", wanted.entity, "entity"))
+    else:
+        problems.extend(_key_problems(entity.definition, wanted))
+    if source is None:
+        problems.append(unknown(draft, "source", wanted.source, "source"))
+    else:
+        problems.extend(_column_problems(source.definition, wanted))
+    return problems
+
+
+def _key_problems(entity: Entity, wanted: FeatureView) -> list[Problem]:
+    keys = {key.name for key in entity.join_keys}
+    return [
+        Problem(
+            "RESERVED_NAME",
+            f"features[{index}].name",
+            f"feature {feature.name!r} has the name of a join key of {entity.name!r}, and a write carries both; "
+            "rename the feature",
+        )
+        for index, feature in enumerate(wanted.features)
+        if feature.name in keys
+    ]
+
+
+def _column_problems(source: Source, wanted: FeatureView) -> list[Problem]:
+    types = {column.name: column.type for column in source.columns}
+    problems = []
+    for index, feature in enumerate(wanted.features):
+        name = feature.transform.column
+        if name not in types:
+            message = f"feature {feature.name!r} reads column {name!r}, which source {source.name!r} does not have"
+            problems.append(
+                Problem("UNKNOWN_COLUMN", f"features[{index}].transform", message + suggestion(name, types))
+            )
+        elif types[name] != feature.type:
+            message = f"feature {feature.name!r} is {feature.type}, and its column {name!r} is {types[name]}"
+            problems.append(Problem("WRONG_TYPE", f"features[{index}].type", f"{message}; a type is never cast"))
+    return problems
+
+
+def unknown(draft: Draft, field: str, name: str, what: str) -> Problem:
+    """A reference to a name that is not registered as this kind."""
+    if name in draft.refused:
+        return Problem("UNKNOWN_REFERENCE", field, f"{what} {name!r} is itself refused in this set")
+    kind = draft.kind(name)
+    is_else = f", it is a {kind.label}" if kind else "; add it to the set or correct the name"
+    return Problem("UNKNOWN_REFERENCE", field, f"no {what} {name!r} is registered{is_else}")

@@ -1,0 +1,1 @@
+"""Durable registry on SQLAlchemy Core: SQLite embedded, PostgreSQL at scale."""
