@@ -45,7 +45,7 @@ test-slow: ## the tests marked slow, one after the other; hours
 lint: build ## ruff, cython-lint and buf
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/cython-lint core_ext
+	@PATH="$$PWD/$(BIN):$$PATH" $(BIN)/cython-lint core_ext
 	@$(BIN)/buf lint
 
 format: build ## rewrite the Python files in the house format

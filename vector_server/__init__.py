@@ -1,0 +1,1 @@
+"""Similarity search over embeddings; nothing runs here yet."""
