@@ -58,8 +58,9 @@ def merge(parts: Iterable[tuple[Path, DefinitionSet]]) -> DefinitionSet:
     kinds: dict[str, list[Definition]] = {field: [] for field in KINDS}
     for file, part in parts:
         for path, definition in part.located():
-            first = origins.setdefault(definition.name, (file, definition))
-            if first[1] is definition:
+            first = origins.get(definition.name)
+            if first is None:
+                origins[definition.name] = (file, definition)
                 kinds[path.partition("[")[0]].append(definition)
             elif first[1] != definition:
                 raise invalid(
