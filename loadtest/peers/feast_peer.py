@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,9 +13,8 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import IO, Final
 
-from loadtest.peers.processes import LOOPBACK, Child, start_failed
+from loadtest.peers.processes import LOOPBACK, ROOT, Child, start_failed
 
-ROOT: Final = Path(__file__).resolve().parents[2]
 ENVIRONMENT: Final = ROOT / ".venvs" / "feast"
 LOCK: Final = ROOT / "requirements" / "feast.txt"
 INSTALL_S: Final = 900.0
@@ -49,13 +49,15 @@ def install() -> None:
 class FeastWorker:
     """A process that holds Feast's SDK and answers commands one by one."""
 
-    def __init__(self, folder: Path, redis_port: int, skip_dedup: bool = False) -> None:
+    def __init__(self, folder: Path, redis_port: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         command = [str(ENVIRONMENT / "bin" / "python"), "-m", "loadtest.peers.feast_worker"]
         command += ["--folder", str(folder), "--redis-port", str(redis_port)]
-        command += ["--skip-dedup"] if skip_dedup else []
         log = folder / "worker.log"
         self.child = Child(command, log, env=QUIET, cwd=ROOT, talks=True)
+
+    def wait(self) -> None:
+        """Returns when the process has opened its store."""
         self.ask({"act": "ping"})
 
     def ask(self, command: dict[str, object]) -> dict[str, object]:
@@ -72,6 +74,7 @@ class FeastWorker:
 
     def load(self, entities: int) -> None:
         """Writes all rows and the precomputed vectors."""
+        self.wait()
         self.ask({"act": "load", "entities": entities})
 
     def read_s(self, batches: Sequence[Sequence[int]], precomputed: bool = False) -> list[float]:
@@ -79,9 +82,9 @@ class FeastWorker:
         answer = self.ask({"act": "read", "batches": [list(one) for one in batches], "precomputed": precomputed})
         return [float(str(one)) for one in _list(answer["seconds"])]
 
-    def write_rate(self, first_key: int, rows: int, age_us: int) -> float:
-        """Rows per second of writes of 50 features each."""
-        answer = self.ask({"act": "write", "first_key": first_key, "rows": rows, "age_us": age_us})
+    def write_rate(self, first_key: int, rows: int, age_us: int, bulk: bool = False) -> float:
+        """Rows per second of writes of 50 features each; in bulk without the read of the stored event time."""
+        answer = self.ask({"act": "write", "first_key": first_key, "rows": rows, "age_us": age_us, "bulk": bulk})
         return float(str(answer["rows"])) / float(str(answer["seconds"]))
 
     def stop(self) -> None:
@@ -99,6 +102,9 @@ class FeastServer:
         command += ["--keep-alive-timeout", str(KEEP_ALIVE_S), "--worker-connections", "1000"]
         self.port = port
         self.child = Child(command, folder / "server.log", env=QUIET | {"HOME": str(folder)}, cwd=ROOT)
+
+    def wait(self) -> None:
+        """Returns when the server answers."""
         self.child.wait_until(self.healthy, "Feast's feature server")
 
     def healthy(self) -> bool:
@@ -134,6 +140,11 @@ def read_message(keys: Sequence[int], precomputed: bool) -> bytes:
     message: dict[str, object] = {"feature_service": PRECOMPUTED_SERVICE if precomputed else SERVICE}
     message |= {"entities": {"user_id": list(keys)}, "full_feature_names": precomputed}
     return json.dumps(message).encode()
+
+
+def with_port(settings: str, port: int) -> str:
+    """Feast's settings with another Redis port."""
+    return re.sub(rf"{re.escape(LOOPBACK)}:\d+", f"{LOOPBACK}:{port}", settings)
 
 
 def _send(pipe: IO[bytes], command: dict[str, object]) -> None:

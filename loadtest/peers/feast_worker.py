@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -21,11 +22,19 @@ from loadtest.rows import EVENT_TIME_US, FEATURES_PER_VIEW, Keys, values
 VIEW_COUNT: Final = 4
 PLAIN: Final = "user_200"
 PRECOMPUTED: Final = "user_200_precomputed"
-REPOSITORY: Final = "feature_store.yaml"
+SETTINGS: Final = {"feature_store.yaml": False, "bulk.yaml": True}  # whether writes skip the read of the event time
 WRITE_BATCH_ROWS: Final = 2_000  # rows per call; larger batches were not faster
 
 Command = dict[str, object]
 Answer = dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """The store as it is by default, and as Feast's documentation advises for loads of new keys."""
+
+    plain: FeatureStore
+    bulk: FeatureStore
 
 
 def feature_names(view: int) -> list[str]:
@@ -91,33 +100,44 @@ def write(store: FeatureStore, view: int, keys: Keys, age_us: int) -> float:
     return spent
 
 
-def load(store: FeatureStore, command: Command) -> Answer:
+def load(stores: Stores, command: Command) -> Answer:
     """Writes every row of the comparison and the precomputed vectors."""
     keys = np.arange(int(str(command["entities"])), dtype=np.int64)
     for view in range(VIEW_COUNT):
-        write(store, view, keys, 0)
-    return {"vectors": store.precompute_feature_service(PRECOMPUTED)}
+        write(stores.bulk, view, keys, 0)
+    return {"vectors": stores.plain.precompute_feature_service(PRECOMPUTED)}
 
 
-def write_rows(store: FeatureStore, command: Command) -> Answer:
+def write_rows(stores: Stores, command: Command) -> Answer:
     """Writes a range of keys of the first view: new ones, or known ones with a later event."""
     first, count = int(str(command["first_key"])), int(str(command["rows"]))
     keys = np.arange(first, first + count, dtype=np.int64)
+    store = stores.bulk if command.get("bulk") else stores.plain
     return {"rows": count, "seconds": write(store, 0, keys, int(str(command["age_us"])))}
 
 
-def read(store: FeatureStore, command: Command) -> Answer:
+def read(stores: Stores, command: Command) -> Answer:
     """Reads batches through the SDK in this process and returns the time of each call and the first row."""
     batches = command["batches"]
     assert isinstance(batches, list)
-    service = store.get_feature_service(PRECOMPUTED if command.get("precomputed") else PLAIN)
+    service = stores.plain.get_feature_service(PRECOMPUTED if command.get("precomputed") else PLAIN)
     spans, answer = [], {}
     for keys in batches:
         rows = [{"user_id": key} for key in keys]
         began = time.perf_counter()
-        answer = store.get_online_features(service, rows, full_feature_names=True).to_dict()
+        answer = stores.plain.get_online_features(service, rows, full_feature_names=True).to_dict()
         spans.append(time.perf_counter() - began)
     return {"seconds": spans, "first": answer["view_0__v0_f00"], "features": len(answer) - 1}
+
+
+def open_stores(folder: Path, redis_port: int) -> Stores:
+    """Both stores over one registry, with the definitions applied once."""
+    for name, skip_dedup in SETTINGS.items():
+        (folder / name).write_text(configuration(redis_port, skip_dedup))
+    plain, bulk = (FeatureStore(str(folder), fs_yaml_file=folder / name) for name in SETTINGS)
+    if not (folder / "registry.db").exists():
+        plain.apply(definitions(folder))
+    return Stores(plain, bulk)
 
 
 def main() -> int:
@@ -125,19 +145,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--redis-port", type=int, required=True)
-    parser.add_argument("--skip-dedup", action="store_true")
     arguments = parser.parse_args()
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # Feast prints; only answers may reach the pipe
-    (arguments.folder / REPOSITORY).write_text(configuration(arguments.redis_port, arguments.skip_dedup))
-    store = FeatureStore(str(arguments.folder))
-    if not (arguments.folder / "registry.db").exists():
-        store.apply(definitions(arguments.folder))
-    acts: dict[str, Callable[[FeatureStore, Command], Answer]] = {"load": load, "write": write_rows, "read": read}
-    acts["ping"] = lambda store, command: {}
+    stores = open_stores(arguments.folder, arguments.redis_port)
+    acts: dict[str, Callable[[Stores, Command], Answer]] = {"load": load, "write": write_rows, "read": read}
+    acts["ping"] = lambda stores, command: {}
     for line in sys.stdin:
         command = json.loads(line)
-        answers.write(json.dumps(acts[command["act"]](store, command)) + "\n")
+        answers.write(json.dumps(acts[command["act"]](stores, command)) + "\n")
         answers.flush()
     return 0
 

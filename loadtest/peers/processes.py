@@ -13,6 +13,7 @@ from typing import IO, Final, Self
 
 from headrace.errors import Unavailable
 
+ROOT: Final = Path(__file__).resolve().parents[2]
 READY_S: Final = 60.0  # the slowest start seen is a Feast server with two workers on two busy cores: 15 s
 STOP_S: Final = 10.0  # a graceful drain; after that the process is killed
 POLL_S: Final = 0.02

@@ -1,0 +1,200 @@
+"""Compares the online server with Redis and Feast; the last line printed is one JSON object."""
+
+import argparse
+import dataclasses
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Final
+
+from headrace.errors import HeadraceError
+from loadtest.peers import measures, plot, slo
+from loadtest.peers.processes import ROOT
+from loadtest.peers.result import ROUNDS_MIN, Better, Figure, Missing, Report, commit, machine, ratios
+from loadtest.peers.rounds import alternate
+from loadtest.peers.scale import FULL, QUICK, Scale
+from loadtest.peers.stage import Stage, prepare, start
+
+RESULTS: Final = ROOT / "loadtest" / "results"
+CORE_S: Final = 120.0
+Rounds = dict[str, list[float]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Aim:
+    """One figure that must be reported."""
+
+    id: str
+    target: float | None
+    better: Better
+    unit: str
+    peer: str
+
+
+AIMS: Final = {
+    aim.id: aim
+    for aim in (
+        Aim("rps_1x200_vs_feast_server", 40, "higher", "x", "Feast 0.67 feature server, workers = cores"),
+        Aim("rps_1x200_vs_feast_precomputed", 10, "higher", "x", "the same with its precomputed vectors"),
+        Aim("p50_100x200_vs_feast_sdk", 50, "higher", "x", "Feast 0.67 SDK in process"),
+        Aim("core_cpu_us_100x200", 60, "lower", "us", "none: CPU of the request core alone"),
+        Aim("cpu_1x200_vs_empty_grpcio", 1.25, "lower", "x", "empty grpcio raw-bytes sync server"),
+        Aim("write_rows_vs_feast", 80, "higher", "x", "Feast 0.67 write_to_online_store, new keys"),
+        Aim("write_existing_rows_vs_feast", 40, "higher", "x", "Feast 0.67 write_to_online_store, existing keys"),
+        Aim("memory_per_row_vs_packed", 1.5, "lower", "x", "none: packed bytes of a row"),
+        Aim("p99_ms_at_60pct_cached", 10, "lower", "ms", "none: service level"),
+        Aim("p99_ms_at_60pct_writing", 10, "lower", "ms", "none: service level at 50,000 rows/s written"),
+        Aim("p99_ms_at_60pct_cold", 10, "lower", "ms", "none: service level with 8 GB of data in 2 GiB"),
+    )
+}
+
+
+def figure(name: str, rounds: Sequence[float], note: str = "", **context: float | str) -> Figure:
+    """A measured figure of the list above."""
+    aim = AIMS[name]
+    return Figure(aim.id, tuple(rounds), aim.better, aim.unit, aim.peer, aim.target, note, dict(context))
+
+
+def missing(name: str, note: str, required: bool = True) -> Missing:
+    """A figure of the list above that was not measured."""
+    aim = AIMS[name]
+    return Missing(aim.id, aim.target, aim.better, aim.unit, aim.peer, note, required)
+
+
+def read_figures(found: Rounds) -> list[Figure]:
+    """Ratios of requests and CPU at 1x200, and Redis and the wider shapes as information."""
+    ours = found["headrace_rps_1x200"]
+    out = [
+        figure(f"rps_1x200_vs_{name}", ratios(ours, found[f"{name}_rps_1x200"]))
+        for name in ("feast_server", "feast_precomputed")
+    ]
+    out.append(figure("cpu_1x200_vs_empty_grpcio", ratios(found["headrace_cpu_us_1x200"], found["empty_cpu_us"])))
+    for name, rounds in found.items():
+        shape = name.rpartition("_")[2]
+        if name.startswith("redis") or (shape != "1x200" and name.startswith("feast")):
+            id_ = f"rps_{shape}_vs_{name.removesuffix(f'_rps_{shape}')}"
+            out.append(Figure(id_, ratios(found[f"headrace_rps_{shape}"], rounds), "higher", "x", name))
+    units = {"rps": "requests/s", "us": "us of CPU", "ms": "ms"}
+    for name, rounds in found.items():
+        unit = next(text for key, text in units.items() if f"_{key}" in name)
+        out.append(Figure(name, tuple(rounds), "higher" if unit == "requests/s" else "lower", unit, "measured"))
+    return out
+
+
+def write_figures(found: Rounds) -> list[Figure]:
+    """Ratios of rows written, and the rates themselves."""
+    out = [
+        figure("write_rows_vs_feast", ratios(found["headrace_write_new"], found["feast_write_new"])),
+        figure("write_existing_rows_vs_feast", ratios(found["headrace_write_existing"], found["feast_write_existing"])),
+    ]
+    return out + [
+        Figure(f"{name}_rows", tuple(values), "higher", "rows/s", "measured") for name, values in found.items()
+    ]
+
+
+def sdk_figures(found: Rounds) -> list[Figure]:
+    """Ratio of the p50 of a batch of 100 in a Python process, and both."""
+    out = [figure("p50_100x200_vs_feast_sdk", ratios(found["feast_sdk_p50_ms"], found["client_p50_ms"]))]
+    return out + [Figure(name, tuple(values), "lower", "ms", "measured") for name, values in found.items()]
+
+
+def core_figure(rounds: int) -> Figure:
+    """CPU of the request core, measured in a process of its own."""
+    command = [sys.executable, "-m", "loadtest.peers.core_cpu", "--rounds", str(rounds)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=CORE_S, check=True)
+    return figure("core_cpu_us_100x200", json.loads(done.stdout.splitlines()[-1]))
+
+
+def slo_figure(stage: Stage, name: str, saturation_rps: float, writing: bool) -> Figure | Missing:
+    """One judged window; errors make it fail whatever the latency."""
+    found = slo.judge(stage, saturation_rps, stage.scale.slo_s, writing)
+    if found.why_not():
+        return missing(name, f"p99 {found.p99_ms:.1f} ms, but {found.why_not()}")
+    return dataclasses.replace(figure(name, [found.p99_ms]), context=found.context())
+
+
+def measure(stage: Stage) -> list[Figure | Missing]:
+    """All figures of a run."""
+    scale = stage.scale
+    found: list[Figure | Missing] = []
+    reads: Rounds = {}
+    for shape in scale.shapes:
+        reads |= alternate(measures.read_sides(stage, shape), scale.rounds)
+    found += read_figures(reads)
+    found += sdk_figures(alternate(measures.sdk_sides(stage), scale.rounds))
+    found += write_figures(alternate(measures.write_sides(stage), scale.rounds))
+    found.append(core_figure(scale.rounds))
+    saturation = sorted(reads["headrace_rps_1x200"])[scale.rounds // 2]
+    for name, writing in (("p99_ms_at_60pct_cached", False), ("p99_ms_at_60pct_writing", True)):
+        found.append(slo_figure(stage, name, saturation, writing))
+    return found
+
+
+def run(scale: Scale) -> Report:
+    """Prepares, measures and reports; what could not be measured stays in the list with its reason."""
+    began = time.monotonic()
+
+    def say(text: str) -> None:
+        sys.stdout.write(f"[{time.monotonic() - began:5.1f} s] {text}\n")
+        sys.stdout.flush()
+
+    cached = prepare(scale, say)
+    began = time.monotonic()
+    say(f"scale: {json.dumps(scale.to_json())}")
+    found: list[Figure | Missing] = []
+    why = "not reached"
+    with ExitStack() as ending:
+        try:
+            stage = start(scale, cached, ending)
+            say("every side is up and loaded")
+            found = measure(stage)
+        except (HeadraceError, subprocess.SubprocessError, OSError, RuntimeError, ValueError) as error:
+            why = f"the run stopped: {type(error).__name__}: {error}"
+            say(why)
+    return Report("online", scale.to_json(), tuple(completed(found, why, scale)), commit(ROOT), machine())
+
+
+def completed(found: list[Figure | Missing], why: str, scale: Scale) -> list[Figure | Missing]:
+    """Every figure that must be reported comes first, measured or not."""
+    by_id = {one.id: one for one in found}
+    out: list[Figure | Missing] = []
+    for name in AIMS:
+        cold = name == "p99_ms_at_60pct_cold" and scale.name == "quick"
+        note = "8 GB of data are for the full run" if cold else why
+        out.append(by_id.pop(name) if name in by_id else missing(name, note, required=not cold))
+    return out + list(by_id.values())
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Exit code 0 when every figure was measured, met or not; the verdict stands in the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="at most a minute, at a smaller scale")
+    parser.add_argument("--rounds", type=int, default=0, help=f"alternating rounds, at least {ROUNDS_MIN}")
+    options = parser.parse_args(words)
+    scale = QUICK if options.quick else FULL
+    if options.rounds:
+        scale = dataclasses.replace(scale, rounds=max(ROUNDS_MIN, options.rounds))
+    report = run(scale)
+    if not options.quick:
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / "online.json").write_text(report.to_json() + "\n")
+        plot.draw(report, RESULTS / "online.png")
+    for one in report.figures[: len(AIMS)]:
+        sys.stdout.write(f"{line_of(one)}\n")
+    sys.stdout.write(report.to_json() + "\n")
+    return 0 if all(isinstance(one, Figure) or not one.required for one in report.figures) else 1
+
+
+def line_of(one: Figure | Missing) -> str:
+    """A figure for people."""
+    verdict = "ok    " if one.ok else "MISSED"
+    if isinstance(one, Missing):
+        return f"{verdict} {one.id}: not measured, {one.note}"
+    return f"{verdict} {one.id}: {one.value:.4g} {one.unit} (target {one.target}, spread {one.spread:.0%})"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

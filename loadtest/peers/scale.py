@@ -1,0 +1,62 @@
+"""How much a run measures; printed with its figures."""
+
+from dataclasses import asdict, dataclass
+from typing import Final
+
+from loadtest.peers.h2load import CONNECTIONS
+from loadtest.rows import ZIPF_EXPONENT
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Sizes of one run; times in seconds. Keys are drawn from the compared entities, which every side holds."""
+
+    name: str
+    entities: int
+    compared_entities: int
+    rounds: int
+    span_s: float
+    calls: int
+    sdk_calls: int
+    client_calls: int
+    write_rows: int
+    feast_write_rows: int
+    slo_s: float
+    shapes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, object]:
+        """What stands in the result."""
+        out = asdict(self)
+        return out | {"connections": CONNECTIONS, "in_flight_per_connection": 1, "zipf_exponent": ZIPF_EXPONENT}
+
+
+# Feast keeps one Redis hash of 204 fields and one vector per entity, 18 kB: 100,000 of them are 1.8 GB, and fewer
+# entities favour it. The quick scale is what loads in a minute the first time and from the dump in a second.
+QUICK: Final = Scale(
+    name="quick",
+    entities=10_000,
+    compared_entities=10_000,
+    rounds=5,
+    span_s=0.8,
+    calls=2_500,
+    sdk_calls=3,
+    client_calls=40,
+    write_rows=20_000,
+    feast_write_rows=400,
+    slo_s=4.0,
+    shapes=("1x200",),
+)
+FULL: Final = Scale(
+    name="full",
+    entities=1_000_000,
+    compared_entities=100_000,
+    rounds=7,
+    span_s=5.0,
+    calls=20_000,
+    sdk_calls=20,
+    client_calls=500,
+    write_rows=1_500_000,
+    feast_write_rows=4_000,
+    slo_s=300.0,
+    shapes=("1x200", "10x200", "100x200"),
+)

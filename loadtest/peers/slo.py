@@ -1,0 +1,150 @@
+"""p99 at 60 % of saturation: h2load holds a steady load, Locust adds 200 calls a second open-loop and judges."""
+
+import json
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from loadtest.dataset import WRITE_VIEW
+from loadtest.loading import Writer, write_requests
+from loadtest.online import run
+from loadtest.peers.h2load import CONNECTIONS, Amount, Target, command
+from loadtest.peers.processes import ROOT, Child
+from loadtest.peers.stage import Stage
+from loadtest.rows import EVENT_TIME_US, SEED
+
+SATURATION_SHARE: Final = 0.6
+JUDGE_RATE: Final = 200
+LOCUST_START_S: Final = 30.0  # imports, and the requests that it makes before the run, on busy cores
+BODIES: Final = 4  # different batches of keys that h2load sends, one process for each
+WRITE_RATE: Final = 50_000
+WRITE_BATCH_ROWS: Final = 2_500
+WRITE_KEYS: Final = 200_000  # existing keys, written over and over with later event times
+WRITE_SHARE_MIN: Final = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Locust's summary of one variant."""
+
+    p99_ms: float
+    p50_ms: float
+    calls: int
+    errors: int
+    faults: str
+    held_rate: float
+    written_rate: float = 0.0
+
+    def why_not(self) -> str:
+        """What broke besides the latency; empty when nothing did."""
+        if self.errors or not self.calls:
+            return f"{self.errors} errors in {self.calls} calls: {self.faults}"
+        if self.written_rate and self.written_rate < WRITE_SHARE_MIN * WRITE_RATE:
+            return f"only {self.written_rate:.0f} rows/s were written"
+        return ""
+
+    def context(self) -> dict[str, float | str]:
+        """What stands beside the figure."""
+        out: dict[str, float | str] = {"p50_ms": self.p50_ms, "calls": self.calls, "errors": self.errors}
+        out["held_rps"] = self.held_rate
+        return out | ({"written_rows_per_s": self.written_rate} if self.written_rate else {})
+
+
+def judge(stage: Stage, saturation_rps: float, duration_s: float, writing: bool = False) -> Judged:
+    """One window of judged load, in scenario 1x200."""
+    rate_per_connection = max(1, round((saturation_rps * SATURATION_SHARE - JUDGE_RATE) / CONNECTIONS))
+    targets = [
+        stage.headrace.target("1x200", stage.scale.compared_entities, SEED + 100 + at, stage.folder / f"slo-{at}.body")
+        for at in range(BODIES)
+    ]
+    with ExitStack() as ending:
+        writer = ending.enter_context(_writing(stage, duration_s)) if writing else None
+        ending.enter_context(_held(targets, rate_per_connection, stage.folder, duration_s))
+        summary = _locust(stage, duration_s)
+    return Judged(
+        p99_ms=float(str(summary["p99_ms"])),
+        p50_ms=float(str(summary["p50_ms"])),
+        calls=int(str(summary["call_count"])),
+        errors=int(str(summary["error_count"])),
+        faults=str(summary["faults"]),
+        held_rate=rate_per_connection * CONNECTIONS,
+        written_rate=writer.rate() if writer else 0.0,
+    )
+
+
+@contextmanager
+def _held(targets: list[Target], rate_per_connection: int, folder: Path, duration_s: float) -> Iterator[None]:
+    """h2load at a fixed rate until the block ends."""
+    amount = Amount(duration_s + LOCUST_START_S, 0, rate_per_connection)
+    with ExitStack() as ending:
+        for at, target in enumerate(targets):
+            line = command(target, CONNECTIONS // len(targets), amount, folder / f"slo-{at}.tsv")
+            ending.enter_context(Child(line, folder / f"slo-{at}.log"))
+        yield
+
+
+def _locust(stage: Stage, duration_s: float) -> dict[str, object]:
+    words = ["--host", stage.headrace.features, "--scenario", "1x200", "--rate", str(JUDGE_RATE)]
+    words += ["--duration", f"{duration_s:g}s", "--entities", str(stage.scale.compared_entities)]
+    summary = stage.folder / "locust.json"
+    summary.unlink(missing_ok=True)
+    line = run.command(run.parse(words), summary, stage.folder / "locust.html")
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, timeout=duration_s + 2 * LOCUST_START_S, check=False)
+    if not summary.exists():
+        raise RuntimeError(f"Locust wrote no summary: {done.stderr[-500:].decode(errors='replace')}")
+    found = json.loads(summary.read_text())
+    assert isinstance(found, dict)
+    return found
+
+
+@dataclass(slots=True)
+class _PacedWriter:
+    """Writes existing keys at a fixed rate from a thread; requests are made before the window."""
+
+    features: str
+    user_count: int
+    seconds: float
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _row_count: int = 0
+    _spent_s: float = 0.0
+
+    def run(self) -> None:
+        """Sends batches at their due times until stopped."""
+        writer = Writer(self.features)
+        gap_s = WRITE_BATCH_ROWS / WRITE_RATE
+        began = time.perf_counter()
+        for number in range(int((self.seconds + LOCUST_START_S) / gap_s)):
+            if self._stop.wait(max(0.0, began + number * gap_s - time.perf_counter())):
+                break
+            first = number * WRITE_BATCH_ROWS % WRITE_KEYS
+            keys = range(first, first + WRITE_BATCH_ROWS)
+            later_us = EVENT_TIME_US + (number + 1) * 1_000
+            requests = write_requests(WRITE_VIEW, keys, self.user_count, later_us, WRITE_BATCH_ROWS)
+            self._row_count += writer.send(requests)
+            self._spent_s = time.perf_counter() - began
+        writer.close()
+
+    def stop(self) -> None:
+        """Ends the thread's loop."""
+        self._stop.set()
+
+    def rate(self) -> float:
+        """Rows a second over the window."""
+        return self._row_count / self._spent_s if self._spent_s else 0.0
+
+
+@contextmanager
+def _writing(stage: Stage, duration_s: float) -> Iterator[_PacedWriter]:
+    writer = _PacedWriter(stage.headrace.features, stage.scale.entities, duration_s)
+    thread = threading.Thread(target=writer.run, daemon=True)
+    thread.start()
+    try:
+        yield writer
+    finally:
+        writer.stop()
+        thread.join(LOCUST_START_S)
