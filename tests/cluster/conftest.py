@@ -1,0 +1,104 @@
+"""Servers, shims and loads that the fault tests share."""
+
+import os
+import random
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.calls import View, register
+from tests.cluster.faults import compile_shim
+from tests.cluster.processes import FeatureServer, NotReadyError, ServerProcess
+from tests.cluster.run import FaultRun
+
+UNMOUNT_ATTEMPTS = 3
+
+
+@pytest.fixture(scope="session")
+def registry_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A control plane for all feature servers of this test process."""
+    folder = tmp_path_factory.mktemp("registry")
+    arguments = ["--data", str(folder / "data"), "--port", "0"]
+    process = ServerProcess("control_plane.app", arguments, folder / "control_plane.log")
+    process.launch()
+    try:
+        yield f"127.0.0.1:{process.wait_listening()}"
+    finally:
+        process.stop()
+
+
+@pytest.fixture(scope="session")
+def view(registry_address: str) -> View:
+    """The view of the runs, registered."""
+    return register(registry_address)
+
+
+@pytest.fixture(scope="session")
+def faults_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compile_shim("faults", tmp_path_factory.mktemp("shim"))
+
+
+@pytest.fixture(scope="session")
+def journal_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compile_shim("journal", tmp_path_factory.mktemp("shim"))
+
+
+@pytest.fixture
+def source(seed: int, request: pytest.FixtureRequest) -> random.Random:
+    """Random choices of one test, from the seed of the run."""
+    return random.Random(f"{seed}/{request.node.name}")
+
+
+StartRun = Callable[..., FaultRun]
+
+
+@pytest.fixture
+def start_run(
+    tmp_path: Path, registry_address: str, view: View, seed: int, request: pytest.FixtureRequest
+) -> Iterator[StartRun]:
+    """Makes runs on folders of their own; ends their processes and shows the logs of a failed test."""
+    runs: list[FaultRun] = []
+
+    def start(*, data: Path | None = None, options: Sequence[str] = ()) -> FaultRun:
+        folder = tmp_path / f"run{len(runs)}"
+        folder.mkdir()
+        run = FaultRun(FeatureServer.create(folder, registry_address, data=data, options=options), folder, view, seed)
+        runs.append(run)
+        return run
+
+    yield start
+    for run in runs:
+        run.end()
+        request.node.add_report_section("teardown", "server log", run.server.server.tail())
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Callable[[int], Path]]:
+    """Makes file systems of a given size in memory; needs root, as mounting does."""
+    mounts: list[Path] = []
+
+    def mount(size_bytes: int) -> Path:
+        folder = Path(tempfile.mkdtemp(prefix="headrace-disk-"))
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "tmpfs", str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            folder.rmdir()
+            pytest.fail(f"this test mounts a small tmpfs and needs root: {done.stderr.strip()}")
+        mounts.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounts:
+        for _ in range(UNMOUNT_ATTEMPTS):
+            with suppress(subprocess.CalledProcessError):
+                subprocess.run(["umount", str(folder)], check=True, capture_output=True)
+                break
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+__all__ = ["NotReadyError", "StartRun", "os"]
