@@ -6,20 +6,13 @@ import sys
 import time
 from typing import Final
 
-import numpy as np
-import pyarrow as pa
-
-from core_ext.arrow import arrow_column
-from core_ext.keys import KeyBatch, encode_keys
 from core_ext.request_core import Plan, RequestCore
-from core_ext.row_codec import Schema, encode_rows
 from core_ext.row_table import RowTable
-from headrace.types import parse_type
 from loadtest.calls import Calls
 from loadtest.dataset import SCENARIOS
-from loadtest.rows import EVENT_TIME_US, FEATURES_PER_VIEW, SEED, Keys, values
+from loadtest.peers.memory import ENTITY_ID, I64, fill
+from loadtest.rows import EVENT_TIME_US, SEED
 
-ENTITY_ID: Final = 1
 SHARD_COUNT: Final = 8
 ENTITY_COUNT: Final = 20_000  # 22 MB of rows: larger than the last-level cache share of one core, as in service
 TABLE_BYTES: Final = 256 << 20
@@ -32,29 +25,14 @@ def build(entity_count: int) -> RequestCore:
     """A core whose table holds four views of 50 f32 for every entity."""
     scenario = SCENARIOS["100x200"]
     table = RowTable(TABLE_BYTES)
-    keys = np.arange(entity_count, dtype=np.int64)
-    key_batch = encode_keys([int(parse_type("i64").scalar)], [arrow_column(pa.array(keys))])
     groups, columns = [], []
-    for number, view in enumerate(scenario.views):
-        plain = parse_type("f32")
-        schema = Schema(number + 1, [(int(plain.scalar), int(plain.shape), 0)] * FEATURES_PER_VIEW)
-        _fill(table, schema, key_batch, number + 1, keys)
+    for number, schema in enumerate(fill(table, entity_count)):
         groups.append((0, number + 1, schema, 0, 0, 1))
-        columns += [(name, number, at, None) for at, name in enumerate(view.features)]
-    join_keys = [("user_id", int(parse_type("i64").scalar))]
-    plan = Plan(HANDLE, 1, join_keys, [(ENTITY_ID, [0])], groups, columns)
+        columns += [(name, number, at, None) for at, name in enumerate(scenario.views[number].features)]
+    plan = Plan(HANDLE, 1, [("user_id", int(I64.scalar))], [(ENTITY_ID, [0])], groups, columns)
     core = RequestCore(table, SHARD_COUNT)
     core.publish([plan], {}, 1)
     return core
-
-
-def _fill(table: RowTable, schema: Schema, key_batch: KeyBatch, view_id: int, keys: Keys) -> None:
-    rows = values(view_id - 1, keys)
-    columns = [arrow_column(pa.array(np.ascontiguousarray(rows[:, at]))) for at in range(rows.shape[1])]
-    every = np.arange(len(keys), dtype=np.int64)
-    encoded = encode_rows(schema, columns, np.full(len(keys), EVENT_TIME_US, dtype=np.int64))
-    stamped = encoded.stamp(every, EVENT_TIME_US, None, 1, 0, 1)
-    table.fill(key_batch.storage_keys(ENTITY_ID, view_id, every), stamped, table.ticket())
 
 
 def measure(rounds: int) -> list[float]:

@@ -26,9 +26,9 @@ KEEP_ALIVE_S: Final = 300  # longer than the pause between two rounds
 QUIET: Final = {"FEAST_USAGE": "False", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
 
 
-def ready() -> bool:
+def ready(environment: Path = ENVIRONMENT) -> bool:
     """Whether Feast's environment is the one of the lock file."""
-    mark = ENVIRONMENT / "lock.sha256"
+    mark = environment / "lock.sha256"
     return mark.exists() and mark.read_text() == lock_digest()
 
 

@@ -101,11 +101,19 @@ def sdk_figures(found: Rounds) -> list[Figure]:
     return out + [Figure(name, tuple(values), "lower", "ms", "measured") for name, values in found.items()]
 
 
-def core_figure(rounds: int) -> Figure:
-    """CPU of the request core, measured in a process of its own."""
-    command = [sys.executable, "-m", "loadtest.peers.core_cpu", "--rounds", str(rounds)]
+def core_figures(scale: Scale) -> list[Figure]:
+    """CPU of the request core and memory of the row table, each in a process of its own."""
+    spent = _alone("core_cpu", "--rounds", str(scale.rounds))
+    held = _alone("memory", str(scale.memory_entities))
+    note = "resident growth of a process that fills a row table; every round would give the same"
+    return [figure("core_cpu_us_100x200", spent), figure("memory_per_row_vs_packed", held, note)]
+
+
+def _alone(module: str, *words: str) -> list[float]:
+    command = [sys.executable, "-m", f"loadtest.peers.{module}", *words]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=CORE_S, check=True)
-    return figure("core_cpu_us_100x200", json.loads(done.stdout.splitlines()[-1]))
+    found = json.loads(done.stdout.splitlines()[-1])
+    return [float(one) for one in found] if isinstance(found, list) else [float(found)]
 
 
 def slo_figure(stage: Stage, name: str, saturation_rps: float, writing: bool) -> Figure | Missing:
@@ -126,7 +134,7 @@ def measure(stage: Stage) -> list[Figure | Missing]:
     found += read_figures(reads)
     found += sdk_figures(alternate(measures.sdk_sides(stage), scale.rounds))
     found += write_figures(alternate(measures.write_sides(stage), scale.rounds))
-    found.append(core_figure(scale.rounds))
+    found += core_figures(scale)
     saturation = sorted(reads["headrace_rps_1x200"])[scale.rounds // 2]
     for name, writing in (("p99_ms_at_60pct_cached", False), ("p99_ms_at_60pct_writing", True)):
         found.append(slo_figure(stage, name, saturation, writing))

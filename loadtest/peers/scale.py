@@ -21,6 +21,7 @@ class Scale:
     client_calls: int
     write_rows: int
     feast_write_rows: int
+    memory_entities: int
     slo_s: float
     shapes: tuple[str, ...]
 
@@ -43,6 +44,7 @@ QUICK: Final = Scale(
     client_calls=40,
     write_rows=20_000,
     feast_write_rows=400,
+    memory_entities=50_000,
     slo_s=4.0,
     shapes=("1x200",),
 )
@@ -57,6 +59,7 @@ FULL: Final = Scale(
     client_calls=500,
     write_rows=1_500_000,
     feast_write_rows=4_000,
+    memory_entities=500_000,
     slo_s=300.0,
     shapes=("1x200", "10x200", "100x200"),
 )

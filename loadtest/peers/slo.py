@@ -6,14 +6,14 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from loadtest.dataset import WRITE_VIEW
 from loadtest.loading import Writer, write_requests
 from loadtest.online import run
-from loadtest.peers.h2load import CONNECTIONS, Amount, Target, command
+from loadtest.peers.h2load import CONNECTIONS, Amount, command, load_failed
 from loadtest.peers.processes import ROOT, Child
 from loadtest.peers.stage import Stage
 from loadtest.rows import EVENT_TIME_US, SEED
@@ -55,48 +55,62 @@ class Judged:
         return out | ({"written_rows_per_s": self.written_rate} if self.written_rate else {})
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The server that is judged, and where files of the run go."""
+
+    features: str
+    user_count: int
+    folder: Path
+
+
 def judge(stage: Stage, saturation_rps: float, duration_s: float, writing: bool = False) -> Judged:
-    """One window of judged load, in scenario 1x200."""
+    """One window of judged load in scenario 1x200, rows cached."""
+    scale = stage.scale
+    place = Place(stage.headrace.features, scale.compared_entities, stage.folder)
     rate_per_connection = max(1, round((saturation_rps * SATURATION_SHARE - JUDGE_RATE) / CONNECTIONS))
     targets = [
-        stage.headrace.target("1x200", stage.scale.compared_entities, SEED + 100 + at, stage.folder / f"slo-{at}.body")
+        stage.headrace.target("1x200", scale.compared_entities, SEED + 100 + at, stage.folder / f"slo-{at}.body")
         for at in range(BODIES)
     ]
+    amount = Amount(duration_s + LOCUST_START_S, 0, rate_per_connection)
+    held = [
+        command(target, CONNECTIONS // BODIES, amount, stage.folder / f"slo-{at}.tsv")
+        for at, target in enumerate(targets)
+    ]
     with ExitStack() as ending:
-        writer = ending.enter_context(_writing(stage, duration_s)) if writing else None
-        ending.enter_context(_held(targets, rate_per_connection, stage.folder, duration_s))
-        summary = _locust(stage, duration_s)
+        writer = ending.enter_context(_writing(place, duration_s)) if writing else None
+        found = judged(place, held, rate_per_connection * CONNECTIONS, duration_s)
+    return replace(found, written_rate=writer.rate() if writer else 0.0)
+
+
+def judged(place: Place, held: list[list[str]], held_rate: float, duration_s: float) -> Judged:
+    """Locust's verdict while the given load generators hold their load."""
+    with ExitStack() as ending:
+        children = [ending.enter_context(Child(line, place.folder / f"slo-{at}.log")) for at, line in enumerate(held)]
+        summary = _locust(place, duration_s)
+        dead = next((child for child in children if child.process.poll() is not None), None)
+        if dead is not None:
+            raise load_failed(f"a load generator ended early: {dead.tail()}")
     return Judged(
         p99_ms=float(str(summary["p99_ms"])),
         p50_ms=float(str(summary["p50_ms"])),
         calls=int(str(summary["call_count"])),
         errors=int(str(summary["error_count"])),
         faults=str(summary["faults"]),
-        held_rate=rate_per_connection * CONNECTIONS,
-        written_rate=writer.rate() if writer else 0.0,
+        held_rate=held_rate,
     )
 
 
-@contextmanager
-def _held(targets: list[Target], rate_per_connection: int, folder: Path, duration_s: float) -> Iterator[None]:
-    """h2load at a fixed rate until the block ends."""
-    amount = Amount(duration_s + LOCUST_START_S, 0, rate_per_connection)
-    with ExitStack() as ending:
-        for at, target in enumerate(targets):
-            line = command(target, CONNECTIONS // len(targets), amount, folder / f"slo-{at}.tsv")
-            ending.enter_context(Child(line, folder / f"slo-{at}.log"))
-        yield
-
-
-def _locust(stage: Stage, duration_s: float) -> dict[str, object]:
-    words = ["--host", stage.headrace.features, "--scenario", "1x200", "--rate", str(JUDGE_RATE)]
-    words += ["--duration", f"{duration_s:g}s", "--entities", str(stage.scale.compared_entities)]
-    summary = stage.folder / "locust.json"
+def _locust(place: Place, duration_s: float) -> dict[str, object]:
+    words = ["--host", place.features, "--scenario", "1x200", "--rate", str(JUDGE_RATE)]
+    words += ["--duration", f"{duration_s:g}s", "--entities", str(place.user_count)]
+    summary = place.folder / "locust.json"
     summary.unlink(missing_ok=True)
-    line = run.command(run.parse(words), summary, stage.folder / "locust.html")
+    line = run.command(run.parse(words), summary, place.folder / "locust.html")
     done = subprocess.run(line, cwd=ROOT, capture_output=True, timeout=duration_s + 2 * LOCUST_START_S, check=False)
     if not summary.exists():
-        raise RuntimeError(f"Locust wrote no summary: {done.stderr[-500:].decode(errors='replace')}")
+        raise load_failed(f"Locust wrote no summary: {done.stderr[-500:].decode(errors='replace')}")
     found = json.loads(summary.read_text())
     assert isinstance(found, dict)
     return found
@@ -139,8 +153,8 @@ class _PacedWriter:
 
 
 @contextmanager
-def _writing(stage: Stage, duration_s: float) -> Iterator[_PacedWriter]:
-    writer = _PacedWriter(stage.headrace.features, stage.scale.entities, duration_s)
+def _writing(place: Place, duration_s: float) -> Iterator[_PacedWriter]:
+    writer = _PacedWriter(place.features, place.user_count, duration_s)
     thread = threading.Thread(target=writer.run, daemon=True)
     thread.start()
     try:
