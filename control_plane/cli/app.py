@@ -1,0 +1,319 @@
+"""The commands of `headrace`; each loads its own module only when it runs, so that help answers at once."""
+
+# Typer passes parameters by name; their order is that of the help text.
+# ruff: noqa: PLR0917
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from control_plane.cli.endpoints import DATA_VARIABLE, ENDPOINT_VARIABLE
+from control_plane.cli.output import Format, print_error
+from control_plane.cli.session import Session
+from headrace.errors import HeadraceError
+
+EXIT_FAILED: Final = 1
+EXIT_UNEXPECTED: Final = 2
+TOKEN_VARIABLE: Final = "HEADRACE_TOKEN"  # noqa: S105  (a name, not a secret)
+_DEBUG_VARIABLE: Final = "HEADRACE_DEBUG"
+
+app = typer.Typer(
+    help="Headrace: features for models, online. Start with 'headrace init', 'headrace up' and 'headrace apply'.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """Runs a command and turns what it raises into an exit code: 0 done, 1 refused or failed, 2 usage or unexpected."""
+    session = Session(os.environ)
+    try:
+        app(obj=session)
+    except HeadraceError as error:
+        print_error(error, session.form, sys.stderr)
+        sys.exit(EXIT_FAILED)
+    except Exception as error:
+        if os.environ.get(_DEBUG_VARIABLE):
+            raise
+        sys.stderr.write(f"unexpected error: {type(error).__name__}: {error}; {_DEBUG_VARIABLE}=1 shows where\n")
+        sys.exit(EXIT_UNEXPECTED)
+
+
+def _set_form(context: typer.Context, form: Format) -> Format:
+    context.find_object(Session).form = form  # type: ignore[union-attr]  # main always gives one
+    return form
+
+
+def _set_endpoint(context: typer.Context, endpoint: str | None) -> str | None:
+    context.find_object(Session).endpoint = endpoint  # type: ignore[union-attr]
+    return endpoint
+
+
+def _set_data(context: typer.Context, data: Path | None) -> Path | None:
+    context.find_object(Session).data = data  # type: ignore[union-attr]
+    return data
+
+
+def _set_token(context: typer.Context, token: str | None) -> str | None:
+    context.find_object(Session).token = token  # type: ignore[union-attr]
+    return token
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import PackageNotFoundError, version  # lazy: only this option needs it
+
+        try:
+            typer.echo(f"headrace {version('headrace')}")
+        except PackageNotFoundError:
+            typer.echo("headrace from its source tree")
+        raise typer.Exit
+
+
+Output = Annotated[Format, typer.Option("-o", "--output", callback=_set_form, help="How to print the result.")]
+Endpoint = Annotated[
+    str | None,
+    typer.Option(
+        "--endpoint",
+        callback=_set_endpoint,
+        help=f"Servers as control=HOST:PORT,features=HOST:PORT; else ${ENDPOINT_VARIABLE}, else the data folder.",
+    ),
+]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        "--data", callback=_set_data, help=f"Data folder of a platform; else ${DATA_VARIABLE}, else .headrace."
+    ),
+]
+Token = Annotated[
+    str | None,
+    typer.Option("--token", envvar=TOKEN_VARIABLE, callback=_set_token, help="Bearer token to send."),
+]
+Kind = Annotated[str, typer.Argument(help="source, entity, view, service or model.")]
+Definitions = Annotated[Path, typer.Argument(help="Definition file (.py, .yaml) or a folder of them.")]
+HERE: Final = Path(".")
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Headrace: features for models, online. Start with 'headrace init', 'headrace up' and 'headrace apply'."""
+
+
+@app.command()
+def up(
+    context: typer.Context,
+    port: Annotated[int | None, typer.Option(help="Port of the control plane; else 6570 or the next free one.")] = None,
+    feature_port: Annotated[
+        int | None, typer.Option(help="Port of the feature server; else 6571 or the next free one.")
+    ] = None,
+    tokens: Annotated[Path | None, typer.Option(help="Token file; without it, loopback callers need none.")] = None,
+    import_root: Annotated[
+        list[Path] | None, typer.Option(help="Folder below which servers may import files; repeatable.")
+    ] = None,
+    data: Data = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Run a whole platform; Ctrl-C stops all of it."""
+    from control_plane.cli.up import UpOptions, run  # lazy
+
+    raise typer.Exit(run(_session(context), UpOptions(port, feature_port, tokens, tuple(import_root or ()))))
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="New or empty folder.")],
+) -> None:
+    """Write a starter project that runs."""
+    from control_plane.cli.starter import write_starter  # lazy
+
+    for path in write_starter(folder):
+        typer.echo(f"wrote {path}")
+
+
+@app.command()
+def plan(
+    context: typer.Context,
+    definitions: Definitions = HERE,
+    output: Output = Format.TABLE,
+    endpoint: Endpoint = None,
+    data: Data = None,
+    token: Token = None,
+) -> None:
+    """Show what applying definitions would change."""
+    from control_plane.cli.definition_commands import plan  # lazy
+
+    plan(_session(context), definitions)
+
+
+@app.command()
+def apply(
+    context: typer.Context,
+    definitions: Definitions = HERE,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the plan.")] = False,
+    output: Output = Format.TABLE,
+    endpoint: Endpoint = None,
+    data: Data = None,
+    token: Token = None,
+) -> None:
+    """Show the changes and make them, all or none."""
+    from control_plane.cli.definition_commands import apply, plan  # lazy
+
+    (plan if dry_run else apply)(_session(context), definitions)
+
+
+@app.command()
+def get(
+    context: typer.Context,
+    kind: Kind,
+    name: Annotated[str, typer.Argument(help="team.domain.name, with @vN for a version.")],
+    output: Output = Format.TABLE,
+    endpoint: Endpoint = None,
+    data: Data = None,
+    token: Token = None,
+) -> None:
+    """Show one definition in a line."""
+    from control_plane.cli.definition_commands import get  # lazy
+
+    get(_session(context), kind, name)
+
+
+@app.command(name="list")
+def list_(
+    context: typer.Context,
+    kind: Kind,
+    prefix: Annotated[str, typer.Option(help="Only names that start with this.")] = "",
+    output: Output = Format.TABLE,
+    endpoint: Endpoint = None,
+    data: Data = None,
+    token: Token = None,
+) -> None:
+    """List the definitions of a kind."""
+    from control_plane.cli.definition_commands import list_definitions  # lazy
+
+    list_definitions(_session(context), kind, prefix)
+
+
+@app.command()
+def describe(
+    context: typer.Context,
+    kind: Kind,
+    name: Annotated[str, typer.Argument(help="team.domain.name, with @vN for a version.")],
+    output: Output = Format.TABLE,
+    endpoint: Endpoint = None,
+    data: Data = None,
+    token: Token = None,
+) -> None:
+    """Show one definition in full."""
+    from control_plane.cli.definition_commands import describe  # lazy
+
+    describe(_session(context), kind, name)
+
+
+@app.command()
+def retire(
+    context: typer.Context,
+    kind: Kind,
+    name: Annotated[str, typer.Argument(help="Version to retire, team.domain.name@vN.")],
+    output: Output = Format.TABLE,
+    endpoint: Endpoint = None,
+    data: Data = None,
+    token: Token = None,
+) -> None:
+    """Take one version out of service."""
+    from control_plane.cli.definition_commands import retire  # lazy
+
+    retire(_session(context), kind, name)
+
+
+@app.command()
+def write(
+    context: typer.Context,
+    view: Annotated[str, typer.Argument(help="Feature view, team.domain.name or with @vN.")],
+    file: Annotated[Path, typer.Argument(help="Rows: .parquet, .arrow, .csv or .jsonl.")],
+    durability: Annotated[str, typer.Option(help="When to acknowledge: memory, log or fsync.")] = "log",
+    output: Output = Format.TABLE,
+    endpoint: Endpoint = None,
+    data: Data = None,
+    token: Token = None,
+) -> None:
+    """Write the rows of a file into a view.
+
+    The file has a column per join key, event_time with a zone, and a column per feature.
+    """
+    from control_plane.cli.data_commands import write  # lazy
+
+    write(_session(context), view, file, durability)
+
+
+@app.command()
+def read(
+    context: typer.Context,
+    service: Annotated[str | None, typer.Argument(help="Feature service, team.domain.name or with @vN.")] = None,
+    entity: Annotated[
+        list[str] | None, typer.Option("--entity", help="Keys: user_id=1,2,3 or as JSON user_id=[1,null]; repeatable.")
+    ] = None,
+    feature: Annotated[
+        list[str] | None, typer.Option("--feature", help="view@vN:feature instead of a service; repeatable.")
+    ] = None,
+    expired: Annotated[bool, typer.Option("--expired", help="Also show values past their time to live.")] = False,
+    output: Output = Format.TABLE,
+    endpoint: Endpoint = None,
+    data: Data = None,
+    token: Token = None,
+) -> None:
+    """Read features of entities in one call."""
+    from control_plane.cli.data_commands import read  # lazy
+
+    read(_session(context), service, entity or [], feature or [], expired)
+
+
+@app.command()
+def materialize(
+    context: typer.Context,
+    view: Annotated[str, typer.Argument(help="Feature view, team.domain.name or with @vN.")],
+    origin: Annotated[
+        str | None, typer.Option("--from", help="File, or source of kind file; else the view's own source.")
+    ] = None,
+    output: Output = Format.TABLE,
+    endpoint: Endpoint = None,
+    data: Data = None,
+    token: Token = None,
+) -> None:
+    """Bring the rows of a source online."""
+    from control_plane.cli.data_commands import materialize  # lazy
+
+    materialize(_session(context), view, origin)
+
+
+@app.command()
+def demo(
+    context: typer.Context,
+    data: Data = None,
+    plant_wrong_value: Annotated[bool, typer.Option("--plant-wrong-value", hidden=True)] = False,
+) -> None:
+    """Replay a year of real flights and prove every value.
+
+    Each served value is compared with what plain pandas computes.
+    """
+    from control_plane.cli.demo.run import run  # lazy: pandas
+
+    raise typer.Exit(run(_session(context), plant_wrong_value))
+
+
+def _session(context: typer.Context) -> Session:
+    session = context.find_object(Session)
+    assert session is not None, "main gives one to every command"
+    return session
+
+
+if __name__ == "__main__":
+    main()

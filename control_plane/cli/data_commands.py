@@ -1,0 +1,260 @@
+"""Commands on rows: write, read, materialize."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import pyarrow as pa
+
+from control_plane.cli.output import Format, plain, print_document, print_table
+from control_plane.cli.session import Session
+from control_plane.cli.tables import FileRows, read_rows, select
+from headrace.client import Durability, FeatureBatch, ReadOptions, RegistryClient, ValueState, WriteToken
+from headrace.definitions import (
+    DefinitionKind,
+    RegisteredEntity,
+    RegisteredSource,
+    RegisteredView,
+    Source,
+    SourceKind,
+)
+from headrace.errors import FailedPrecondition, InvalidArgument
+from headrace.names import check_name
+from headrace.types import Scalar
+
+WRITE_TIMEOUT_S: Final = 120.0  # per batch of the file
+READ_TIMEOUT_S: Final = 10.0  # a person waits; a model server uses the client's own default
+EVENT_TIME: Final = "event_time"
+_TIMES: Final = pa.timestamp("us", tz="UTC")
+
+
+class Progress(Protocol):
+    """Told how many rows are done."""
+
+    def __call__(self, row_count: int) -> None: ...
+
+
+def write(session: Session, view_name: str, file: Path, durability: str) -> None:
+    """Writes the rows of a file into a view."""
+    with session.registry() as registry:
+        view, entity = _view(registry, view_name)
+    keys = [pa.field(key.name, key.type.arrow) for key in entity.definition.join_keys]
+    features = [pa.field(feature.name, feature.type.arrow) for feature in view.definition.features]
+    rows = read_rows(file, pa.schema([*keys, pa.field(EVENT_TIME, _TIMES), *features]))
+    _send(session, str(view.ref), rows, _durability(durability))
+
+
+def materialize(session: Session, view_name: str, origin: str | None) -> None:
+    """Brings the rows of a view's source online: each feature is the newest value of its column."""
+    with session.registry() as registry:
+        view, entity = _view(registry, view_name)
+        source, path = _source(registry, view, origin)
+    keys = [key.name for key in entity.definition.join_keys]
+    origins = {EVENT_TIME: source.event_time_column, **{key: key for key in keys}}
+    origins |= {feature.name: feature.transform.column for feature in view.definition.features}
+    types = {column.name: column.type.arrow for column in source.columns}
+    rows = read_rows(path, pa.schema([pa.field(name, types[name]) for name in dict.fromkeys(origins.values())]))
+    renamed = FileRows((select(table, origins) for table in rows.batches), rows.row_count)
+    _send(session, str(view.ref), renamed, Durability.LOG)
+
+
+def read(
+    session: Session, service: str | None, entities: Sequence[str], features: Sequence[str], expired: bool
+) -> None:
+    """Reads features of the given entities in one call."""
+    if (service is None) == (not features):
+        raise InvalidArgument(
+            "name a feature service, or features by --feature, and not both", reason="SELECTION", field="SERVICE"
+        )
+    with session.features() as client:
+        prepared = client.prepare(service, features=features, timeout_s=READ_TIMEOUT_S)
+        keys = parse_entities(entities, prepared.join_keys)
+        options = ReadOptions(include_expired=expired)
+        batch = client.get_online_features(prepared, entities=keys, options=options, timeout_s=READ_TIMEOUT_S)
+    if session.form is Format.TABLE:
+        _print_batch(session, keys, batch)
+    else:
+        print_document(_batch_document(prepared.feature_service, keys, batch), session.form, session.out)
+
+
+def parse_entities(texts: Sequence[str], join_keys: Mapping[str, Scalar]) -> dict[str, list[Any]]:
+    """Key columns of "user_id=1,2,3" or "user_id=[1,null]", in the types that the selection asks for."""
+    columns: dict[str, list[Any]] = {}
+    for text in texts:
+        name, separator, values = text.partition("=")
+        if not separator or name not in join_keys or name in columns:
+            raise InvalidArgument(
+                f"--entity {text!r} is not one of the keys to send; write each once, as KEY=VALUE,VALUE: "
+                f"{', '.join(join_keys)}",
+                reason="ENTITY_KEY",
+                field="--entity",
+                metadata={"entity": text, "join_keys": ",".join(join_keys)},
+            )
+        columns[name] = [_key(name, value, join_keys[name]) for value in _values(name, values)]
+    missing = [name for name in join_keys if name not in columns]
+    if missing:
+        raise InvalidArgument(
+            f"--entity {missing[0]}=... is missing; this selection needs {', '.join(join_keys)}",
+            reason="ENTITY_KEY_MISSING",
+            field="--entity",
+            metadata={"missing": ",".join(missing)},
+        )
+    return columns
+
+
+def _values(name: str, text: str) -> Sequence[object]:
+    if not text.startswith("["):
+        return text.split(",")
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise _bad_key(name, text, "a JSON list") from error
+    assert isinstance(values, list), "a JSON text that starts with a bracket is a list"
+    return values
+
+
+def _key(name: str, value: object, kind: Scalar) -> int | str | bytes | None:
+    if value is None:
+        return None
+    if kind is Scalar.I64:
+        if isinstance(value, bool) or not isinstance(value, int | str):
+            raise _bad_key(name, value, "a whole number")
+        try:
+            return int(value)
+        except ValueError as error:
+            raise _bad_key(name, value, "a whole number") from error
+    if not isinstance(value, str):
+        raise _bad_key(name, value, "text")
+    if kind is Scalar.STRING:
+        return value
+    try:
+        return bytes.fromhex(value)
+    except ValueError as error:
+        raise _bad_key(name, value, "bytes as hexadecimal digits") from error
+
+
+def _bad_key(name: str, value: object, wanted: str) -> InvalidArgument:
+    return InvalidArgument(
+        f"--entity {name} holds {value!r}, which is not {wanted}",
+        reason="ENTITY_KEY_TYPE",
+        field="--entity",
+        metadata={"join_key": name, "value": str(value)},
+    )
+
+
+def _view(registry: RegistryClient, name: str) -> tuple[RegisteredView, RegisteredEntity]:
+    view = registry.get(DefinitionKind.FEATURE_VIEW, name)
+    assert isinstance(view, RegisteredView), "the registry answers the kind that was asked for"
+    entity = registry.get(DefinitionKind.ENTITY, view.definition.entity)
+    assert isinstance(entity, RegisteredEntity), "as above"
+    return view, entity
+
+
+def _source(registry: RegistryClient, view: RegisteredView, origin: str | None) -> tuple[Source, Path]:
+    """The view's source definition, and the file to read: named, of a named source, or of its own source."""
+    own = registry.get(DefinitionKind.SOURCE, view.definition.source)
+    assert isinstance(own, RegisteredSource), "the registry answers the kind that was asked for"
+    if origin is not None and not _is_name(origin):
+        return own.definition, Path(origin)
+    named = own if origin is None else registry.get(DefinitionKind.SOURCE, origin)
+    assert isinstance(named, RegisteredSource), "as above"
+    if named.definition.kind is not SourceKind.FILE:
+        raise FailedPrecondition(
+            f"source {named.definition.name} is of kind {named.definition.kind.name.lower()}, which has no rows to "
+            "read; name a file by --from",
+            reason="SOURCE_KIND",
+            field="--from",
+            metadata={"source": named.definition.name},
+        )
+    return own.definition, Path(named.definition.uri.removeprefix("file://"))
+
+
+def _is_name(text: str) -> bool:
+    try:
+        check_name(text)
+    except InvalidArgument:
+        return False
+    return not Path(text).exists()
+
+
+def _durability(text: str) -> Durability:
+    try:
+        return Durability[text.upper()]
+    except KeyError as error:
+        names = ", ".join(level.name.lower() for level in Durability)
+        raise InvalidArgument(
+            f"--durability {text!r} is not one of {names}", reason="DURABILITY", field="--durability"
+        ) from error
+
+
+def _send(session: Session, view: str, rows: FileRows, durability: Durability) -> None:
+    tokens: dict[int, WriteToken] = {}
+    row_count = stale_count = 0
+    with session.features() as client, progress(session, f"writing {view}", rows.row_count) as advance:
+        for table in rows.batches:
+            result = client.write_features(view, table, durability=durability, timeout_s=WRITE_TIMEOUT_S)
+            tokens |= {token.shard: token for token in result.tokens}
+            row_count += result.row_count
+            stale_count += result.stale_count
+            advance(row_count)
+    if session.form is Format.TABLE:
+        late = f", {stale_count} of them older than what is served" if stale_count else ""
+        session.out.write(f"wrote {row_count} rows to {view}{late}\n")
+        return
+    positions = [{"shard": t.shard, "epoch": t.epoch, "offset": t.offset} for t in tokens.values()]
+    fields = {"feature_view": view, "row_count": row_count, "stale_count": stale_count, "tokens": positions}
+    print_document(fields, session.form, session.out)
+
+
+@contextmanager
+def progress(session: Session, title: str, total: int | None) -> Iterator[Progress]:
+    """A bar on stderr where a person sees it, and nothing in a pipe."""
+    if not session.err.isatty():
+        yield lambda row_count: None
+        return
+    from rich.console import Console  # lazy: only a terminal shows a bar
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Bar(*columns, console=Console(file=session.err), transient=True) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda row_count: bar.update(task, completed=row_count)
+
+
+def _print_batch(session: Session, keys: Mapping[str, Sequence[Any]], batch: FeatureBatch) -> None:
+    """A line per feature and a column per entity, as services are wide and people ask for few entities."""
+    rows = batch.to_arrow()
+    entities = [",".join(str(plain(key)) for key in row) for row in zip(*keys.values(), strict=True)]
+    table = []
+    for name in batch.columns:
+        values, states, filled = rows.column(name).to_pylist(), batch.states(name), batch.has_value(name)
+        marks = [_mark(state, has) for state, has in zip(states, filled, strict=True)]
+        table.append([name, *(f"{'' if v is None else plain(v)}{m}" for v, m in zip(values, marks, strict=True))])
+    print_table(["feature", *entities], table, session.out)
+
+
+def _mark(state: int, has_value: bool) -> str:
+    if state == ValueState.PRESENT:
+        return ""
+    return f" ({ValueState(state).name.lower()})" if has_value else ValueState(state).name
+
+
+def _batch_document(service: str, keys: Mapping[str, Sequence[Any]], batch: FeatureBatch) -> dict[str, Any]:
+    rows = batch.to_arrow().to_pylist()
+    states = {name: [ValueState(state).name for state in batch.states(name)] for name in batch.columns}
+    return {
+        "feature_service": service,
+        "registry_revision": batch.registry_revision,
+        "read_time_us": batch.read_time_us,
+        "rows": [
+            {
+                "entity": {name: values[number] for name, values in keys.items()},
+                "features": row,
+                "statuses": {name: column[number] for name, column in states.items()},
+            }
+            for number, row in enumerate(rows)
+        ],
+    }

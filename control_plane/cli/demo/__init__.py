@@ -1,0 +1,1 @@
+"""The demonstration on a year of real flights."""

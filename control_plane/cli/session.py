@@ -1,0 +1,61 @@
+"""What the commands of one run share: the environment, the output format and the clients."""
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from control_plane.cli.endpoints import Endpoints, resolve
+from control_plane.cli.output import Format
+from headrace.errors import FailedPrecondition
+
+if TYPE_CHECKING:
+    from headrace.client import Client, RegistryClient
+
+
+@dataclass
+class Session:
+    """One run of the command line."""
+
+    environment: Mapping[str, str]
+    form: Format = Format.TABLE
+    out: TextIO = field(default_factory=lambda: sys.stdout)
+    err: TextIO = field(default_factory=lambda: sys.stderr)
+    endpoint: str | None = None
+    data: Path | None = None
+    token: str | None = None
+
+    def endpoints(self) -> Endpoints:
+        """Addresses of the platform that this run talks to."""
+        return resolve(self.environment, self.endpoint, self.data)
+
+    @contextmanager
+    def registry(self) -> "Iterator[RegistryClient]":
+        """Client of the control plane."""
+        from headrace.client import RegistryClient  # lazy: grpc takes longer to load than help may take
+
+        address = _required(self.endpoints().control, "control plane", "control")
+        with RegistryClient(address, token=self.token) as client:
+            yield client
+
+    @contextmanager
+    def features(self) -> "Iterator[Client]":
+        """Client of the feature server."""
+        from headrace.client import Client  # lazy: as above
+
+        address = _required(self.endpoints().features, "feature server", "features")
+        with Client(address, token=self.token) as client:
+            yield client
+
+
+def _required(address: str, what: str, name: str) -> str:
+    if not address:
+        raise FailedPrecondition(
+            f"no address of the {what} is given; add {name}=HOST:PORT to the endpoint",
+            reason="ENDPOINT",
+            field="--endpoint",
+            metadata={"server": what},
+        )
+    return address

@@ -1,0 +1,236 @@
+"""`headrace up`: control plane and feature server as one process tree on one data folder."""
+
+import os
+import queue
+import signal
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from control_plane.cli.endpoints import ENDPOINTS_FILE, Endpoints, data_folder, read_endpoints
+from control_plane.cli.output import Format, print_document, print_table
+from control_plane.cli.processes import START_LIMIT_S, Child
+from control_plane.cli.session import Session
+from control_plane.store.lock import locked_folder
+from headrace.errors import FailedPrecondition, HeadraceError, InvalidArgument, Unavailable
+
+CONTROL_PORT: Final = 6570
+FEATURE_PORT: Final = 6571
+CONTROL_METRICS_PORT: Final = 6580
+FEATURE_METRICS_PORT: Final = 6581
+PORT_TRIES_MAX: Final = 200  # enough for a machine that runs a hundred platforms
+_PORT_MAX: Final = 65_535
+_HOST: Final = "127.0.0.1"
+_HEALTH_INTERVAL_S: Final = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class UpOptions:
+    """What a person may choose; ports that are None are searched for."""
+
+    port: int | None = None
+    feature_port: int | None = None
+    tokens: Path | None = None
+    import_roots: Sequence[Path] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """A running platform."""
+
+    endpoints: Endpoints
+    children: Sequence[Child]
+    ended: "queue.SimpleQueue[str]"
+
+    def death(self, name: str) -> Unavailable:
+        """The error of a child that ended by itself."""
+        child = next(child for child in self.children if child.name == name)
+        return Unavailable(
+            f"{child.death()}; the platform is stopped", reason="SERVER_ENDED", metadata={"server": name}
+        )
+
+
+def run(session: Session, options: UpOptions) -> int:
+    """Runs until a signal (exit 0) or the death of a child, which stops the others and raises."""
+    folder = data_folder(session.environment, session.data)
+    try:
+        with stoppable(), platform(folder, options) as running:
+            _announce(session, folder, running.endpoints)
+            raise running.death(running.ended.get())
+    except StopAsked:
+        return 0
+
+
+class StopAsked(BaseException):
+    """A signal asked for the end."""
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Raises StopAsked at the first signal, wherever the block is; later ones wait for the end of the block."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        for number in numbers:
+            signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not break off the stopping of children
+        raise StopAsked
+
+    before = [signal.signal(number, stop) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+@contextmanager
+def platform(folder: Path, options: UpOptions = UpOptions()) -> Iterator[Platform]:
+    """A platform that serves inside the block and is gone after it, children and endpoints file alike."""
+    with ExitStack() as stack:
+        stack.enter_context(_locked(folder))
+        ended: queue.SimpleQueue[str] = queue.SimpleQueue()
+        children: list[Child] = []
+        stack.callback(_stop_all, children)
+        ports = _ports(options)
+
+        def start(name: str, module: str, *arguments: str) -> str:
+            children.append(
+                Child(name, module, arguments, folder / "logs" / f"{module.partition('.')[0]}.log", ended=ended)
+            )
+            address = children[-1].address()
+            await_serving(address, name)
+            return address
+
+        tokens = ("--tokens", str(options.tokens)) if options.tokens else ()
+        control = start("control plane", "control_plane.app", "--data", str(folder / "control_plane"),
+                        "--port", str(ports[0]), "--metrics-port", str(ports[2]), *tokens)  # fmt: skip
+        roots = [part for root in options.import_roots for part in ("--import-root", str(root))]
+        features = start("feature server", "feature_server.app", "--data", str(folder / "feature_server"),
+                         "--port", str(ports[1]), "--metrics-port", str(ports[3]), "--registry", control,
+                         *tokens, *roots)  # fmt: skip
+        metrics = [f"{_HOST}:{port}" for port in ports[2:]]
+        endpoints = Endpoints(control, features, metrics[0], metrics[1], os.getpid())
+        stack.callback(lambda: (folder / ENDPOINTS_FILE).unlink(missing_ok=True))
+        endpoints.write(folder)
+        yield Platform(endpoints, children, ended)
+
+
+def _stop_all(children: Sequence[Child]) -> None:
+    for child in reversed(children):
+        child.stop()
+
+
+def await_serving(address: str, name: str, limit_s: float = START_LIMIT_S) -> None:
+    """Returns when the health service says SERVING; raises Unavailable when it does not in time."""
+    deadline = time.monotonic() + limit_s
+    with grpc.insecure_channel(address) as channel:
+        check = health_pb2_grpc.HealthStub(channel).Check
+        while True:
+            try:
+                answer = check(health_pb2.HealthCheckRequest(), timeout=1.0)
+            except grpc.RpcError:
+                answer = health_pb2.HealthCheckResponse()
+            if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                return
+            if time.monotonic() > deadline:
+                raise Unavailable(
+                    f"the {name} at {address} is not healthy after {limit_s:.0f} s; look into its log",
+                    reason="SERVER_NOT_HEALTHY",
+                    metadata={"server": name, "address": address},
+                )
+            time.sleep(_HEALTH_INTERVAL_S)
+
+
+def free_port(first: int, taken: Sequence[int]) -> int:
+    """The first port from `first` on that nobody listens on and nobody here has taken."""
+    for port in range(first, min(first + PORT_TRIES_MAX, _PORT_MAX + 1)):
+        if port not in taken and _is_free(port):
+            return port
+    raise Unavailable(
+        f"ports {first} to {first + PORT_TRIES_MAX - 1} are all in use; name a free one with --port",
+        reason="NO_FREE_PORT",
+        field="--port",
+        metadata={"first": str(first)},
+    )
+
+
+def _ports(options: UpOptions) -> list[int]:
+    """Control plane, feature server, and their metrics; a port that a person named is used or refused."""
+    for option, port in (("--port", options.port), ("--feature-port", options.feature_port)):
+        if port is not None and not 0 < port <= _PORT_MAX:
+            raise InvalidArgument(f"{option} {port} is not 1 to {_PORT_MAX}", reason="PORT", field=option)
+        if port is not None and not _is_free(port):
+            raise FailedPrecondition(
+                f"{option} {port} is in use; stop what listens there, or leave the option out",
+                reason="PORT_IN_USE",
+                field=option,
+                metadata={"port": str(port)},
+            )
+    ports = [port for port in (options.port, options.feature_port) if port is not None]
+    chosen = []
+    for asked, first in (
+        (options.port, CONTROL_PORT),
+        (options.feature_port, FEATURE_PORT),
+        (None, CONTROL_METRICS_PORT),
+        (None, FEATURE_METRICS_PORT),
+    ):
+        chosen.append(asked if asked is not None else free_port(first, ports))
+        ports.append(chosen[-1])
+    return chosen
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # closed connections that linger do not count
+        try:
+            probe.bind((_HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked_folder(folder))
+        except HeadraceError as error:
+            if error.reason != "DATA_FOLDER_IN_USE":
+                raise
+            raise FailedPrecondition(
+                f"a platform already runs on the data folder {folder}{_owner(folder)}; stop it, or name another "
+                "folder with --data",
+                reason="DATA_FOLDER_IN_USE",
+                field="--data",
+                metadata={"folder": str(folder)},
+            ) from error
+        yield
+
+
+def _owner(folder: Path) -> str:
+    try:
+        endpoints = read_endpoints(folder)
+    except HeadraceError:
+        return ""
+    return f" (process {endpoints.pid}, control plane at {endpoints.control})"
+
+
+def _announce(session: Session, folder: Path, endpoints: Endpoints) -> None:
+    if session.form is not Format.TABLE:
+        print_document(asdict(endpoints), session.form, session.out)
+    else:
+        rows = [
+            ("control plane", endpoints.control, f"http://{endpoints.metrics_control}/metrics"),
+            ("feature server", endpoints.features, f"http://{endpoints.metrics_features}/metrics"),
+        ]
+        print_table(("server", "address", "metrics"), rows, session.out)
+        session.out.write(f"ready on {folder}, logs in {folder / 'logs'}; stop with Ctrl-C\n")
+    session.out.flush()
