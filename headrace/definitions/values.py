@@ -127,7 +127,7 @@ def _check_timestamp(value: object, scalar: Scalar, field: str) -> PlainScalar:
             field,
         )
     try:
-        return value.astimezone(UTC)
+        return value.astimezone(UTC).replace(fold=0)
     except OverflowError as error:
         raise invalid(f"{field} lies outside the years 1 to 9999 in UTC", "OUT_OF_RANGE", field) from error
 
