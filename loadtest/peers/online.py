@@ -3,12 +3,15 @@
 import argparse
 import dataclasses
 import json
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Final
+
+import grpc
 
 from headrace.errors import HeadraceError
 from loadtest.peers import measures, plot, slo
@@ -16,11 +19,13 @@ from loadtest.peers.processes import ROOT
 from loadtest.peers.result import ROUNDS_MIN, Better, Figure, Missing, Report, commit, machine, ratios
 from loadtest.peers.rounds import alternate
 from loadtest.peers.scale import FULL, QUICK, Scale
-from loadtest.peers.stage import Stage, prepare, start
+from loadtest.peers.stage import Say, Stage, prepare, start
 
 RESULTS: Final = ROOT / "loadtest" / "results"
 CORE_S: Final = 120.0
+EXPECTED: Final = (HeadraceError, grpc.RpcError, subprocess.SubprocessError, OSError, ValueError)
 Rounds = dict[str, list[float]]
+Found = list[Figure | Missing]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -124,51 +129,69 @@ def slo_figure(stage: Stage, name: str, saturation_rps: float, writing: bool) ->
     return dataclasses.replace(figure(name, [found.p99_ms]), context=found.context())
 
 
-def measure(stage: Stage) -> list[Figure | Missing]:
-    """All figures of a run."""
+def measure(stage: Stage, say: Say) -> Found:
+    """All figures of a run; a step that stops leaves its figures missing and the others measured."""
     scale = stage.scale
-    found: list[Figure | Missing] = []
     reads: Rounds = {}
-    for shape in scale.shapes:
-        reads |= alternate(measures.read_sides(stage, shape), scale.rounds)
-    found += read_figures(reads)
-    found += sdk_figures(alternate(measures.sdk_sides(stage), scale.rounds))
-    found += write_figures(alternate(measures.write_sides(stage), scale.rounds))
-    found += core_figures(scale)
-    saturation = sorted(reads["headrace_rps_1x200"])[scale.rounds // 2]
-    for name, writing in (("p99_ms_at_60pct_cached", False), ("p99_ms_at_60pct_writing", True)):
-        found.append(slo_figure(stage, name, saturation, writing))
+
+    def read() -> Found:
+        for shape in scale.shapes:
+            reads.update(alternate(measures.read_sides(stage, shape), scale.rounds))
+        return [*read_figures(reads)]
+
+    def judged(name: str, writing: bool) -> Found:
+        saturation = statistics.median(reads.get("headrace_rps_1x200") or [0])
+        if not saturation:
+            return [missing(name, "the saturation could not be measured")]
+        return [slo_figure(stage, name, saturation, writing)]
+
+    steps: dict[str, Callable[[], Found]] = {
+        "reads": read,
+        "batches in a Python process": lambda: [*sdk_figures(alternate(measures.sdk_sides(stage), scale.rounds))],
+        "writes": lambda: [*write_figures(alternate(measures.write_sides(stage), scale.rounds))],
+        "core and memory": lambda: [*core_figures(scale)],
+        "service level, cached": lambda: judged("p99_ms_at_60pct_cached", writing=False),
+        "service level, writing": lambda: judged("p99_ms_at_60pct_writing", writing=True),
+    }
+    found: Found = []
+    for name, step in steps.items():
+        say(name)
+        try:
+            found += step()
+        except EXPECTED as error:
+            say(f"{name} stopped: {type(error).__name__}: {error}")
     return found
 
 
 def run(scale: Scale) -> Report:
     """Prepares, measures and reports; what could not be measured stays in the list with its reason."""
     began = time.monotonic()
+    said: list[str] = []
 
     def say(text: str) -> None:
+        said.append(text)
         sys.stdout.write(f"[{time.monotonic() - began:5.1f} s] {text}\n")
         sys.stdout.flush()
 
-    cached = prepare(scale, say)
-    began = time.monotonic()
-    say(f"scale: {json.dumps(scale.to_json())}")
-    found: list[Figure | Missing] = []
-    why = "not reached"
+    found: Found = []
     with ExitStack() as ending:
         try:
+            cached = prepare(scale, say)
+            began = time.monotonic()
+            say(f"scale: {json.dumps(scale.to_json())}")
             stage = start(scale, cached, ending)
             say("every side is up and loaded")
-            found = measure(stage)
-        except (HeadraceError, subprocess.SubprocessError, OSError, RuntimeError, ValueError) as error:
-            why = f"the run stopped: {type(error).__name__}: {error}"
-            say(why)
+            found = measure(stage, say)
+        except EXPECTED as error:
+            say(f"the run stopped: {type(error).__name__}: {error}")
+        why = "; ".join(text for text in said if "stopped:" in text) or "not measured at this scale"
     return Report("online", scale.to_json(), tuple(completed(found, why, scale)), commit(ROOT), machine())
 
 
-def completed(found: list[Figure | Missing], why: str, scale: Scale) -> list[Figure | Missing]:
+def completed(found: Found, why: str, scale: Scale) -> Found:
     """Every figure that must be reported comes first, measured or not."""
     by_id = {one.id: one for one in found}
-    out: list[Figure | Missing] = []
+    out: Found = []
     for name in AIMS:
         cold = name == "p99_ms_at_60pct_cold" and scale.name == "quick"
         note = "8 GB of data are for the full run" if cold else why
@@ -198,9 +221,9 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def line_of(one: Figure | Missing) -> str:
     """A figure for people."""
-    verdict = "ok    " if one.ok else "MISSED"
     if isinstance(one, Missing):
-        return f"{verdict} {one.id}: not measured, {one.note}"
+        return f"{'MISSED' if one.required else 'left out'} {one.id}: not measured, {one.note}"
+    verdict = "ok    " if one.ok else "MISSED"
     return f"{verdict} {one.id}: {one.value:.4g} {one.unit} (target {one.target}, spread {one.spread:.0%})"
 
 
