@@ -31,7 +31,7 @@ def test_keys_are_read_in_the_type_of_the_selection(key: str, text: str, expecte
 )
 def test_values_of_another_type_are_refused(text: str) -> None:
     with pytest.raises(InvalidArgument, match="--entity user_id holds") as caught:
-        parse_entities([f"user_id={values}"], {"user_id": Scalar.I64})
+        parse_entities([text], {"user_id": Scalar.I64})
     assert caught.value.reason == "ENTITY_KEY_TYPE"
 
 
