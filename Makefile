@@ -39,7 +39,7 @@ test: ## every test that is not marked slow; at most 15 minutes on 2 cores
 	@$(BIN)/python -m pytest -m "not slow" $(UNDER_TEST) $(PYTEST)
 
 test-slow: ## the tests marked slow, one after the other; hours
-	@$(SETUP) test
+	@$(SETUP) test && $(SETUP) program bazel
 	@$(BIN)/python -m pytest -m slow --core-build build/checked $(PYTEST)
 
 lint: build ## ruff, cython-lint and buf

@@ -65,11 +65,17 @@ find_base_python() { # the first interpreter that may carry the environment; pre
   die "no Python 3.11 or newer: install python3 (Debian: apt-get install python3 python3-venv python3-dev)"
 }
 
-need_compiler() {
-  local compiler
-  compiler="${CC:-$("$1" -c 'import sysconfig; print((sysconfig.get_config_var("CC") or "cc").split()[0])')}"
-  command -v "${compiler%% *}" >/dev/null ||
-    die "no C compiler: install gcc (Debian: apt-get install gcc python3-dev)"
+need_compiler() { # PYTHON : its own compiler, or any other that is here
+  local own compiler
+  own="$("$1" -c 'import sysconfig; print((sysconfig.get_config_var("CC") or "cc").split()[0])')"
+  for compiler in "${CC:-$own}" cc gcc clang; do
+    if command -v "${compiler%% *}" >/dev/null; then
+      [ "$compiler" = "$own" ] || export CC="$compiler"
+      break
+    fi
+    compiler=
+  done
+  [ -n "$compiler" ] || die "no C compiler: install gcc (Debian: apt-get install gcc python3-dev)"
   if ! "$1" -c 'import sys, sysconfig, os; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))'; then
     apt_install "Python.h is" python3-dev
   fi
@@ -183,7 +189,7 @@ main() {
     demo) have_developer || environment demo 120 500; checkout ;;
     stubs) have_developer || environment demo 120 500; stubs ;;
     check) environment dev 200 800; checkout; cores checked ;;
-    test) programs redis-server h2load bazel; environment dev 200 800; checkout; cores checked ;;
+    test) programs redis-server h2load; environment dev 200 800; checkout; cores checked ;;
     sanitize) environment dev 200 800; checkout; cores sanitize ;;
     program) programs "$@" ;;
     *) die "unknown set-up \"$verb\": demo, stubs, check, test, sanitize or program NAME..." ;;
