@@ -36,7 +36,6 @@ cdef extern from "hr_key.h" nogil:
 
 cdef enum:
     RELEASED_KEYS_MIN = 1 << 13  # about 100 us of work; for less, a contended lock costs more than it frees
-    ID_MAX = 0xFFFFFFFF
 
 KEY_BYTES_MAX = HR_KEY_BYTES_MAX
 KEY_PARTS_MAX = HR_KEY_PARTS_MAX
@@ -122,11 +121,11 @@ def entity_prefix(entity_id, bytes key not None):
 
 def storage_key(entity_id, bytes key not None, view_id):
     """Entity id, key, view id: where the row of one entity and view lies."""
-    return entity_prefix(entity_id, key) + as_id(view_id, "view").to_bytes(HR_VIEW_ID_BYTES, "big")
+    return framed(as_id(entity_id, "entity"), key, len(key), as_id(view_id, "view"))
 
 
 cdef object as_id(value, kind):
-    if not 0 <= value <= ID_MAX:
+    if not 0 <= value < 2**32:
         raise ValueError(f"{kind} id {value} is none of 32 bits")
     return value
 

@@ -298,7 +298,7 @@ def check_row(bytes row not None, Schema schema=None):
             start, len(row), schema.columns, schema.column_count, schema.schema_id, schema.fixed_bytes)
     if status != HR_ROW_OK:
         raise CorruptRowError(hr_row_fault(status).decode("ascii"))
-    return RowHeader(
+    return tuple.__new__(RowHeader, (
         hr_load_u16(start + HR_ROW_FLAGS),
         hr_load_u32(start + HR_ROW_SCHEMA_ID),
         hr_load_u32(start + HR_ROW_SOURCE_ID),
@@ -307,7 +307,7 @@ def check_row(bytes row not None, Schema schema=None):
         hr_load_i64(start + HR_ROW_AVAILABLE_TIME),
         hr_load_i64(start + HR_ROW_OFFSET),
         hr_load_i32(start + HR_ROW_PARTITION),
-    )
+    ))
 
 
 def decode_row(Schema schema not None, bytes row not None):

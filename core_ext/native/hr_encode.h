@@ -161,6 +161,10 @@ static inline void hr_encode_nulls(
     int64_t i;
     for (i = begin; i < end; i++) {
         uint8_t *row = batch->bytes + batch->starts[i];
+        if ((array->offset + i) % 8 == 0 && end - i >= 8 && array->validity[(array->offset + i) / 8] == 0xFF) {
+            i += 7;
+            continue;
+        }
         if (!hr_arrow_is_null(array, i)) continue;
         memset(row + column->offset, 0, column->slot_bytes);
         row[HR_ROW_BITMAP + c / 8] |= (uint8_t)(1 << c % 8);
