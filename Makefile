@@ -54,7 +54,8 @@ format: build ## rewrite the Python files in the house format
 
 type: build ## mypy --strict, and the hand-written stubs of core_ext against its compiled modules
 	@$(BIN)/mypy
-	@$(BIN)/python -m mypy.stubtest core_ext --allowlist tools/stubtest_allowed.txt --ignore-unused-allowlist
+	@$(BIN)/python -m mypy.stubtest core_ext --mypy-config-file pyproject.toml \
+		--allowlist tools/stubtest_allowed.txt --ignore-unused-allowlist
 
 bench: build ## the quick comparison with the peers; its last line is JSON
 	@$(SETUP) program redis-server h2load
