@@ -83,7 +83,7 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
         stack.callback(watchers.close)  # before the drain, so that no watch holds it up
         health.set("", is_serving=True)
         health.set(SERVICE.full_name, is_serving=True)
-        log.info("listening", address=f"{options.host}:{port}", port=port, metrics_port=telemetry.metrics_port)
+        log.info("listening", address=_address(options.host, port), port=port, metrics_port=telemetry.metrics_port)
         yield port
 
 
@@ -108,6 +108,10 @@ def _authenticator(tokens: Path | None, log: EventLog) -> Authenticator:
         raise InvalidArgument(
             f"token file {tokens} cannot be read: {error.strerror}", reason="TOKEN_FILE", field="tokens"
         ) from error
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
 
 
 def _now() -> datetime:

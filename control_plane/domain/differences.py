@@ -15,6 +15,11 @@ def changed(what: str, old: object, new: object) -> list[str]:
     return [] if old == new else [f"{what} changes from {_shown(old)} to {_shown(new)}"]
 
 
+def counted(count: int, what: str) -> str:
+    """`1 feature`, `2 features`."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 def common_differences(old: Definition, new: Definition) -> list[str]:
     """Differences of owner, text and tags."""
     return [

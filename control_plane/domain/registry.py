@@ -62,7 +62,8 @@ class Registry:
     ) -> tuple[Sequence[Change], int]:
         """Makes the changes in one transaction; returns them and the revision after, the same where nothing changed."""
         principal.require(WRITE)
-        digest = _digest("APPLY", [set_document(wanted), _etags(wanted), base_revision])
+        # Only an answer that is kept needs it, and it costs as much as a plan.
+        digest = _digest("APPLY", [set_document(wanted), _etags(wanted), base_revision]) if request_id else ""
 
         def decide(state: RegistryState) -> Plan:
             _require_base(state, base_revision)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
-from control_plane.domain.differences import common_differences
+from control_plane.domain.differences import common_differences, counted
 from control_plane.domain.draft import Draft
 from control_plane.domain.verdicts import Problem, Verdict, created, refused, renewed, unchanged, updated
 from control_plane.domain.view_plan import unknown
@@ -39,7 +39,9 @@ def plan_service(draft: Draft, wanted: FeatureService) -> Verdict:
 def _decide(draft: Draft, versions: list[RegisteredService], pinned: FeatureService) -> Verdict:
     if not versions:
         draft.put(RegisteredService(pinned, draft.first_stamp(pinned.name), 1, State.ACTIVE))
-        return created(1, f"{_count(pinned)} features of {', '.join(entry.feature_view for entry in pinned.entries)}")
+        return created(
+            1, f"{counted(_count(pinned), 'feature')} of {', '.join(entry.feature_view for entry in pinned.entries)}"
+        )
     newest = select(versions, 0)
     frozen = _differences(newest.definition, pinned) if newest else ["every earlier version is retired"]
     mutable = common_differences(versions[-1].definition, pinned)

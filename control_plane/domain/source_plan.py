@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from control_plane.domain.differences import changed, common_differences
+from control_plane.domain.differences import changed, common_differences, counted
 from control_plane.domain.draft import Draft
 from control_plane.domain.verdicts import (
     Problem,
@@ -22,7 +22,7 @@ def plan_source(draft: Draft, wanted: Source) -> Verdict:
     current = draft.source(wanted.name)
     if current is None:
         draft.put(RegisteredSource(wanted, draft.first_stamp(wanted.name), draft.take_id()))
-        return created(0, f"source of kind {wanted.kind.name.lower()} with {len(wanted.columns)} columns")
+        return created(0, f"source of kind {wanted.kind.name.lower()} with {counted(len(wanted.columns), 'column')}")
     problems = _problems(draft, current.definition, wanted)
     if problems:
         return refused(0, problems)

@@ -25,9 +25,9 @@ class Verdict:
     problems: tuple[Problem, ...] = ()
 
 
-def created(version: int, detail: str) -> Verdict:
+def created(version: int, *details: str) -> Verdict:
     """A new name."""
-    return Verdict(ChangeKind.CREATE, version, (detail,))
+    return Verdict(ChangeKind.CREATE, version, details)
 
 
 def renewed(version: int, details: Sequence[str]) -> Verdict:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from control_plane.domain.differences import view_frozen_differences, view_mutable_differences
+from control_plane.domain.differences import counted, view_frozen_differences, view_mutable_differences
 from control_plane.domain.draft import Draft
 from control_plane.domain.verdicts import Problem, Verdict, created, incompatible, refused, renewed, unchanged, updated
 from headrace.definitions.checks import suggestion
@@ -11,7 +11,7 @@ from headrace.definitions.entities import Entity
 from headrace.definitions.registered import RegisteredView, State, select
 from headrace.definitions.sources import Source
 from headrace.definitions.transform import normalised_plan, transform_digest
-from headrace.definitions.views import Feature, FeatureView
+from headrace.definitions.views import Fallback, Feature, FeatureView
 
 
 def plan_view(draft: Draft, wanted: FeatureView) -> Verdict:
@@ -23,7 +23,7 @@ def plan_view(draft: Draft, wanted: FeatureView) -> Verdict:
     if not versions:
         stamp = draft.first_stamp(wanted.name)
         _put_version(draft, RegisteredView(wanted, stamp, 1, State.ACTIVE, 0, 0, b""))
-        return created(1, f"{len(wanted.features)} features of {wanted.entity} from {wanted.source}")
+        return created(1, _summary(wanted), *_warnings(wanted))
     newest = select(versions, 0)
     frozen = view_frozen_differences(newest.definition, wanted) if newest else ["every earlier version is retired"]
     mutable = view_mutable_differences([view.definition for view in versions], wanted)
@@ -33,8 +33,19 @@ def plan_view(draft: Draft, wanted: FeatureView) -> Verdict:
         number = versions[-1].version + 1
         stamp = draft.next_stamp(versions[-1].stamp)
         _put_version(draft, RegisteredView(wanted, stamp, number, State.ACTIVE, 0, 0, b""))
-        return renewed(number, [*frozen, *mutable])
+        return renewed(number, [*frozen, *mutable, *_warnings(wanted)])
     return updated(versions[-1].version, mutable) if mutable else unchanged(newest.version if newest else 0)
+
+
+def _summary(view: FeatureView) -> str:
+    return f"{counted(len(view.features), 'feature')} of {view.entity} from {view.source}"
+
+
+def _warnings(view: FeatureView) -> list[str]:
+    has_default = any(feature.default is not None for feature in view.features)
+    if has_default and view.fallback is Fallback.NONE:
+        return ["defaults are given and fallback is none, so no default is served"]
+    return []
 
 
 def _put_version(draft: Draft, view: RegisteredView) -> None:

@@ -1,6 +1,7 @@
 """Plans: every outcome per kind."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,7 @@ from headrace.definitions import (
     ChangeKind,
     DefinitionKind,
     DefinitionSet,
+    Fallback,
     Feature,
     FeatureView,
     RegistryState,
@@ -249,3 +251,12 @@ def test_records_of_a_plan_are_those_that_differ() -> None:
     made: Plan = plan(BASE, whole_set(feature_views=[view(ttl=timedelta(days=1))]), NOW)
     before, after = set(map(repr, all_records(BASE))), set(map(repr, all_records(made.after)))
     assert set(map(repr, made.records)) == after - before
+
+
+def test_defaults_that_are_never_served_are_pointed_out() -> None:
+    def details(**fields: Any) -> str:
+        wanted = whole_set(feature_views=[view(features=[delay(default=0.0)], **fields)])
+        return "; ".join(plan(RegistryState(), wanted, NOW).changes[2].details)
+
+    assert "so no default is served" in details()
+    assert "so no default is served" not in details(fallback=Fallback.DEFAULT)
