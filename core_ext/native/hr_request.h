@@ -16,6 +16,7 @@ enum {
     HR_ENTITY_COLUMNS_MAX = 64,   /* join key columns of one batch */
     HR_MIN_OFFSETS_MAX = 1024     /* as the contract says */
 };
+#define HR_STALENESS_SECONDS_MAX 315576000000LL  /* google.protobuf.Duration's own: 10,000 years */
 
 /* Why a request is refused; core_ext/request_core.pyx gives each its reason and sentence. */
 enum {
@@ -77,8 +78,10 @@ typedef struct {
     hr_span feature_service, handle;
     uint32_t feature_count, column_count, request_column_count, min_offset_count, row_count;
     hr_entity_column columns[HR_ENTITY_COLUMNS_MAX];
-    int include_event_times, include_expired, include_names, fail_when_partial;
-    int64_t max_staleness_us;      /* 0: unset */
+    int include_event_times, include_expired, include_names, fail_when_partial, has_staleness;
+    int32_t partial_policy, staleness_nanos;
+    int64_t staleness_seconds;
+    int64_t max_staleness_us;      /* -1: unset */
     hr_arena arena;
     /* Where a refusal points. */
     uint32_t bad_column, bad_row;
@@ -107,7 +110,7 @@ static inline int hr_count_column_field(hr_span *in, uint32_t field, uint32_t ty
         counts->null_count++;
         return hr_read_varint(in, &ignored);
     }
-    if (type != HR_WIRE_LEN || field == 0 || field > 5) return hr_skip_field(in, field, type);
+    if (type != HR_WIRE_LEN || field > 5) return hr_skip_field(in, field, type, 1);
     if (!hr_read_bytes(in, &bytes)) return 0;
     if (field == 1) {
         if (!hr_is_utf8(bytes.at, hr_span_bytes(bytes))) return 0;
@@ -128,11 +131,10 @@ static inline int hr_count_column_field(hr_span *in, uint32_t field, uint32_t ty
     return 1;
 }
 
-static inline int hr_gather_ints(hr_request *request, hr_entity_column *column, uint8_t *out)
+static inline int hr_gather_ints(const hr_entity_column *column, uint8_t *out)
 {
     hr_span in = column->message, bytes;
     uint32_t field, type;
-    (void)request;
     while (in.at < in.end) {
         if (!hr_read_tag(&in, &field, &type)) return HR_E_MALFORMED;
         if (field == 2 && type == HR_WIRE_I64) {
@@ -142,23 +144,25 @@ static inline int hr_gather_ints(hr_request *request, hr_entity_column *column, 
             if (!hr_read_bytes(&in, &bytes)) return HR_E_MALFORMED;
             if (hr_span_bytes(bytes) > 0) memcpy(out, bytes.at, hr_span_bytes(bytes));
             out += hr_span_bytes(bytes);
-        } else if (!hr_skip_field(&in, field, type)) {
+        } else if (!hr_skip_field(&in, field, type, 1)) {
             return HR_E_MALFORMED;
         }
     }
     return HR_OK;
 }
 
-static inline int hr_gather_spans(hr_request *request, hr_entity_column *column, uint32_t number, hr_span *out)
+static inline int hr_gather_spans(hr_request *request, const hr_entity_column *column, uint32_t number, hr_span *out)
 {
     hr_span in = column->message;
     uint32_t field, type;
-    (void)request;
     while (in.at < in.end) {
         if (!hr_read_tag(&in, &field, &type)) return HR_E_MALFORMED;
         if (field == number && type == HR_WIRE_LEN) {
-            if (!hr_read_bytes(&in, out++)) return HR_E_MALFORMED;
-        } else if (!hr_skip_field(&in, field, type)) {
+            if (!hr_read_bytes(&in, out)) return HR_E_MALFORMED;
+            request->bad_row = (uint32_t)(out - column->spans);
+            if (column->type == HR_STRING && !hr_is_utf8(out->at, hr_span_bytes(*out))) return HR_E_NOT_UTF8;
+            out++;
+        } else if (!hr_skip_field(&in, field, type, 1)) {
             return HR_E_MALFORMED;
         }
     }
@@ -194,7 +198,7 @@ static inline int hr_gather_nulls(hr_request *request, hr_entity_column *column,
                 if (!hr_read_varint(&bytes, &raw)) return HR_E_MALFORMED;
                 if (!hr_mark_null(request, bits, column->row_count, &last, raw)) return HR_E_NULL_ROWS;
             }
-        } else if (!hr_skip_field(&in, field, type)) {
+        } else if (!hr_skip_field(&in, field, type, 1)) {
             return HR_E_MALFORMED;
         }
     }
@@ -217,7 +221,7 @@ static inline int hr_parse_values(hr_request *request, hr_entity_column *column,
         column->int64_values = counts->single_chunk.at;
         if (counts->chunk_count == 1) return HR_OK;
         column->int64_values = ints = hr_arena_take(&request->arena, rows * 8);
-        return ints == NULL ? HR_E_NO_MEMORY : hr_gather_ints(request, column, ints);
+        return ints == NULL ? HR_E_NO_MEMORY : hr_gather_ints(column, ints);
     }
     column->type = counts->span_count[0] > 0 ? HR_STRING : HR_BYTES;
     column->spans = spans = hr_arena_take(&request->arena, rows * sizeof(hr_span));
@@ -251,22 +255,32 @@ static inline int hr_parse_column(hr_request *request, hr_span message)
     return hr_gather_nulls(request, column, bits);
 }
 
-/* google.protobuf.Duration of whole microseconds, rounded up; 0 becomes 1: nothing but age 0 is fresh then. */
-static inline int hr_parse_staleness(hr_span in, int64_t *result_us)
+/* google.protobuf.Duration; what a field sent twice holds is merged, as protobuf does. */
+static inline int hr_parse_staleness(hr_request *request, hr_span in)
 {
-    uint64_t seconds = 0, nanos = 0;
+    uint64_t value;
     uint32_t field, type;
+    request->has_staleness = 1;
     while (in.at < in.end) {
         if (!hr_read_tag(&in, &field, &type)) return HR_E_MALFORMED;
         if (field <= 2 && type == HR_WIRE_VARINT) {
-            if (!hr_read_varint(&in, field == 1 ? &seconds : &nanos)) return HR_E_MALFORMED;
-        } else if (!hr_skip_field(&in, field, type)) {
+            if (!hr_read_varint(&in, &value)) return HR_E_MALFORMED;
+            if (field == 1) request->staleness_seconds = (int64_t)value;
+            else request->staleness_nanos = (int32_t)(uint32_t)value;
+        } else if (!hr_skip_field(&in, field, type, 2)) {
             return HR_E_MALFORMED;
         }
     }
-    if (seconds > 315576000000ULL || nanos > 999999999ULL) return HR_E_STALENESS;
-    *result_us = (int64_t)(seconds * 1000000 + (nanos + 999) / 1000);
-    if (*result_us == 0) *result_us = 1;
+    return HR_OK;
+}
+
+/* WriteToken: only that it is well-formed; who checks positions reads them again (request_messages.py). */
+static inline int hr_parse_token(hr_request *request, hr_span in)
+{
+    uint32_t field, type;
+    if (++request->min_offset_count > HR_MIN_OFFSETS_MAX) return HR_E_TOO_MANY_OFFSETS;
+    while (in.at < in.end)
+        if (!hr_read_tag(&in, &field, &type) || !hr_skip_field(&in, field, type, 2)) return HR_E_MALFORMED;
     return HR_OK;
 }
 
@@ -279,19 +293,14 @@ static inline int hr_parse_option(hr_request *request, hr_span *in, uint32_t fie
         if (field == 1) request->include_event_times = value != 0;
         if (field == 2) request->include_expired = value != 0;
         if (field == 3) request->include_names = value != 0;
-        if (field == 4) {
-            if (value > 2) return HR_E_POLICY;
-            request->fail_when_partial = value == 2;
-        }
+        if (field == 4) request->partial_policy = (int32_t)(uint32_t)value;
         return HR_OK;
     }
     if ((field == 5 || field == 6) && type == HR_WIRE_LEN) {
         if (!hr_read_bytes(in, &bytes)) return HR_E_MALFORMED;
-        if (field == 5) return hr_parse_staleness(bytes, &request->max_staleness_us);
-        if (++request->min_offset_count > HR_MIN_OFFSETS_MAX) return HR_E_TOO_MANY_OFFSETS;
-        return HR_OK;
+        return field == 5 ? hr_parse_staleness(request, bytes) : hr_parse_token(request, bytes);
     }
-    return hr_skip_field(in, field, type) ? HR_OK : HR_E_MALFORMED;
+    return hr_skip_field(in, field, type, 1) ? HR_OK : HR_E_MALFORMED;
 }
 
 static inline int hr_parse_options(hr_request *request, hr_span in)
@@ -309,8 +318,8 @@ static inline int hr_parse_options(hr_request *request, hr_span in)
 static inline int hr_parse_field(hr_request *request, hr_span *in, uint32_t field, uint32_t type)
 {
     hr_span bytes;
-    if (type != HR_WIRE_LEN || field == 0 || field > 6)
-        return hr_skip_field(in, field, type) ? HR_OK : HR_E_MALFORMED;
+    if (type != HR_WIRE_LEN || field > 6)
+        return hr_skip_field(in, field, type, 0) ? HR_OK : HR_E_MALFORMED;
     if (!hr_read_bytes(in, &bytes)) return HR_E_MALFORMED;
     switch (field) {
     case 1:
@@ -332,6 +341,21 @@ static inline int hr_parse_field(hr_request *request, hr_span *in, uint32_t fiel
     }
 }
 
+/* Options are judged when all have been read: of a field sent twice the last one counts. */
+static inline int hr_check_options(hr_request *request)
+{
+    int64_t seconds = request->staleness_seconds;
+    int32_t nanos = request->staleness_nanos;
+    if (request->partial_policy < 0 || request->partial_policy > 2) return HR_E_POLICY;
+    request->fail_when_partial = request->partial_policy == 2;
+    request->max_staleness_us = -1;
+    if (!request->has_staleness) return HR_OK;
+    if (seconds < 0 || seconds > HR_STALENESS_SECONDS_MAX || nanos < 0 || nanos > 999999999) return HR_E_STALENESS;
+    /* Ages are whole microseconds: one is above the limit just when it is above the limit rounded down. */
+    request->max_staleness_us = seconds * 1000000 + nanos / 1000;
+    return HR_OK;
+}
+
 static inline int hr_check_request(hr_request *request)
 {
     int selections = (hr_span_bytes(request->feature_service) > 0) + (hr_span_bytes(request->handle) > 0)
@@ -350,7 +374,7 @@ static inline int hr_check_request(hr_request *request)
         request->bad_count = request->columns[i].row_count;
         if (request->columns[i].row_count != request->row_count) return HR_E_ROW_COUNT_MISMATCH;
     }
-    return HR_OK;
+    return hr_check_options(request);
 }
 
 /* HR_OK or why not; `request` must be zeroed, and its arena freed by the caller whatever the outcome. */

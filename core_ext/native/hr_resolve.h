@@ -105,7 +105,6 @@ static inline uint32_t hr_part_bytes(hr_call *call, uint32_t number, uint32_t ro
     call->request.bad_count = length;
     if (length == 0) *status = HR_E_EMPTY_KEY;
     else if (length > HR_KEY_BYTES_MAX) *status = HR_E_KEY_TOO_LONG;
-    else if (column->type == HR_STRING && !hr_is_utf8(column->spans[row].at, length)) *status = HR_E_NOT_UTF8;
     return (uint32_t)length + 3;
 }
 
@@ -138,7 +137,7 @@ static inline int hr_measure_prefixes(hr_call *call, const hr_lookup *lookup, ui
             bytes += hr_part_bytes(call, number, row, &status);
             if (status != HR_OK) return status;
         }
-        if (bytes > HR_ENTITY_ID_BYTES + HR_KEY_BYTES_MAX) return HR_E_KEY_TOO_LONG;
+        if (!is_null && bytes > HR_ENTITY_ID_BYTES + HR_KEY_BYTES_MAX) return HR_E_KEY_TOO_LONG;
         lengths[row] = is_null ? 0 : bytes;
         *total += lengths[row];
     }
@@ -170,11 +169,11 @@ static inline int hr_build_prefixes(hr_call *call, uint32_t number)
 /* Takes a row in: its status, and NULL in place of one without readable columns. */
 static inline void hr_settle_row(hr_call *call, const hr_group *group, size_t place, const uint8_t *row)
 {
-    int64_t stale_us = group->stale_us, asked_us = call->request.max_staleness_us;
-    uint8_t status;
-    if (asked_us > 0 && (stale_us == 0 || asked_us < stale_us)) stale_us = asked_us;
-    status = hr_row_status(row, call->read_us, group->ttl_us, stale_us);
+    int64_t asked_us = call->request.max_staleness_us;
+    uint8_t status = hr_row_status(row, call->read_us, group->ttl_us, group->stale_us);
     if (row != NULL && (hr_load_u16(row + HR_ROW_FLAGS) & HR_FLAG_TOMBSTONE)) row = NULL;
+    if (row != NULL && asked_us >= 0 && hr_age_us(hr_load_i64(row + HR_ROW_EVENT_TIME), call->read_us) > asked_us)
+        status |= HR_STALE;
     if (row != NULL
         && (hr_load_u32(row + HR_ROW_SCHEMA_ID) != group->schema_id
             || hr_load_u32(row + HR_ROW_LENGTH) < group->fixed_bytes + HR_ROW_CRC_BYTES)) {
