@@ -1,0 +1,1 @@
+"""Online reads and writes of feature values over shards."""

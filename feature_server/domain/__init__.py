@@ -1,0 +1,1 @@
+"""What the feature server does, without transport or storage engine."""

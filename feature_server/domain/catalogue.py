@@ -1,0 +1,198 @@
+"""The registry as reads and writes use it: names to layouts, services to compiled plans."""
+
+import difflib
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from core_ext.request_core import RequestCore
+from feature_server.domain.layouts import EntityLayout, ViewLayout, entity_layout, view_layouts
+from feature_server.domain.selection import Prepared, SelectedColumn, prepare
+from headrace.definitions.registered import RegisteredService, RegistryState, State
+from headrace.errors import FailedPrecondition, HeadraceError, InvalidArgument, NotFound
+from headrace.names import parse_feature_ref, parse_version_ref
+from headrace.serving.logging import EventLog
+
+LISTS_MAX: Final = 1_024  # prepared lists of features that are kept; each holds a plan of up to 2,000 columns
+_NEAR_NAMES: Final = 3
+_NEAR_POOL_MAX: Final = 10_000  # names that a near match is sought among, so that a typing error stays cheap
+
+
+@dataclass(frozen=True, slots=True)
+class _Snapshot:
+    """One state of the registry, compiled."""
+
+    state: RegistryState = field(default_factory=RegistryState)
+    views: Mapping[str, ViewLayout] = field(default_factory=dict)
+    by_id: Mapping[int, ViewLayout] = field(default_factory=dict)
+    services: Mapping[str, Prepared] = field(default_factory=dict)
+
+
+class Catalogue:
+    """Owns the compiled registry; readers see one state or the next, never a mixture."""
+
+    def __init__(self, core: RequestCore, log: EventLog) -> None:
+        self._core = core
+        self._log = log
+        self._snapshot = _Snapshot()
+        self._lock = threading.Lock()  # of the prepared lists
+        self._lists: OrderedDict[tuple[str, ...], Prepared] = OrderedDict()
+        self._handles: dict[bytes, Prepared] = {}
+
+    @property
+    def revision(self) -> int:
+        """Revision of the registry that is served."""
+        return self._snapshot.state.revision
+
+    @property
+    def highest_id(self) -> int:
+        """Highest internal id of that registry."""
+        return self._snapshot.state.highest_id
+
+    def publish(self, state: RegistryState) -> None:
+        """Compiles a registry and serves it from now on."""
+        views = view_layouts(state)
+        services: dict[str, Prepared] = {}
+        for versions in state.services.values():
+            for record in versions:
+                if record.state is State.ACTIVE:
+                    self._add_service(services, record, views, state.revision)
+        by_id = {view.view_id: view for view in views.values()}
+        plans = {prepared.handle: prepared.plan for prepared in services.values()}
+        self._snapshot = _Snapshot(state, views, by_id, services)
+        self._core.publish(
+            list(plans.values()), {name: prepared.plan for name, prepared in services.items()}, state.revision
+        )
+        with self._lock:
+            self._lists.clear()  # a list without versions may now mean newer ones
+            self._handles.clear()
+
+    def view(self, name: str) -> ViewLayout:
+        """View of "name@v3", or of "name" the newest version that is not retired. Raises NotFound."""
+        snapshot = self._snapshot
+        record = snapshot.state.view(parse_version_ref(name, "feature_view"))
+        if record is None:
+            raise _unknown("feature view", "UNKNOWN_FEATURE_VIEW", "feature_view", name, snapshot.views)
+        return snapshot.views[str(record.ref)]
+
+    def view_of_id(self, view_id: int) -> ViewLayout | None:
+        """View version of an internal id."""
+        return self._snapshot.by_id.get(view_id)
+
+    def entity(self, name: str) -> EntityLayout:
+        """Entity of a name. Raises NotFound."""
+        entities = self._snapshot.state.entities
+        if name not in entities:
+            raise _unknown("entity", "UNKNOWN_ENTITY", "entity", name, entities)
+        return entity_layout(entities[name])
+
+    def views_of_entity(self, name: str) -> list[ViewLayout]:
+        """Every view version of an entity, retired ones included."""
+        return [view for view in self._snapshot.views.values() if view.entity.name == name]
+
+    def service(self, name: str) -> Prepared:
+        """Compiled service of "name@v2", or of "name" the newest version that is not retired.
+
+        Raises NotFound, or FailedPrecondition for a retired version.
+        """
+        snapshot = self._snapshot
+        prepared = snapshot.services.get(name)
+        if prepared is not None:
+            return prepared
+        record = snapshot.state.service(parse_version_ref(name, "feature_service"))
+        if record is None:
+            raise _unknown("feature service", "UNKNOWN_FEATURE_SERVICE", "feature_service", name, snapshot.services)
+        raise FailedPrecondition(
+            f"feature service {name!r} is retired: read a version that is served",
+            reason="FEATURE_SERVICE_RETIRED",
+            field="feature_service",
+            metadata={"feature_service": name},
+        )
+
+    def features(self, references: Sequence[str]) -> Prepared:
+        """Compiled list of "view@v3:feature"; the newest view version where none is given. Raises NotFound."""
+        key = tuple(references)
+        with self._lock:
+            kept = self._lists.get(key)
+            if kept is not None:
+                self._lists.move_to_end(key)
+                return kept
+        prepared = self._prepare_list(references)
+        with self._lock:
+            self._lists[key] = prepared
+            self._handles[prepared.handle] = prepared
+            if len(self._lists) > LISTS_MAX:
+                _, dropped = self._lists.popitem(last=False)
+                self._handles.pop(dropped.handle, None)
+        return prepared
+
+    def handle(self, handle: bytes) -> Prepared:
+        """Prepared list of a handle; services are known to the core itself. Raises FailedPrecondition."""
+        with self._lock:
+            prepared = self._handles.get(handle)
+        if prepared is None:
+            raise FailedPrecondition(
+                f"handle {handle.hex()} is not known here, or its selection changed: call PrepareFeatureSet again",
+                reason="UNKNOWN_HANDLE",
+                field="handle",
+                metadata={"handle": handle.hex()},
+            )
+        return prepared
+
+    def _add_service(
+        self,
+        services: dict[str, Prepared],
+        record: RegisteredService,
+        views: Mapping[str, ViewLayout],
+        revision: int,
+    ) -> None:
+        try:
+            prepared = prepare(str(record.ref), list(_service_columns(record, views)), revision)
+        except HeadraceError as error:
+            # One service that cannot be compiled must not keep the others from being served.
+            self._log.error("feature_service_not_served", feature_service=str(record.ref), detail=error.message)
+            return
+        services[str(record.ref)] = prepared
+        services[record.ref.name] = prepared  # versions come in ascending order: the newest stays
+
+    def _prepare_list(self, references: Sequence[str]) -> Prepared:
+        columns = [self._list_column(text, f"features[{index}]") for index, text in enumerate(references)]
+        if not columns:
+            raise InvalidArgument("name a feature service or features", reason="NO_SELECTION", field="features")
+        return prepare("", columns, self.revision)
+
+    def _list_column(self, text: str, field_path: str) -> SelectedColumn:
+        reference = parse_feature_ref(text, field_path)
+        snapshot = self._snapshot
+        name = f"{reference.view}@v{reference.version}" if reference.version else reference.view
+        record = snapshot.state.view(parse_version_ref(name, field_path))
+        if record is None:
+            raise _unknown("feature view", "UNKNOWN_FEATURE_VIEW", field_path, name, snapshot.views)
+        view = snapshot.views[str(record.ref)]
+        if reference.feature not in view.columns:
+            raise _unknown(f"feature of {view.ref!r}", "UNKNOWN_FEATURE", field_path, reference.feature, view.columns)
+        return SelectedColumn(text, view, reference.feature, view.entity.key_names)
+
+
+def _service_columns(record: RegisteredService, views: Mapping[str, ViewLayout]) -> Iterable[SelectedColumn]:
+    for entry in record.definition.entries:
+        view = views[entry.feature_view]
+        keys = tuple(entry.request_column(key) for key in view.entity.key_names)
+        for feature in entry.features:
+            yield SelectedColumn(entry.output_prefix + feature, view, feature, keys)
+
+
+def _unknown(what: str, reason: str, field_path: str, name: str, known: Iterable[str]) -> NotFound:
+    pool = [candidate for _, candidate in zip(range(_NEAR_POOL_MAX), known, strict=False)]
+    near = difflib.get_close_matches(name, pool, n=_NEAR_NAMES)
+    advice = (
+        f"; did you mean {', '.join(map(repr, near))}?" if near else "; list what is registered with `headrace list`"
+    )
+    return NotFound(
+        f"unknown {what} {name!r}{advice}",
+        reason=reason,
+        field=field_path,
+        metadata={"name": name, "near": ",".join(near)},
+    )

@@ -1,0 +1,75 @@
+"""What the registry's views and entities are to a server: ids, key types and row schemas."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from core_ext.row_codec import Schema
+from headrace.definitions.registered import RegisteredEntity, RegisteredView, RegistryState
+from headrace.definitions.views import FeatureView
+from headrace.types import Scalar, ValueType
+
+
+@dataclass(frozen=True, slots=True)
+class EntityLayout:
+    """Keys of one entity, in the order of the canonical key bytes."""
+
+    name: str
+    entity_id: int
+    key_names: tuple[str, ...]
+    key_scalars: tuple[Scalar, ...]
+
+    @property
+    def key_types(self) -> tuple[int, ...]:
+        """Element types of the keys as the codec takes them."""
+        return tuple(int(scalar) for scalar in self.key_scalars)
+
+
+@dataclass(frozen=True, slots=True)
+class ViewLayout:
+    """Rows of one view version. `columns` gives the place of each feature in the schema."""
+
+    ref: str
+    view_id: int
+    entity: EntityLayout
+    schema: Schema
+    definition: FeatureView
+    transform_digest: bytes
+    columns: Mapping[str, int]
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Features in schema order."""
+        return tuple(self.columns)
+
+    @property
+    def value_types(self) -> tuple[ValueType, ...]:
+        """Types in schema order."""
+        return tuple(feature.type for feature in self.definition.features)
+
+
+def entity_layout(record: RegisteredEntity) -> EntityLayout:
+    """Layout of a registered entity."""
+    keys = record.definition.join_keys
+    names, scalars = tuple(key.name for key in keys), tuple(key.type.scalar for key in keys)
+    return EntityLayout(record.definition.name, record.entity_id, names, scalars)
+
+
+def view_layouts(state: RegistryState) -> dict[str, ViewLayout]:
+    """Layout of every view version, retired ones included: their rows can still be erased."""
+    entities = {name: entity_layout(record) for name, record in state.entities.items()}
+    records = [record for versions in state.views.values() for record in versions]
+    return {str(record.ref): _view_layout(record, entities[record.definition.entity]) for record in records}
+
+
+def _view_layout(record: RegisteredView, entity: EntityLayout) -> ViewLayout:
+    features = record.definition.features
+    types = [(int(item.type.scalar), int(item.type.shape), item.type.list_size) for item in features]
+    return ViewLayout(
+        ref=str(record.ref),
+        view_id=record.view_id,
+        entity=entity,
+        schema=Schema(record.schema_id, types),
+        definition=record.definition,
+        transform_digest=record.transform_digest,
+        columns={feature.name: place for place, feature in enumerate(features)},
+    )

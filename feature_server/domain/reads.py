@@ -1,0 +1,161 @@
+"""Online reads: the core answers from the table; what it misses is fetched from the shards within the deadline."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from core_ext.request_core import Misses, Overlay, Refused, RequestCore, Unresolved
+from core_ext.row_codec import CorruptRowError, check_row
+from core_ext.row_table import RowTable
+from core_ext.rules import CAUSE_DEADLINE, CAUSE_QUARANTINED
+from feature_server.domain.catalogue import Catalogue
+from feature_server.domain.selection import Prepared
+from feature_server.domain.shard_set import ShardSet
+from headrace.errors import (
+    DataLoss,
+    DeadlineExceeded,
+    HeadraceError,
+    InvalidArgument,
+    PeerError,
+    ResourceExhausted,
+)
+from headrace.serving.principal import Principal
+
+CHUNK_KEYS: Final = 256  # keys of one read of a shard: about 1 ms cached, so that the deadline is seen in between
+DEADLINE_MARGIN_S: Final = 0.002  # kept for writing and sending what there is
+DEADLINE_DEFAULT_S: Final = 10.0  # of a caller that sets none
+READ_PERMISSION: Final = "FEATURE_READ"
+
+_VIEW_ID_BYTES: Final = 4
+_LOST_REASONS: Final = frozenset({"STORED_ROW_CORRUPT"})
+_BUSY_REASONS: Final = frozenset({"OUT_OF_MEMORY"})
+
+Remaining = Callable[[], float | None]
+"""Seconds until the caller's deadline, None where there is none."""
+
+
+class Reads:
+    """GetOnlineFeatures and PrepareFeatureSet."""
+
+    def __init__(
+        self, core: RequestCore, table: RowTable, shards: ShardSet, catalogue: Catalogue, clock_us: Callable[[], int]
+    ) -> None:
+        self._core = core
+        self._table = table
+        self._shards = shards
+        self._catalogue = catalogue
+        self._clock_us = clock_us
+
+    def get(self, principal: Principal, request: bytes, remaining: Remaining) -> bytes:
+        """Response bytes of request bytes. Raises HeadraceError."""
+        principal.require(READ_PERMISSION)
+        read_time_us = self._clock_us()
+        try:
+            answer = self._core.serve(request, read_time_us)
+            if type(answer) is bytes:
+                return answer
+            return self._get_missing(request, read_time_us, answer, remaining)
+        except Refused as refused:
+            raise _translated(refused) from refused
+
+    def prepare(self, principal: Principal, feature_service: str, features: Sequence[str]) -> Prepared:
+        """Resolves a selection. Raises HeadraceError."""
+        principal.require(READ_PERMISSION)
+        if bool(feature_service) == bool(features):
+            raise InvalidArgument(
+                "set exactly one of feature_service and features", reason="NO_SELECTION", field="feature_service"
+            )
+        return self._catalogue.service(feature_service) if feature_service else self._catalogue.features(features)
+
+    def _get_missing(
+        self, request: bytes, read_time_us: int, answer: bytes | Misses | Unresolved, remaining: Remaining
+    ) -> bytes:
+        plan = None
+        if isinstance(answer, Unresolved):
+            plan = self._resolve(answer).plan
+            answer = self._core.serve(request, read_time_us, plan)
+        if isinstance(answer, bytes):
+            return answer
+        left_s = remaining()
+        deadline_s = time.monotonic() + (DEADLINE_DEFAULT_S if left_s is None else left_s) - DEADLINE_MARGIN_S
+        overlay = Overlay()
+        # Entries that were found at first may be evicted while others are fetched: each round adds keys to the
+        # overlay, which holds every key of the request in the end.
+        while isinstance(answer, Misses):
+            self._await_offsets(answer, deadline_s)
+            self._fetch(answer, overlay, deadline_s)
+            answer = self._core.serve(request, read_time_us, plan, overlay)
+        assert isinstance(answer, bytes)
+        return answer
+
+    def _resolve(self, wanted: Unresolved) -> Prepared:
+        if wanted.feature_service:
+            return self._catalogue.service(wanted.feature_service)
+        return self._catalogue.handle(wanted.handle) if wanted.handle else self._catalogue.features(wanted.features)
+
+    def _await_offsets(self, misses: Misses, deadline_s: float) -> None:
+        for index, (shard, epoch, offset) in enumerate(misses.wants_offsets):
+            if not 0 <= shard < len(self._shards):
+                raise InvalidArgument(
+                    f"there is no shard {shard}; this store has {len(self._shards)}: send tokens as WriteFeatures gave",
+                    reason="UNKNOWN_SHARD",
+                    field=f"options.min_offsets[{index}].shard",
+                    metadata={"shard": str(shard)},
+                )
+            self._shards[shard].wait_for(epoch, offset, deadline_s)
+
+    def _fetch(self, misses: Misses, overlay: Overlay, deadline_s: float) -> None:
+        by_shard: dict[int, list[bytes]] = {}
+        for key, shard in zip(misses.storage_keys, misses.shards, strict=True):
+            by_shard.setdefault(shard, []).append(key)
+        for shard, keys in by_shard.items():
+            for first in range(0, len(keys), CHUNK_KEYS):
+                self._fetch_chunk(shard, keys[first : first + CHUNK_KEYS], overlay, deadline_s, partial=misses.partial)
+
+    def _fetch_chunk(
+        self, shard: int, keys: Sequence[bytes], overlay: Overlay, deadline_s: float, *, partial: bool
+    ) -> None:
+        if time.monotonic() >= deadline_s:
+            if not partial:
+                raise DeadlineExceeded(
+                    "the deadline came before every row was read: give more time, or ask for PARTIAL",
+                    reason="DEADLINE_EXCEEDED",
+                )
+            overlay.add_unavailable(keys, CAUSE_DEADLINE)
+            return
+        ticket = self._table.ticket()
+        try:
+            rows = self._read(shard, keys)
+        except PeerError:
+            if not partial:
+                raise
+            overlay.add_unavailable(keys, CAUSE_QUARANTINED)
+            return
+        self._table.fill(keys, rows, ticket)
+        overlay.add(keys, rows)
+
+    def _read(self, number: int, keys: Sequence[bytes]) -> list[bytes | None]:
+        shard = self._shards[number]
+        rows = shard.read(keys)
+        try:
+            for key, row in zip(keys, rows, strict=True):
+                if row is not None:
+                    view = self._catalogue.view_of_id(int.from_bytes(key[-_VIEW_ID_BYTES:], "big"))
+                    check_row(row, view.schema if view is not None else None)
+        except CorruptRowError as error:
+            lost = DataLoss(
+                f"a stored row of shard {number} is damaged: {error}",
+                reason="STORED_ROW_CORRUPT",
+                metadata={"shard": str(number)},
+            )
+            shard.quarantine(lost)
+            raise lost from error
+        return rows
+
+
+def _translated(refused: Refused) -> HeadraceError:
+    if refused.reason in _LOST_REASONS:
+        return DataLoss(refused.message, reason=refused.reason, metadata=refused.metadata)
+    if refused.reason in _BUSY_REASONS:
+        return ResourceExhausted(refused.message, reason=refused.reason, metadata=refused.metadata)
+    return InvalidArgument(refused.message, reason=refused.reason, field=refused.field, metadata=refused.metadata)
