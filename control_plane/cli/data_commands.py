@@ -214,12 +214,16 @@ def progress(session: Session, title: str, total: int | None) -> Iterator[Progre
     if not session.err.isatty():
         yield lambda row_count: None
         return
+    from rich import progress as bars  # lazy: as above
     from rich.console import Console  # lazy: only a terminal shows a bar
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bar
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Bar(*columns, console=Console(file=session.err), transient=True) as bar:
+    columns = (
+        bars.TextColumn("{task.description}"),
+        bars.BarColumn(),
+        bars.MofNCompleteColumn(),
+        bars.TimeElapsedColumn(),
+    )
+    with bars.Progress(*columns, console=Console(file=session.err), transient=True) as bar:
         task = bar.add_task(title, total=total)
         yield lambda row_count: bar.update(task, completed=row_count)
 

@@ -4,7 +4,6 @@ import os
 import queue
 import signal
 import socket
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -12,14 +11,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
-import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-
 from control_plane.cli.endpoints import ENDPOINTS_FILE, Endpoints, data_folder, read_endpoints
 from control_plane.cli.output import Format, print_document, print_table
 from control_plane.cli.processes import START_LIMIT_S, Child
 from control_plane.cli.session import Session
 from control_plane.store.lock import locked_folder
+from headrace.client.health import await_serving
 from headrace.errors import FailedPrecondition, HeadraceError, InvalidArgument, Unavailable
 
 CONTROL_PORT: Final = 6570
@@ -29,7 +26,6 @@ FEATURE_METRICS_PORT: Final = 6581
 PORT_TRIES_MAX: Final = 200  # enough for a machine that runs a hundred platforms
 _PORT_MAX: Final = 65_535
 _HOST: Final = "127.0.0.1"
-_HEALTH_INTERVAL_S: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +102,7 @@ def platform(folder: Path, options: UpOptions = UpOptions()) -> Iterator[Platfor
                 Child(name, module, arguments, folder / "logs" / f"{module.partition('.')[0]}.log", ended=ended)
             )
             address = children[-1].address()
-            await_serving(address, name)
+            await_serving(address, START_LIMIT_S)
             return address
 
         tokens = ("--tokens", str(options.tokens)) if options.tokens else ()
@@ -126,27 +122,6 @@ def platform(folder: Path, options: UpOptions = UpOptions()) -> Iterator[Platfor
 def _stop_all(children: Sequence[Child]) -> None:
     for child in reversed(children):
         child.stop()
-
-
-def await_serving(address: str, name: str, limit_s: float = START_LIMIT_S) -> None:
-    """Returns when the health service says SERVING; raises Unavailable when it does not in time."""
-    deadline = time.monotonic() + limit_s
-    with grpc.insecure_channel(address) as channel:
-        check = health_pb2_grpc.HealthStub(channel).Check
-        while True:
-            try:
-                answer = check(health_pb2.HealthCheckRequest(), timeout=1.0)
-            except grpc.RpcError:
-                answer = health_pb2.HealthCheckResponse()
-            if answer.status == health_pb2.HealthCheckResponse.SERVING:
-                return
-            if time.monotonic() > deadline:
-                raise Unavailable(
-                    f"the {name} at {address} is not healthy after {limit_s:.0f} s; look into its log",
-                    reason="SERVER_NOT_HEALTHY",
-                    metadata={"server": name, "address": address},
-                )
-            time.sleep(_HEALTH_INTERVAL_S)
 
 
 def free_port(first: int, taken: Sequence[int]) -> int:
