@@ -46,8 +46,13 @@ class RowBatch:
 
     def __len__(self) -> int: ...
     def stamp(
-        self, indexes: NDArray[np.int64], write_time_us: int, available_time_us: NDArray[np.int64] | None,
-        source_id: int, partition: int, first_offset: int,
+        self,
+        indexes: NDArray[np.int64],
+        write_time_us: int,
+        available_time_us: NDArray[np.int64] | None,
+        source_id: int,
+        partition: int,
+        first_offset: int,
     ) -> list[bytes]:
         """Finished rows for `indexes`, with offsets counting up from first_offset.
 
