@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from setuptools import find_namespace_packages
 
+from core_ext import keys
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 SETUP_LINES_MAX = 40
 LOCKS = ("build", "demo", "dev", "runtime")
@@ -120,6 +122,11 @@ def test_bazel_compiles_every_core(targets: dict[str, Target]) -> None:
         name for name in checkout_files() if name.startswith("core_ext/") and name.endswith((".pyx", ".pxd", ".h"))
     }
     assert set(targets["cores"].files()) >= inputs | {"setup.py", "pyproject.toml"}
+
+
+def test_tests_run_the_chosen_build_of_the_cores(pytestconfig: pytest.Config, repository: Path) -> None:
+    chosen = pytestconfig.getoption("--core-build") or "."
+    assert Path(keys.__file__).resolve().parent == (repository / chosen / "core_ext").resolve()
 
 
 def test_bazel_generates_stubs_of_every_contract(targets: dict[str, Target]) -> None:
