@@ -15,7 +15,7 @@ import grpc
 
 from control_plane.domain.registry import Registry
 from control_plane.domain.watchers import WATCHER_COUNT_MAX, Watchers
-from control_plane.rpc.registry_servicer import RegistryServicer, message_bytes
+from control_plane.rpc.registry_servicer import SERVICE, RegistryServicer, message_bytes
 from control_plane.store.engine import open_sqlite
 from control_plane.store.lock import locked_folder
 from control_plane.store.migrate import migrate
@@ -35,12 +35,10 @@ from headrace.serving.server import (
     drain,
 )
 from headrace.serving.telemetry import Telemetry, TelemetryConfig
-from protos.control.v1 import registry_service_pb2 as pb
 
 EXIT_CLEAN: Final = 0
 EXIT_REFUSED: Final = 2  # a wrong argument, a folder or port in use
 PORT_MAX: Final = 65_535
-SERVICE: Final = pb.DESCRIPTOR.services_by_name["RegistryService"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -92,7 +90,7 @@ def _server(
 ) -> tuple[grpc.Server, Health]:
     # A watcher holds a thread as long as it watches; the others are for calls.
     workers = WATCHER_COUNT_MAX + WORKER_COUNT
-    server = build_server(authenticator, method_permissions(pb.DESCRIPTOR), host, workers)
+    server = build_server(authenticator, method_permissions(SERVICE.file), host, workers)
     add_service(server, SERVICE, servicer, telemetry, log)
     health = Health()
     add_health_and_reflection(server, health, [SERVICE.full_name])

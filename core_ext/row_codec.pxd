@@ -47,4 +47,3 @@ cdef class RowBatch:
     cdef int64_t row_count
     cdef uint64_t *starts  # row_count + 1 positions in bytes
     cdef uint8_t *bytes
-

@@ -3,6 +3,7 @@
 # ruff: noqa: N802 - gRPC names the methods
 
 from collections.abc import Callable, Iterator
+from typing import Final
 
 import grpc
 
@@ -16,6 +17,8 @@ from headrace.errors import InvalidArgument
 from headrace.serving.principal import Principal
 from protos.control.v1 import registry_service_pb2 as pb
 from protos.control.v1 import registry_service_pb2_grpc as rpc
+
+SERVICE: Final = pb.DESCRIPTOR.services_by_name["RegistryService"]
 
 
 def message_bytes(state: RegistryState) -> int:

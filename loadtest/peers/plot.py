@@ -11,10 +11,10 @@ MISSED: Final = "#b3372f"
 
 def draw(report: Report, path: Path) -> None:
     """Writes a PNG: one row a figure, value over target on a log scale, better to the right."""
-    import matplotlib as mpl
+    import matplotlib as mpl  # heavy, and only the full run draws
 
     mpl.use("Agg")
-    from matplotlib import pyplot as plt
+    from matplotlib import pyplot as plt  # chooses its backend when imported
 
     figures = [one for one in report.figures if isinstance(one, Figure) and one.target]
     chart, axes = plt.subplots(figsize=(9, 1.2 + 0.5 * len(figures)))
