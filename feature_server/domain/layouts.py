@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from core_ext.row_codec import Schema
-from headrace.definitions.registered import RegisteredEntity, RegisteredView, RegistryState
+from headrace.definitions.registered import RegisteredEntity, RegisteredView, RegistryState, State
 from headrace.definitions.views import FeatureView
 from headrace.types import Scalar, ValueType
 
@@ -35,6 +35,7 @@ class ViewLayout:
     definition: FeatureView
     transform_digest: bytes
     columns: Mapping[str, int]
+    is_active: bool
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -72,4 +73,5 @@ def _view_layout(record: RegisteredView, entity: EntityLayout) -> ViewLayout:
         definition=record.definition,
         transform_digest=record.transform_digest,
         columns={feature.name: place for place, feature in enumerate(features)},
+        is_active=record.state is State.ACTIVE,
     )

@@ -1,0 +1,39 @@
+"""What a shard needs of a storage engine."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+
+class RowStore(Protocol):
+    """Bytes by key on disk. Any thread may read; one writes at a time.
+
+    Raises DataLoss for stored bytes that fail their check, ResourceExhausted for a full disk and Unavailable for a
+    disk that is read-only, out of reach or failing.
+    """
+
+    is_read_only: bool
+
+    def get(self, key: bytes) -> bytes | None:
+        """Value of one key."""
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Values in the order of the keys, None where there is none."""
+
+    def write(self, keys: Sequence[bytes], values: Sequence[bytes], *, sync: bool) -> None:
+        """Writes all or none; `sync` returns only when the write-ahead log is on stable storage."""
+
+    def close(self) -> None:
+        """Lets go of files and memory; later calls raise Unavailable."""
+
+
+class StoreOpener(Protocol):
+    """Opens the store of one shard, as often as needed."""
+
+    def open(self) -> RowStore:
+        """For reads and writes."""
+
+    def open_read_only(self) -> RowStore:
+        """For reads alone, without writing a byte."""
+
+    def probe(self) -> None:
+        """Writes and syncs a scratch file; raises ResourceExhausted or Unavailable where that cannot be done."""

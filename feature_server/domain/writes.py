@@ -1,0 +1,247 @@
+"""Online writes and erasures: checks everything first, then hands each shard its rows."""
+
+import threading
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+
+from core_ext.hashing import SLOT_COUNT
+from core_ext.keys import encode_key, shard_of_slot, slot_of_key, storage_key
+from core_ext.row_codec import CorruptRowError, check_row, encode_tombstone
+from feature_server.domain.catalogue import Catalogue
+from feature_server.domain.layouts import EntityLayout, ViewLayout
+from feature_server.domain.shard import Durability, Position, Shard
+from feature_server.domain.shard_set import ShardSet
+from feature_server.domain.write_columns import EncodedRows, encode_batch
+from headrace.errors import DataLoss, FailedPrecondition, InvalidArgument
+from headrace.serving.principal import Principal
+
+WRITE_ROWS_MAX: Final = 1_024  # handed to a shard at once: half a millisecond of the interpreter at most
+REMEMBERED_COUNT_MAX: Final = 10_000  # request ids whose answer is kept, so that repeating one changes nothing
+DIRECT_SOURCE_ID: Final = 0  # rows that came through WriteFeatures
+
+
+@dataclass(frozen=True, slots=True)
+class WriteAck:
+    """What a write reached."""
+
+    positions: Sequence[Position]
+    row_count: int
+    stale_count: int
+
+
+class Writes:
+    """Accepts rows and erasures."""
+
+    def __init__(self, catalogue: Catalogue, shards: ShardSet, clock_us: Callable[[], int]) -> None:
+        self._catalogue = catalogue
+        self._shards = shards
+        self._clock_us = clock_us
+        self._answers = _Answers()
+        self.row_count = 0
+        self.stale_count = 0
+
+    def write(
+        self,
+        feature_view: str,
+        batches: Callable[[ViewLayout], Iterable[pa.RecordBatch]],
+        durability: Durability,
+        request: tuple[str, int],
+        principal: Principal,
+    ) -> WriteAck:
+        """Writes rows of one view version. `request` is its id, empty for none, and a digest of its content."""
+        principal.require("FEATURE_WRITE")
+        known = self._answers.find(principal, request)
+        if known is not None:
+            return known
+        target = self._view(feature_view)
+        now_us = self._clock_us()
+        encoded = [part for batch in batches(target) for part in encode_batch(batch, target, now_us)]
+        answer = self._append(encoded, target, durability)
+        self._answers.remember(principal, request, answer)
+        return answer
+
+    def target(self, feature_view: str, principal: Principal) -> ViewLayout:
+        """The view of a long write, checked before its first batch."""
+        principal.require("FEATURE_WRITE")
+        return self._view(feature_view)
+
+    def write_batch(self, batch: pa.RecordBatch, target: ViewLayout, durability: Durability) -> WriteAck:
+        """One batch of a long write whose caller and view are checked."""
+        return self._append(list(encode_batch(batch, target, self._clock_us())), target, durability)
+
+    def erase(
+        self,
+        entity: str,
+        keys: Callable[[EntityLayout], Sequence[Sequence[int | str | bytes]]],
+        durability: Durability,
+        principal: Principal,
+    ) -> WriteAck:
+        """Erases entities by tombstones in every view. `keys` gives a row of key parts per entity."""
+        principal.require("FEATURE_ERASE")
+        layout = self._catalogue.entity(entity)
+        views = self._catalogue.views_of_entity(entity)
+        try:
+            encoded = [encode_key(layout.key_types, row) for row in keys(layout)]
+        except ValueError as error:
+            raise InvalidArgument(str(error), reason="BAD_ENTITY_KEY", field="entity_columns") from error
+        by_shard: dict[int, list[bytes]] = {}
+        for key in dict.fromkeys(encoded):
+            by_shard.setdefault(shard_of_slot(slot_of_key(key), len(self._shards)), []).append(key)
+        self._check_writable(by_shard)
+        positions = [
+            position
+            for number, shard_keys in by_shard.items()
+            for position in self._erase_on(self._shards[number], shard_keys, layout.entity_id, views, durability)
+        ]
+        return WriteAck(_highest(positions), len(set(encoded)), 0)
+
+    def _view(self, name: str) -> ViewLayout:
+        view = self._catalogue.view(name)
+        if not view.is_active:
+            raise FailedPrecondition(
+                f"feature view {view.ref} is retired and takes no rows; write to another version",
+                reason="FEATURE_VIEW_RETIRED",
+                field="feature_view",
+                metadata={"feature_view": view.ref},
+            )
+        return view
+
+    def _erase_on(
+        self,
+        shard: Shard,
+        keys: Sequence[bytes],
+        entity_id: int,
+        views: Sequence[ViewLayout],
+        durability: Durability,
+    ) -> Iterator[Position]:
+        pairs = [(storage_key(entity_id, key, view.view_id), view.schema.schema_id) for key in keys for view in views]
+        if not pairs:
+            return
+        shard.commit_queued()
+        for start in range(0, len(pairs), WRITE_ROWS_MAX):
+            part = pairs[start : start + WRITE_ROWS_MAX]
+            storage_keys = [key for key, _ in part]
+            # Rows may lie in the near future of this clock; a tombstone must come after them as well.
+            newest = [_event_time_us(shard, row) for row in shard.read(storage_keys)]
+            stamp = _tombstones([schema_id for _, schema_id in part], newest, shard.number)
+            yield shard.append(storage_keys, stamp, durability)[0]
+
+    def _append(self, parts: Sequence[EncodedRows], target: ViewLayout, durability: Durability) -> WriteAck:
+        grouped = [(part, _by_shard(part, len(self._shards))) for part in parts]
+        self._check_writable({number for _, groups in grouped for number, _ in groups})
+        positions: list[Position] = []
+        stale_count = 0
+        entity_id, view_id = target.entity.entity_id, target.view_id
+        for part, groups in grouped:
+            for number, indexes in groups:
+                for start in range(0, len(indexes), WRITE_ROWS_MAX):
+                    chosen = indexes[start : start + WRITE_ROWS_MAX]
+                    keys = part.keys.storage_keys(entity_id, view_id, chosen)
+                    position, stale = self._shards[number].append(keys, _stamp(part, chosen, number), durability)
+                    positions.append(position)
+                    stale_count += stale
+        row_count = sum(len(part.keys) for part in parts)
+        self.row_count += row_count
+        self.stale_count += stale_count
+        return WriteAck(_highest(positions), row_count, stale_count)
+
+    def _check_writable(self, numbers: Iterable[int]) -> None:
+        # Before the first row, so that a write seldom ends half done.
+        for number in numbers:
+            self._shards[number].check_writable()
+
+
+class _Answers:
+    """The newest answers by principal and request id."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: OrderedDict[tuple[str, str], tuple[int, WriteAck]] = OrderedDict()
+
+    def find(self, principal: Principal, request: tuple[str, int]) -> WriteAck | None:
+        """Answer to an earlier request with this id; the same id for another content is refused."""
+        request_id, digest = request
+        if not request_id:
+            return None
+        _check_uuid(request_id)
+        with self._lock:
+            known = self._known.get((principal.name, request_id))
+        if known is None:
+            return None
+        if known[0] != digest:
+            raise InvalidArgument(
+                f"request_id {request_id} was used for another write; make a new UUID for each",
+                reason="REQUEST_ID_REUSED",
+                field="request_id",
+                metadata={"request_id": request_id},
+            )
+        return known[1]
+
+    def remember(self, principal: Principal, request: tuple[str, int], answer: WriteAck) -> None:
+        """Keeps an answer; the oldest is forgotten."""
+        request_id, digest = request
+        if not request_id:
+            return
+        with self._lock:
+            self._known[principal.name, request_id] = digest, answer
+            if len(self._known) > REMEMBERED_COUNT_MAX:
+                self._known.popitem(last=False)
+
+
+def _by_shard(part: EncodedRows, shard_count: int) -> list[tuple[int, np.typing.NDArray[np.int64]]]:
+    shards = part.keys.slots.astype(np.int64) * shard_count // SLOT_COUNT
+    order = np.argsort(shards, kind="stable")  # rows of one shard stay in the order of the write
+    numbers, starts = np.unique(shards[order], return_index=True)
+    return list(zip(numbers.tolist(), np.split(order, starts[1:]), strict=True))
+
+
+def _stamp(part: EncodedRows, indexes: np.typing.NDArray[np.int64], shard: int) -> Callable[[int, int], list[bytes]]:
+    def stamp(write_time_us: int, first_offset: int) -> list[bytes]:
+        return part.rows.stamp(indexes, write_time_us, None, DIRECT_SOURCE_ID, shard, first_offset)
+
+    return stamp
+
+
+def _tombstones(schema_ids: Sequence[int], newest_us: Sequence[int], shard: int) -> Callable[[int, int], list[bytes]]:
+    def stamp(write_time_us: int, first_offset: int) -> list[bytes]:
+        return [
+            encode_tombstone(
+                schema_id, max(write_time_us, event_us), write_time_us, DIRECT_SOURCE_ID, shard, first_offset + index
+            )
+            for index, (schema_id, event_us) in enumerate(zip(schema_ids, newest_us, strict=True))
+        ]
+
+    return stamp
+
+
+def _event_time_us(shard: Shard, row: bytes | None) -> int:
+    if row is None:
+        return 0
+    try:
+        return check_row(row).event_time_us
+    except CorruptRowError as error:
+        damage = DataLoss(f"a stored row is damaged: {error}", reason="STORED_ROW_CORRUPT")
+        shard.quarantine(damage)
+        raise damage from error
+
+
+def _highest(positions: Iterable[Position]) -> list[Position]:
+    highest: dict[int, Position] = {}
+    for position in positions:
+        highest[position.shard] = max(position, highest.get(position.shard, position))
+    return sorted(highest.values())
+
+
+def _check_uuid(request_id: str) -> None:
+    try:
+        uuid.UUID(request_id)
+    except ValueError as error:
+        raise InvalidArgument(
+            f"request_id {request_id[:64]!r} is no UUID", reason="BAD_REQUEST_ID", field="request_id"
+        ) from error

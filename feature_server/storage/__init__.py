@@ -1,0 +1,1 @@
+"""Rows on disk: one RocksDB per shard."""

@@ -1,0 +1,166 @@
+"""One shard's rows in RocksDB; the only place that sees an exception of rocksdict."""
+
+import errno
+import os
+import threading
+from collections import deque
+from collections.abc import Sequence
+from itertools import starmap
+from pathlib import Path
+from typing import Final, NoReturn, cast
+
+from rocksdict import AccessType, DbClosedError, Options, Rdict, WriteBatch, WriteOptions
+
+from feature_server.storage.wal_check import check_logs
+from headrace.errors import DataLoss, HeadraceError, InternalError, ResourceExhausted, Unavailable
+
+CLOSE_WAIT_S: Final = 30.0  # a read of one chunk takes milliseconds, a failing disk may hold it for longer
+PROBE_NAME: Final = "probe.tmp"
+PROBE_BYTES: Final = 4 << 20  # room that a shard needs to open again: a manifest, a log, a flushed record
+
+# Parts of RocksDB's messages, in the order in which they decide.
+_FULL: Final = ("No space left", "Space limit reached", "Disk quota exceeded")
+_LOST: Final = ("Corruption", "No such file", "does not exist", "checksum mismatch")
+_DENIED: Final = ("Read-only file system", "Permission denied", "Operation not permitted", "Too many open files")
+_MESSAGE_LENGTH_MAX: Final = 500
+_FULL_NUMBERS: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+class RocksStore:
+    """Rows of one shard. `path` is for messages only."""
+
+    def __init__(self, path: Path, options: Options, *, is_read_only: bool = False) -> None:
+        self.is_read_only = is_read_only
+        self._path = path
+        access = AccessType.read_only(False) if is_read_only else AccessType.read_write()
+        try:
+            self._rows = Rdict(str(path), options, access_type=access)
+        except Exception as error:  # noqa: BLE001 - rocksdict raises plain Exception
+            _translate(error, path)
+        self._synced = WriteOptions()
+        self._synced.sync = True
+        self._logged = WriteOptions()
+        self._idle = threading.Condition()
+        self._call_count = 0
+        self._is_closing = False
+
+    def get(self, key: bytes) -> bytes | None:
+        """Value of one key."""
+        return self.get_many([key])[0]
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Values in the order of the keys; gives up the GIL while it reads."""
+        self._enter()
+        try:
+            values = self._rows.get(list(keys))
+        except Exception as error:  # noqa: BLE001 - rocksdict raises plain Exception
+            _translate(error, self._path)
+        finally:
+            self._leave()
+        return cast(list[bytes | None], values)
+
+    def write(self, keys: Sequence[bytes], values: Sequence[bytes], *, sync: bool) -> None:
+        """Writes all or none; gives up the GIL while it writes."""
+        if self.is_read_only:
+            raise Unavailable(f"{self._path} is open for reads alone", reason="STORAGE_READ_ONLY")
+        batch = WriteBatch(raw_mode=True)
+        self._enter()
+        try:
+            # In key order: the memtable then finds each place near the one before.
+            deque(starmap(batch.put, sorted(zip(keys, values, strict=True))), maxlen=0)
+            self._rows.write(batch, self._synced if sync else self._logged)
+        except Exception as error:  # noqa: BLE001 - rocksdict raises plain Exception
+            _translate(error, self._path)
+        finally:
+            self._leave()
+
+    def number(self, name: str) -> int:
+        """A property of RocksDB such as rocksdb.estimate-num-keys; 0 where it is unknown."""
+        try:
+            self._enter()
+        except Unavailable:
+            return 0
+        try:
+            return int(self._rows.property_int_value(name) or 0)
+        finally:
+            self._leave()
+
+    def close(self) -> None:
+        """Closes the files once the calls that run have ended; rocksdict refuses to close beside them."""
+        with self._idle:
+            if self._is_closing:
+                return
+            self._is_closing = True
+            self._idle.wait_for(lambda: self._call_count == 0, CLOSE_WAIT_S)
+        try:
+            self._rows.close()
+        except Exception as error:  # noqa: BLE001 - rocksdict raises plain Exception
+            _translate(error, self._path)
+
+    def _enter(self) -> None:
+        with self._idle:
+            if self._is_closing:
+                raise Unavailable(f"{self._path.name} is closed", reason="STORAGE_CLOSED")
+            self._call_count += 1
+
+    def _leave(self) -> None:
+        with self._idle:
+            self._call_count -= 1
+            if self._is_closing and not self._call_count:
+                self._idle.notify_all()
+
+
+class RocksOpener:
+    """Opens one shard's folder."""
+
+    def __init__(self, path: Path, options: Options) -> None:
+        self._path = path
+        self._options = options
+
+    def open(self) -> RocksStore:
+        """For reads and writes; makes the folder where there is none."""
+        try:
+            self._path.mkdir(exist_ok=True)
+        except OSError as error:
+            raise _from_os(error, self._path) from error
+        check_logs(self._path)
+        return RocksStore(self._path, self._options)
+
+    def open_read_only(self) -> RocksStore:
+        """For reads alone."""
+        return RocksStore(self._path, self._options, is_read_only=True)
+
+    def probe(self) -> None:
+        """Writes, syncs and removes a scratch file."""
+        path = self._path / PROBE_NAME
+        try:
+            with path.open("wb") as file:
+                file.write(bytes(PROBE_BYTES))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise _from_os(error, self._path) from error
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _translate(error: Exception, path: Path) -> NoReturn:
+    message = " ".join(str(error).split())[:_MESSAGE_LENGTH_MAX]
+    if isinstance(error, DbClosedError):
+        raise Unavailable(f"{path.name} is closed", reason="STORAGE_CLOSED") from error
+    if any(part in message for part in _FULL):
+        raise ResourceExhausted(f"the disk is full: {message}", reason="DISK_FULL") from error
+    if any(part in message for part in _DENIED):
+        raise Unavailable(f"the disk refuses: {message}", reason="STORAGE_READ_ONLY") from error
+    if any(part in message for part in _LOST):
+        raise DataLoss(f"stored bytes are damaged: {message}", reason="STORAGE_CORRUPT") from error
+    if "IO error" in message or "error" in message.lower():
+        raise Unavailable(f"the disk fails: {message}", reason="STORAGE_IO") from error
+    raise InternalError(f"storage failed: {message}", reason="STORAGE") from error
+
+
+def _from_os(error: OSError, path: Path) -> HeadraceError:
+    facts = {"path": path.name}
+    if error.errno in _FULL_NUMBERS:
+        return ResourceExhausted(f"the disk is full: {error.strerror}", reason="DISK_FULL", metadata=facts)
+    return Unavailable(f"the disk refuses: {error.strerror}", reason="STORAGE_READ_ONLY", metadata=facts)

@@ -1,0 +1,125 @@
+"""The folder of one store: its lock, its identity and a folder per shard."""
+
+import errno
+import fcntl
+import json
+import os
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from core_ext.hashing import SLOT_COUNT
+from core_ext.row_table import RowTable
+from feature_server.domain.shard import Shard
+from feature_server.storage.files import read_file, write_file
+from feature_server.storage.rocks import RocksOpener
+from feature_server.storage.rocks_options import SharedMemory, StoreBudget, shard_options
+from headrace.errors import DataLoss, FailedPrecondition, InvalidArgument, Unavailable
+from headrace.serving.logging import EventLog
+
+IDENTITY_NAME: Final = "identity"
+LOCK_NAME: Final = "lock"
+STORE_LAYOUT: Final = 1  # of folder, keys, records and rows together
+SHARD_COUNT: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a store is, for ever."""
+
+    store_id: str
+    shard_count: int
+    layout: int = STORE_LAYOUT
+
+
+class StoreFolder:
+    """Holds the folder's lock from construction to close."""
+
+    def __init__(self, path: Path, shard_count: int) -> None:
+        check_shard_count(shard_count)
+        self.path = path
+        self._lock = _locked(path)
+        try:
+            self.identity = _identity(path / IDENTITY_NAME, shard_count)
+        except BaseException:
+            self.close()
+            raise
+
+    def shards(self, table: RowTable, budget: StoreBudget, clock_us: Callable[[], int], log: EventLog) -> list[Shard]:
+        """The shards, not yet opened. They share block cache and write buffers."""
+        options = shard_options(SharedMemory(budget), self.identity.shard_count)
+        return [
+            Shard(number, RocksOpener(self.path / f"shard-{number:04}", options), table, clock_us, log)
+            for number in range(self.identity.shard_count)
+        ]
+
+    def close(self) -> None:
+        """Gives the lock back."""
+        os.close(self._lock)
+
+
+def check_shard_count(shard_count: int) -> None:
+    """Raises InvalidArgument unless the count is a power of two up to the number of slots."""
+    if not 1 <= shard_count <= SLOT_COUNT or shard_count & (shard_count - 1):
+        raise InvalidArgument(
+            f"a store has a power of two of shards, 1 to {SLOT_COUNT}, not {shard_count}",
+            reason="SHARD_COUNT",
+            field="shards",
+            metadata={"shards": str(shard_count)},
+        )
+
+
+def _locked(path: Path) -> int:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise Unavailable(
+            f"data folder {path} cannot be used: {error.strerror}", reason="DATA_FOLDER_UNUSABLE"
+        ) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        if error.errno not in {errno.EWOULDBLOCK, errno.EACCES}:
+            raise Unavailable(
+                f"data folder {path} cannot be locked: {error.strerror}", reason="DATA_FOLDER_UNUSABLE"
+            ) from error
+        raise FailedPrecondition(
+            f"data folder {path} is in use by another process; stop it or choose another folder with --data",
+            reason="DATA_FOLDER_IN_USE",
+            field="data",
+        ) from error
+    return descriptor
+
+
+def _identity(path: Path, shard_count: int) -> Identity:
+    stored = read_file(path)
+    if stored is None:
+        if any(path.parent.glob("shard-*")):
+            raise DataLoss(
+                f"data folder {path.parent} holds shards and no identity; restore the file {path.name}",
+                reason="IDENTITY_MISSING",
+            )
+        identity = Identity(str(uuid.uuid4()), shard_count)
+        fields = {"store_id": identity.store_id, "shard_count": shard_count, "layout": STORE_LAYOUT}
+        write_file(path, json.dumps(fields).encode())
+        return identity
+    identity = Identity(**json.loads(stored))
+    if identity.layout != STORE_LAYOUT:
+        raise FailedPrecondition(
+            f"data folder {path.parent} has layout {identity.layout}; this version reads {STORE_LAYOUT}",
+            reason="STORE_LAYOUT",
+            field="data",
+        )
+    if identity.shard_count != shard_count:
+        raise FailedPrecondition(
+            f"data folder {path.parent} has {identity.shard_count} shards and {shard_count} were asked for; "
+            f"the count is fixed per store: start with --shards {identity.shard_count}",
+            reason="SHARD_COUNT",
+            field="shards",
+            metadata={"shards": str(shard_count), "stored": str(identity.shard_count)},
+        )
+    return identity
