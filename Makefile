@@ -9,7 +9,7 @@ BIN := .venv/bin
 # Two workers, as the budgets below are stated for two cores; give PYTEST="-k name -x" to narrow a run.
 WORKERS := 2
 PYTEST :=
-UNDER_TEST := --core-build build/checked -n $(WORKERS) --dist loadfile
+UNDER_TEST := --core-build=build/checked -n $(WORKERS) --dist loadfile
 ARGS :=
 
 .PHONY: help setup build stubs check test test-slow demo lint format type bench sanitize lock wheel bazel clean
@@ -36,11 +36,11 @@ check: lint type ## linters, types and unit tests; at most 5 minutes on 2 cores
 
 test: ## every test that is not marked slow; at most 15 minutes on 2 cores
 	@$(SETUP) test
-	@$(BIN)/python -m pytest -m "not slow" $(UNDER_TEST) $(PYTEST)
+	@$(BIN)/python -m pytest tests -m "not slow" $(UNDER_TEST) $(PYTEST)
 
 test-slow: ## the tests marked slow, one after the other; hours
 	@$(SETUP) test && $(SETUP) program bazel
-	@$(BIN)/python -m pytest -m slow --core-build build/checked $(PYTEST)
+	@$(BIN)/python -m pytest tests -m slow --core-build=build/checked $(PYTEST)
 
 lint: build ## ruff, cython-lint and buf
 	@$(BIN)/ruff check .
@@ -66,7 +66,7 @@ sanitize: ## the tests and the decoder fuzz of core_ext under ASan and UBSan
 	@$(SETUP) sanitize
 	@LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" \
 		ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 PYTHONMALLOC=malloc \
-		$(BIN)/python -m pytest tests/unit/core_ext $(wildcard tests/fuzz) --core-build build/sanitize -q $(PYTEST)
+		$(BIN)/python -m pytest tests/unit/core_ext $(wildcard tests/fuzz) --core-build=build/sanitize -q $(PYTEST)
 
 lock: ## pin the dependencies anew into requirements/ (ARGS=--upgrade takes newer versions)
 	@tools/lock.sh $(ARGS)
