@@ -6,6 +6,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from core_ext.row_codec cimport Schema
+from core_ext.row_table cimport row_bytes
 
 from core_ext.request_messages import refusal, wanted_offsets, wanted_selection
 
@@ -15,6 +16,9 @@ cdef extern from "hr_layout.h" nogil:
         HR_ENTITY_ID_BYTES
         HR_VIEW_ID_BYTES
         HR_SLOT_COUNT
+        HR_I64
+        HR_STRING
+        HR_BYTES
     uint32_t hr_load_u32_be(const uint8_t *at)
     void hr_store_u32_be(uint8_t *at, uint32_t value)
 
@@ -25,6 +29,7 @@ cdef extern from "hr_answer.h" nogil:
     enum:
         HR_ROW_COUNT_MAX
         HR_COLUMN_COUNT_MAX
+        HR_ENTITY_COLUMNS_MAX
         HR_HANDLE_BYTES
         HR_FETCH_LINES_MAX
         HR_OK
@@ -120,8 +125,13 @@ cdef class Plan:
         return <const uint8_t *>PyBytes_AS_STRING(data)
 
     cdef int set_join_keys(self, join_keys) except -1:
+        names = [name for name, _ in join_keys]
+        if len(names) > HR_ENTITY_COLUMNS_MAX or len(set(names)) < len(names):
+            raise ValueError(f"a plan has at most {HR_ENTITY_COLUMNS_MAX} join keys of different names, not {names}")
         self.plan.join_keys = <hr_join_key *>zeroed(len(join_keys), sizeof(hr_join_key))
         for name, kind in join_keys:
+            if kind not in (HR_I64, HR_STRING, HR_BYTES):
+                raise ValueError(f"join key {name} is of type {kind}: a key is I64, STRING or BYTES")
             data = name.encode()
             at = self.plan.join_key_count
             self.plan.join_keys[at].name = self.kept(data)
@@ -152,6 +162,8 @@ cdef class Plan:
         self.plan.groups = <hr_group *>zeroed(len(groups), sizeof(hr_group))
         for number, view_id, schema, ttl_us, stale_us, fallback in groups:
             check_index("lookup", number, self.plan.lookup_count)
+            if schema is None:
+                raise TypeError("a group needs the schema of its rows")
             if number < previous:
                 raise ValueError("groups must come in the order of their lookups")
             previous = number
@@ -258,6 +270,8 @@ cdef class Overlay:
         cdef hr_overlay_row *place
         if len(key) <= HR_ENTITY_ID_BYTES + HR_VIEW_ID_BYTES:
             raise ValueError(f"a storage key of {len(key)} bytes is none")
+        if row is not None:
+            row_bytes(row)
         if 2 * (self.overlay.count + 1) > self.overlay.mask:
             self.grow()
         place = self.place(<const uint8_t *>PyBytes_AS_STRING(key), len(key))
@@ -339,12 +353,13 @@ cdef object span_bytes(hr_span span):
 
 cdef object refused(int status, hr_call *call):
     cdef hr_request *request = &call.request
-    column = b""
+    column, kind = b"", 0
     if request.bad_column < request.column_count:
         column = span_bytes(request.columns[request.bad_column].join_key)
+        kind = request.columns[request.bad_column].type
     return Refused(*refusal(
         status, column.decode(errors="replace"), span_bytes(call.bad_name).decode(errors="replace"),
-        request.bad_column, request.bad_row, request.bad_count, request.row_count))
+        request.bad_column, kind, request.bad_row, request.bad_count, request.row_count))
 
 
 @final

@@ -1,12 +1,25 @@
 """Reason, field path and sentence for every refusal of the request core, and the rare parts of a request in Python."""
 
+import re
 from collections.abc import Iterator
 from typing import Final
 
-from core_ext.wire import fields, unsigned_to_signed
+from core_ext.wire import fields, int32_of, typed_fields, unsigned_to_signed
 
 _TYPES: Final = {3: "I64", 6: "STRING", 7: "BYTES"}
 _VALUES: Final = {3: "int64_values", 6: "string_values", 7: "bytes_values"}
+
+# Limits that sentences quote, by reason; native/hr_request.h and hr_layout.h hold them.
+_LIMITS: Final = {
+    "TOO_MANY_FEATURES": 2000,
+    "TOO_MANY_ROWS": 10_000,
+    "TOO_MANY_ENTITY_COLUMNS": 64,
+    "ENTITY_KEY_TOO_LONG": 1024,
+    "BAD_HANDLE": 32,
+    "BAD_STALENESS": 315_576_000_000,
+    "TOO_MANY_MIN_OFFSETS": 1024,
+    "RESPONSE_TOO_LARGE": 64 << 20,
+}
 
 # By status of native/hr_request.h, from HR_E_MALFORMED = 10: reason, field, sentence. Quoted names are those of
 # `refusal`'s metadata.
@@ -14,38 +27,38 @@ _REFUSALS: Final = (
     ("MALFORMED_REQUEST", "", "the bytes are no GetOnlineFeaturesRequest: encode them with the published contract"),
     ("NO_SELECTION", "feature_service", "name a feature service, a handle or features to read"),
     ("TWO_SELECTIONS", "feature_service", "set only one of feature_service, handle and features"),
-    ("TOO_MANY_FEATURES", "features", "{count} features in one batch: at most 2000; split the request"),
+    ("TOO_MANY_FEATURES", "features", "{count} features in one batch: at most {limit}; split the request"),
     ("NO_ROWS", "entity_columns[{column}]", "the batch has no rows: send at least one key in every entity column"),
-    ("TOO_MANY_ROWS", "entity_columns[{column}]", "{count} rows in one batch: at most 10000; split the request"),
+    ("TOO_MANY_ROWS", "entity_columns[{column}]", "{count} rows in one batch: at most {limit}; split the request"),
     (
         "ROW_COUNT_MISMATCH",
         "entity_columns[{column}]",
         "entity column {name!r} has {count} rows and the first one {rows}: send as many in each",
     ),
-    ("TOO_MANY_ENTITY_COLUMNS", "entity_columns", "more than 64 entity columns: send those that the selection needs"),
+    ("TOO_MANY_ENTITY_COLUMNS", "entity_columns", "more than {limit} entity columns: send those that the selection needs"),
     ("TWO_KEY_TYPES", "entity_columns[{column}]", "set only one of int64_values, string_values and bytes_values"),
     ("EMPTY_ENTITY_KEY", "{value_path}", "key {name!r} is empty at row {row}: send the row in null_rows instead"),
     (
         "ENTITY_KEY_TOO_LONG",
         "{value_path}",
-        "key {name!r} at row {row} makes an entity key of over 1024 bytes: send a hash of it",
+        "key {name!r} at row {row} makes an entity key of over {limit} bytes: send a hash of it",
     ),
     ("ENTITY_KEY_NOT_UTF8", "{value_path}", "key {name!r} at row {row} is not UTF-8: send it as bytes_values"),
     (
         "BAD_NULL_ROWS",
         "entity_columns[{column}].null_rows",
-        "null_rows of {name!r} must ascend and name rows of the batch; {signed_count} does not",
+        "null_rows of {name!r} must ascend and name rows of the batch; {null_row} does not",
     ),
     ("UNKNOWN_JOIN_KEY", "entity_columns[{column}].join_key", "no selected feature is keyed by {wanted!r}: leave it out"),
     ("MISSING_JOIN_KEY", "entity_columns", "the selection is keyed by {wanted!r}: add that entity column"),
     ("DUPLICATE_JOIN_KEY", "entity_columns[{column}].join_key", "entity column {name!r} is sent twice: send it once"),
     ("WRONG_KEY_TYPE", "entity_columns[{column}]", "join key {name!r} is of type {type}: send it in {values}"),
     ("UNKNOWN_REQUEST_COLUMN", "request_columns[0]", "no selected feature takes request data: leave request_columns out"),
-    ("BAD_HANDLE", "handle", "a handle has 32 bytes: send the one that PrepareFeatureSet returned"),
-    ("BAD_STALENESS", "options.max_staleness_duration", "the duration must be 0 or positive, up to 10,000 years"),
+    ("BAD_HANDLE", "handle", "a handle has {limit} bytes: send the one that PrepareFeatureSet returned"),
+    ("BAD_STALENESS", "options.max_staleness_duration", "the duration must not be negative, nor over {limit} s"),
     ("BAD_PARTIAL_POLICY", "options.partial_policy", "unknown partial policy: use PARTIAL or FAIL"),
-    ("TOO_MANY_MIN_OFFSETS", "options.min_offsets", "more than 1024 min_offsets: keep the highest of each shard"),
-    ("RESPONSE_TOO_LARGE", "", "the answer would have over {count} bytes: at most 67108864; split the request"),
+    ("TOO_MANY_MIN_OFFSETS", "options.min_offsets", "more than {limit} min_offsets: keep the highest of each shard"),
+    ("RESPONSE_TOO_LARGE", "", "the answer would have over {count} bytes: at most {limit}; split the request"),
     ("STORED_ROW_CORRUPT", "", "a stored row points outside itself: the shard must be rebuilt"),
     ("OUT_OF_MEMORY", "", "no memory for this batch: split the request or try again later"),
 )
@@ -53,7 +66,7 @@ _FIRST_STATUS: Final = 10
 
 
 def refusal(
-    status: int, name: str, wanted: str, column: int, row: int, count: int, rows: int
+    status: int, name: str, wanted: str, column: int, kind: int, row: int, count: int, rows: int
 ) -> tuple[str, str, str, dict[str, str]]:
     """Reason, field path, sentence and quoted values for a status of the core."""
     reason, field, sentence = _REFUSALS[status - _FIRST_STATUS]
@@ -63,14 +76,15 @@ def refusal(
         "name": name,
         "wanted": wanted,
         "count": count,
-        "signed_count": unsigned_to_signed(count),
+        "null_row": unsigned_to_signed(count),
         "rows": rows,
         "type": _TYPES.get(count, ""),
         "values": _VALUES.get(count, ""),
-        "value_path": f"entity_columns[{column}] row {row}",
+        "limit": _LIMITS.get(reason, ""),
     }
-    quoted = {key: str(value) for key, value in values.items() if f"{{{key}" in field + sentence}
-    return reason, field.format(**values), sentence.format(**values), quoted
+    path = f"entity_columns[{column}].{_VALUES.get(kind, '')}[{row}]"
+    quoted = {key: str(value) for key, value in values.items() if re.search(rf"{{{key}\b", field + sentence)}
+    return reason, field.format(value_path=path, **values), sentence.format(**values), quoted
 
 
 def wanted_offsets(request: bytes) -> list[tuple[int, int, int]]:
@@ -78,9 +92,10 @@ def wanted_offsets(request: bytes) -> list[tuple[int, int, int]]:
     offsets = []
     for options in _messages(request, 6):
         for token in _messages(options, 6):
-            numbers = {field: value for field, value in fields(token) if isinstance(value, int)}
-            offsets.append(tuple(unsigned_to_signed(numbers.get(field, 0)) for field in (1, 2, 3)))
-    return [(shard, epoch, offset) for shard, epoch, offset in offsets]
+            varints = {field: value for field, kind, value in typed_fields(token) if kind == 0}
+            shard, epoch, offset = (int(varints.get(field) or 0) for field in (1, 2, 3))
+            offsets.append((int32_of(shard), unsigned_to_signed(epoch), unsigned_to_signed(offset)))
+    return offsets
 
 
 def wanted_selection(request: bytes) -> tuple[str, bytes, list[str]]:

@@ -52,3 +52,6 @@ cdef class RowTable:
     cdef hr_table *table
     cdef readonly size_t capacity_bytes
     cdef tuple peek(self, bytes storage_key)
+
+
+cdef const uint8_t *row_bytes(bytes row) except NULL

@@ -27,6 +27,8 @@ cdef enum:
 
 cdef inline const uint8_t *key_bytes(bytes key, uint32_t *prefix_bytes) except NULL:
     # Prefix and view id of a storage key; the prefix is what the table finds by.
+    if key is None:
+        raise TypeError("a storage key is missing")
     cdef Py_ssize_t size = PyBytes_GET_SIZE(key)
     if size < HR_ENTITY_ID_BYTES + HR_VIEW_ID_BYTES + 1 or size > 0xFFFF:
         raise ValueError(f"a storage key of {size} bytes is none")
@@ -34,7 +36,9 @@ cdef inline const uint8_t *key_bytes(bytes key, uint32_t *prefix_bytes) except N
     return <const uint8_t *>PyBytes_AS_STRING(key)
 
 
-cdef inline const uint8_t *row_bytes(bytes row) except NULL:
+cdef const uint8_t *row_bytes(bytes row) except NULL:
+    if row is None:
+        raise TypeError("a row is missing")
     cdef Py_ssize_t size = PyBytes_GET_SIZE(row)
     cdef const uint8_t *at = <const uint8_t *>PyBytes_AS_STRING(row)
     if size < HR_ROW_BYTES_MIN or hr_load_u32(at + HR_ROW_LENGTH) != size:

@@ -231,14 +231,8 @@ static inline void hr_write_groups(const hr_call *call, const hr_column_places *
                 call, &call->plan->outputs[i], places[i].values, places[i].offsets, places[i].statuses);
 }
 
-/* Writes exactly call->response_bytes. Returns HR_OK or no memory. */
-static inline int hr_write_answer(hr_call *call, uint8_t *out)
+static inline void hr_write_rest(const hr_call *call, uint8_t *out)
 {
-    hr_column_places *places =
-        hr_arena_take(&call->request.arena, call->plan->output_count * sizeof(hr_column_places));
-    if (places == NULL) return HR_E_NO_MEMORY;
-    for (uint32_t i = 0; i < call->plan->output_count; i++) out = hr_write_frame(call, i, out, &places[i]);
-    hr_write_groups(call, places);
     *out++ = 2 << 3;
     out = hr_write_varint(out, call->row_count);
     if (call->plan->revision != 0) {
@@ -249,7 +243,40 @@ static inline int hr_write_answer(hr_call *call, uint8_t *out)
         *out++ = 4 << 3;
         hr_write_varint(out, (uint64_t)call->read_us);
     }
-    return HR_OK;
+}
+
+/* Leaves the table. A thread that waits to enter it may hold the interpreter, so that whoever is inside must get
+ * out without the interpreter: before any Python code runs, and before the GIL is taken again. */
+static inline void hr_call_leave(hr_call *call)
+{
+    if (call->reader >= 0) hr_read_end(call->table, call->reader);
+    call->reader = -1;
+}
+
+/* Writes exactly call->response_bytes and leaves the table. Returns HR_OK or no memory. */
+static inline int hr_write_answer(hr_call *call, uint8_t *out)
+{
+    hr_column_places *places =
+        hr_arena_take(&call->request.arena, call->plan->output_count * sizeof(hr_column_places));
+    if (places != NULL) {
+        for (uint32_t i = 0; i < call->plan->output_count; i++) out = hr_write_frame(call, i, out, &places[i]);
+        hr_write_groups(call, places);
+        hr_write_rest(call, out);
+    }
+    hr_call_leave(call);
+    return places != NULL ? HR_OK : HR_E_NO_MEMORY;
+}
+
+/* The published plan that the request selects, or NULL. */
+static inline const hr_plan *hr_call_plan(const hr_call *call, const hr_plan_set *set)
+{
+    hr_span handle = call->request.handle;
+    const hr_plan *plan;
+    if (hr_span_bytes(handle) == 0)
+        return hr_span_bytes(call->request.feature_service) > 0 ? hr_plan_find(set, call->request.feature_service) : NULL;
+    plan = hr_plan_find(set, handle);
+    /* Names and handles share one table: a service's name of 32 bytes is no handle. */
+    return plan != NULL && memcmp(plan->handle, handle.at, HR_HANDLE_BYTES) == 0 ? plan : NULL;
 }
 
 /* ---- the request core ---- */
@@ -266,21 +293,19 @@ static inline int hr_call_begin(
     call->read_us = read_us;
     call->reader = -1;
     if (status != HR_OK) return status;
-    call->plan = given;
-    if (given == NULL && hr_span_bytes(call->request.handle) > 0)
-        call->plan = hr_plan_find(set, call->request.handle);
-    else if (given == NULL && hr_span_bytes(call->request.feature_service) > 0)
-        call->plan = hr_plan_find(set, call->request.feature_service);
+    call->plan = given != NULL ? given : hr_call_plan(call, set);
     if (call->plan == NULL) return HR_UNRESOLVED;
     call->reader = hr_read_begin(table);
     status = hr_resolve_rows(call);
-    if (status == HR_OK && call->request.min_offset_count > 0 && overlay == NULL) return HR_MISS;
-    return status == HR_OK ? hr_measure_answer(call) : status;
+    if (status == HR_OK && call->request.min_offset_count > 0 && overlay == NULL) status = HR_MISS;
+    if (status == HR_OK) status = hr_measure_answer(call);
+    if (status != HR_OK) hr_call_leave(call);
+    return status;
 }
 
 static inline void hr_call_end(hr_call *call)
 {
-    if (call->reader >= 0) hr_read_end(call->table, call->reader);
+    hr_call_leave(call);
     hr_arena_free(&call->request.arena);
 }
 
