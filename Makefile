@@ -66,7 +66,7 @@ sanitize: ## the tests and the decoder fuzz of core_ext under ASan and UBSan
 	@$(SETUP) sanitize
 	@LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" \
 		ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 PYTHONMALLOC=malloc \
-		$(BIN)/python -m pytest tests/unit/core_ext $(wildcard tests/fuzz) --core-build=build/sanitize -q $(PYTEST)
+		$(BIN)/python -m pytest tests/unit/core_ext $(wildcard tests/fuzz) -m "not slow" --core-build=build/sanitize --capture=sys -q $(PYTEST)
 
 lock: ## pin the dependencies anew into requirements/ (ARGS=--upgrade takes newer versions)
 	@tools/lock.sh $(ARGS)
