@@ -22,6 +22,9 @@ class RowStore(Protocol):
     def write(self, keys: Sequence[bytes], values: Sequence[bytes], *, sync: bool) -> None:
         """Writes all or none; `sync` returns only when the write-ahead log is on stable storage."""
 
+    def anchor(self) -> None:
+        """Notes how far the store durably is, so that losing files is noticed when it is opened again."""
+
     def close(self) -> None:
         """Lets go of files and memory; later calls raise Unavailable."""
 

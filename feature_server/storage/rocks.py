@@ -11,10 +11,12 @@ from typing import Final, NoReturn, cast
 
 from rocksdict import AccessType, DbClosedError, Options, Rdict, WriteBatch, WriteOptions
 
-from feature_server.storage.wal_check import check_logs
+from feature_server.storage.files import sync_folder
+from feature_server.storage.integrity import check_shard, note_sequence
 from headrace.errors import DataLoss, HeadraceError, InternalError, ResourceExhausted, Unavailable
 
 CLOSE_WAIT_S: Final = 30.0  # a read of one chunk takes milliseconds, a failing disk may hold it for longer
+CHECK_OPEN_FILES: Final = 32  # of the look into the manifest, which reads no rows
 PROBE_NAME: Final = "probe.tmp"
 PROBE_BYTES: Final = 4 << 20  # room that a shard needs to open again: a manifest, a log, a flushed record
 
@@ -27,7 +29,7 @@ _FULL_NUMBERS: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class RocksStore:
-    """Rows of one shard. `path` is for messages only."""
+    """Rows of one shard."""
 
     def __init__(self, path: Path, options: Options, *, is_read_only: bool = False) -> None:
         self.is_read_only = is_read_only
@@ -71,6 +73,18 @@ class RocksStore:
             self._rows.write(batch, self._synced if sync else self._logged)
         except Exception as error:  # noqa: BLE001 - rocksdict raises plain Exception
             _translate(error, self._path)
+        finally:
+            self._leave()
+
+    def anchor(self) -> None:
+        """Notes beside the folder how far it is, so that losing files is noticed when it is opened again."""
+        note_sequence(self._path, self.sequence())
+
+    def sequence(self) -> int:
+        """RocksDB's number of the last write."""
+        self._enter()
+        try:
+            return int(self._rows.latest_sequence_number())
         finally:
             self._leave()
 
@@ -120,15 +134,29 @@ class RocksOpener:
     def open(self) -> RocksStore:
         """For reads and writes; makes the folder where there is none."""
         try:
-            self._path.mkdir(exist_ok=True)
+            if not self._path.exists():
+                self._path.mkdir()
+                sync_folder(self._path.parent)
+            check_shard(self._path, self._flushed_sequence)
         except OSError as error:
             raise _from_os(error, self._path) from error
-        check_logs(self._path)
         return RocksStore(self._path, self._options)
 
     def open_read_only(self) -> RocksStore:
         """For reads alone."""
         return RocksStore(self._path, self._options, is_read_only=True)
+
+    def _flushed_sequence(self) -> int:
+        options = Options(raw_mode=True)
+        options.set_max_open_files(CHECK_OPEN_FILES)
+        options.set_skip_stats_update_on_db_open(True)
+        # The parent holds no logs: what is seen is what the manifest has flushed.
+        options.set_wal_dir(str(self._path.parent))
+        store = RocksStore(self._path, options, is_read_only=True)
+        try:
+            return store.sequence()
+        finally:
+            store.close()
 
     def probe(self) -> None:
         """Writes, syncs and removes a scratch file."""

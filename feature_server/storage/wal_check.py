@@ -41,21 +41,35 @@ class LogEnd:
     next_sequence: int | None
 
 
-def check_logs(folder: Path) -> None:
-    """Raises DataLoss where a log of a RocksDB folder is broken and what follows was once stored after it."""
-    broken: tuple[Path, LogEnd] | None = None
+def check_logs(folder: Path) -> LogEnd | None:
+    """Sequence numbers that the logs of a RocksDB folder hold, None where they hold no batch.
+
+    Raises DataLoss where a log is broken and what follows was once stored after it, or where a log is missing between
+    two others.
+    """
+    held: LogEnd | None = None
+    held_path = folder
     for path in sorted(path for path in folder.glob("*.log") if path.stem.isdecimal()):
         data = path.read_bytes()
         end = read_log(data)
-        # A log that was torn by a crash may still lie there: the next one then goes on where it ends.
-        if broken is not None and None not in (end.first_sequence, broken[1].next_sequence):
-            if end.first_sequence != broken[1].next_sequence:
-                raise _damaged(broken[0], broken[1].whole_bytes, path.name)
-            broken = None
-        if end.whole_bytes < len(data):
-            if _has_record_after(data, end.whole_bytes):
-                raise _damaged(path, end.whole_bytes, path.name)
-            broken = (path, end)
+        if end.whole_bytes < len(data) and has_record_after(data, end.whole_bytes):
+            raise damaged(path, end.whole_bytes)
+        if end.first_sequence is None:
+            continue
+        # A log that a crash has torn may still lie there: the next one goes on where it ends.
+        if held is not None and held.next_sequence != end.first_sequence:
+            raise damaged(held_path, held.whole_bytes)
+        first = end.first_sequence if held is None else held.first_sequence
+        held, held_path = LogEnd(end.whole_bytes, first, end.next_sequence), path
+    return held
+
+
+def check_manifest(path: Path) -> None:
+    """Raises DataLoss where a manifest, which has the form of a log, is broken and whole records follow."""
+    data = path.read_bytes()
+    end = read_log(data).whole_bytes
+    if end < len(data) and has_record_after(data, end):
+        raise damaged(path, end)
 
 
 def read_log(data: bytes) -> LogEnd:
@@ -90,7 +104,8 @@ def _sequences(data: bytes, at: int, size: int, kind: int) -> tuple[int, int] | 
     return sequence, sequence + count
 
 
-def _has_record_after(data: bytes, broken: int) -> bool:
+def has_record_after(data: bytes, broken: int) -> bool:
+    """Whether whole records follow a broken one."""
     # A broken length hides where the next record of its block starts, so every place of the block is tried.
     block_end = (broken // BLOCK_BYTES + 1) * BLOCK_BYTES
     starts: Iterator[int] = iter(range(broken + 1, min(block_end, len(data))))
@@ -116,10 +131,11 @@ def _masked(checksum: int) -> int:
     return ((checksum >> 15 | checksum << 17) + _MASK_DELTA) & _U32
 
 
-def _damaged(path: Path, at: int, followed_by: str) -> DataLoss:
+def damaged(path: Path, at: int) -> DataLoss:
+    """The error of a file that is broken at a byte and not at its end."""
     return DataLoss(
-        f"the write-ahead log {path.name} is damaged at byte {at} and whole records follow in {followed_by}; "
-        "opening it would drop them: restore the shard, or move its folder away to start it empty",
-        reason="WAL_CORRUPT",
+        f"{path.name} is damaged at byte {at} and what was stored after it follows; opening it would drop that: "
+        "restore the shard",
+        reason="LOG_CORRUPT",
         metadata={"file": path.name, "byte": str(at)},
     )

@@ -1,5 +1,7 @@
 """Calls of the fault runs through the generated stubs: writes, reads, shard positions and stored rows."""
 
+import itertools
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -19,11 +21,14 @@ from protos.feature.v1 import (
 )
 from tests.cluster import dataset
 from tests.cluster.checker import ShardPosition, StoredRow
-from tests.cluster.history import Request, Seen, Token
+from tests.cluster.history import LOG, Request, Seen, Token, Write
 
 TIMEOUT_S: Final = 20.0
 MESSAGE_BYTES_MAX: Final = 256 << 20
 KEYS_PER_READ: Final = 2_000
+SHARD_COUNT: Final = 8  # of an embedded server
+FIRST_KEY_OF_SINGLE_ROWS: Final = 1_000_000
+RING_EPOCH: Final = 0  # a server without placement has no ring
 CHANNEL_OPTIONS: Final = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
     ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
@@ -71,6 +76,14 @@ def register(registry_address: str) -> View:
 def shard_of_key(key: int, shard_count: int) -> int:
     """Shard that owns a key."""
     return shard_of_slot(slot_of_key(encode_key([Scalar.I64], [key])), shard_count)
+
+
+def request_for_shard(shard: int, shard_count: int = SHARD_COUNT) -> Request:
+    """A request of one row, past the keys of the loads, that a shard owns."""
+    first = FIRST_KEY_OF_SINGLE_ROWS
+    key = next(key for key in itertools.count(first) if shard_of_key(key, shard_count) == shard)
+    write = Write(key, dataset.event_time_us(shard + 1, 0), shard + 1)
+    return Request(str(uuid.UUID(int=key, version=4)), LOG, (write,))
 
 
 def code_of(error: grpc.RpcError) -> str:
@@ -151,9 +164,6 @@ class Caller:
                 if row:
                     rows.append(_stored(view, key, name, row, shard_of_key(key, shard_count)))
         return rows
-
-
-RING_EPOCH: Final = 0  # a server without placement has no ring
 
 
 def _stored(view: View, key: int, name: bytes, row: bytes, shard: int) -> StoredRow:

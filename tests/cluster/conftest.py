@@ -1,6 +1,5 @@
 """Servers, shims and loads that the fault tests share."""
 
-import os
 import random
 import shutil
 import subprocess
@@ -11,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.calls import View, register
+from tests.cluster.attack import Bystander, bystander_of
+from tests.cluster.calls import Caller, View, register
 from tests.cluster.faults import compile_shim
-from tests.cluster.processes import FeatureServer, NotReadyError, ServerProcess
+from tests.cluster.history import LOG
+from tests.cluster.processes import FeatureServer, ServerProcess
 from tests.cluster.run import FaultRun
 
 UNMOUNT_ATTEMPTS = 3
@@ -54,13 +55,10 @@ def source(seed: int, request: pytest.FixtureRequest) -> random.Random:
     return random.Random(f"{seed}/{request.node.name}")
 
 
-StartRun = Callable[..., FaultRun]
-
-
 @pytest.fixture
 def start_run(
     tmp_path: Path, registry_address: str, view: View, seed: int, request: pytest.FixtureRequest
-) -> Iterator[StartRun]:
+) -> Iterator[Callable[..., FaultRun]]:
     """Makes runs on folders of their own; ends their processes and shows the logs of a failed test."""
     runs: list[FaultRun] = []
 
@@ -75,6 +73,48 @@ def start_run(
     for run in runs:
         run.end()
         request.node.add_report_section("teardown", "server log", run.server.server.tail())
+
+
+@pytest.fixture(scope="module")
+def written_run(
+    tmp_path_factory: pytest.TempPathFactory, registry_address: str, view: View, seed: int
+) -> Iterator[FaultRun]:
+    """A killed server whose rows lie in tables of two earlier lives and in logs; to be copied, not to be started."""
+    folder = tmp_path_factory.mktemp("written")
+    run = FaultRun(FeatureServer.create(folder, registry_address), folder, view, seed)
+    try:
+        for _ in range(3):
+            run.server.start()
+            run.start_writer([LOG])
+            run.wait_acknowledged(120)
+            run.server.kill()
+            run.stop_writer()
+        yield run
+    finally:
+        run.end()
+
+
+@pytest.fixture(scope="module")
+def attacked(tmp_path_factory: pytest.TempPathFactory, registry_address: str, view: View) -> Iterator[FeatureServer]:
+    """One server for all attacks of a module: it must outlive them."""
+    server = FeatureServer.create(tmp_path_factory.mktemp("attacked"), registry_address)
+    server.start()
+    yield server
+    if server.server.exit_code() is None:
+        server.server.kill()
+
+
+@pytest.fixture
+def bystander(attacked: FeatureServer) -> Iterator[Bystander]:
+    """A good client through each attack."""
+    with bystander_of(attacked) as seen:
+        yield seen
+
+
+@pytest.fixture
+def caller(attacked: FeatureServer) -> Iterator[Caller]:
+    with Caller(attacked.address) as caller:
+        yield caller
 
 
 @pytest.fixture
@@ -99,6 +139,3 @@ def small_disk() -> Iterator[Callable[[int], Path]]:
                 subprocess.run(["umount", str(folder)], check=True, capture_output=True)
                 break
         shutil.rmtree(folder, ignore_errors=True)
-
-
-__all__ = ["NotReadyError", "StartRun", "os"]

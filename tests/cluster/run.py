@@ -1,6 +1,7 @@
 """One fault run: a feature server, its load, and the checks over both."""
 
 import random
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,6 +64,12 @@ class FaultRun:
         """Lets the load end after its current requests."""
         code = self.writers[-1].stop()
         assert code == 0, f"the load ended with {code}\n{self.writers[-1].tail()}"
+
+    def adopt(self, other: "FaultRun") -> None:
+        """Takes a copy of the data and the histories of a run that has ended, so that it can be damaged here."""
+        shutil.copytree(other.server.data, self.server.data, symlinks=True)
+        for path in other._histories():
+            shutil.copy(path, self.folder / f"history-of-{other.folder.name}-{path.name.removeprefix('history')}")
 
     def acknowledged_count(self) -> int:
         """Requests acknowledged so far."""

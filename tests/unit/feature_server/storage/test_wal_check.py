@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from feature_server.storage.wal_check import BLOCK_BYTES, check_logs, read_log
+from feature_server.storage.wal_check import BLOCK_BYTES, check_logs, check_manifest, read_log
 from headrace.errors import DataLoss
 
 BATCH_COUNT = 400
@@ -84,9 +84,9 @@ def test_flip_before_the_last_batch_is_damage(written: bytes, log_of: Callable[[
     for _ in range(60):
         damaged = bytearray(written)
         damaged[source.randrange(len(written) - last_batches)] ^= 1 << source.randrange(8)
-        with pytest.raises(DataLoss, match="whole records follow") as caught:
+        with pytest.raises(DataLoss, match="damaged at byte") as caught:
             check_logs(log_of(bytes(damaged)))
-        assert caught.value.reason == "WAL_CORRUPT"
+        assert caught.value.reason == "LOG_CORRUPT"
 
 
 def test_zeroed_block_in_the_middle_is_damage(written: bytes, log_of: Callable[[bytes], Path]) -> None:
@@ -117,12 +117,43 @@ def test_hole_between_two_logs_is_damage(tmp_path: Path) -> None:
     whole = first_log.read_bytes()
     write_and_die(folder, 40, 50)
     first_log.write_bytes(whole[:-2_000])
-    with pytest.raises(DataLoss, match=r"whole records follow in \d+\.log"):
+    with pytest.raises(DataLoss, match="damaged at byte"):
         check_logs(folder)
 
 
 def test_empty_and_missing_folders_are_whole(tmp_path: Path) -> None:
-    check_logs(tmp_path)
+    assert check_logs(tmp_path) is None
     (tmp_path / "000004.log").write_bytes(b"")
-    check_logs(tmp_path)
-    check_logs(tmp_path / "absent")
+    assert check_logs(tmp_path) is None
+    assert check_logs(tmp_path / "absent") is None
+
+
+def test_missing_log_between_two_others_is_damage(tmp_path: Path) -> None:
+    """Three lives, each of whose logs was put back, and the one in the middle is gone."""
+    folder = tmp_path / "shard"
+    kept = []
+    for first in (0, 10, 20):
+        write_and_die(folder, first, first + 10)
+        log = max(folder.glob("*.log"))
+        kept.append((log, log.read_bytes()))
+    kept[0][0].write_bytes(kept[0][1])
+    with pytest.raises(DataLoss):
+        check_logs(folder)
+    kept[1][0].write_bytes(kept[1][1])
+    held = check_logs(folder)
+    assert held is not None and (held.first_sequence, held.next_sequence) == (1, 61)
+
+
+def test_flip_inside_a_manifest_is_damage(tmp_path: Path, seed: int) -> None:
+    source = random.Random(seed)
+    folder = tmp_path / "shard"
+    for first in range(3):
+        write_and_die(folder, first, first + 1)
+    manifest = folder / (folder / "CURRENT").read_text().strip()
+    check_manifest(manifest)
+    data = manifest.read_bytes()
+    length_of_first = 4
+    for at in [length_of_first, *source.sample(range(len(data) // 2), 20)]:
+        manifest.write_bytes(data[:at] + bytes([data[at] ^ 0x10]) + data[at + 1 :])
+        with pytest.raises(DataLoss):
+            check_manifest(manifest)
