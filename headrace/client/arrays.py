@@ -1,4 +1,4 @@
-"""Columns of an answer as numpy and Arrow arrays over the received bytes."""
+"""Columns of an answer as numpy and Arrow arrays over its packed bytes."""
 
 from dataclasses import dataclass
 from typing import Any, Final
@@ -12,24 +12,24 @@ from headrace.types import Scalar, Shape, ValueType
 
 STATE_MASK: Final = 0x0F  # the low nibble of a status byte; see ValueState in the contract
 DEFAULTED_FLAG: Final = 0x10
-_BUFFER_ALIGNMENT_BYTES: Final = 8  # what Arrow's kernels may assume of a buffer
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One feature of a batch; the views lie in the bytes of the answer."""
+    """One feature of a batch; blocks as FeatureColumn of the contract describes them."""
 
     name: str
     value_type: ValueType
-    values: memoryview
-    offsets: memoryview
-    statuses: memoryview
-    event_times: memoryview
+    slot_bytes: int  # of one value; 0 where it varies
+    values: bytes
+    offsets: bytes
+    statuses: bytes
+    event_times: bytes
 
     def check(self, row_count: int) -> None:
         """Raises InternalError unless every block has the size that the type and the row count ask for."""
-        offsets_bytes = 4 * (row_count + 1) if self.value_type.is_variable else 0
-        values_bytes = len(self.values) if offsets_bytes else row_count * self.value_type.slot_bytes
+        offsets_bytes = 0 if self.slot_bytes else 4 * (row_count + 1)
+        values_bytes = row_count * self.slot_bytes if self.slot_bytes else len(self.values)
         times_bytes = len(self.event_times) and 8 * row_count
         sizes = (len(self.values), len(self.offsets), len(self.statuses), len(self.event_times))
         if sizes != (values_bytes, offsets_bytes, row_count, times_bytes):
@@ -43,7 +43,7 @@ class Column:
 def as_numpy(column: Column) -> NDArray[Any]:
     """Values by slot: a view for types of fixed width (timestamps as datetime64[us], dates as days), else objects."""
     kind = column.value_type
-    if kind.is_variable:
+    if not column.slot_bytes:
         return np.asarray(as_arrow(column, np.ones(len(column.statuses), bool)).to_numpy(zero_copy_only=False))
     values = np.frombuffer(column.values, kind.numpy)
     if kind.scalar is Scalar.TIMESTAMP_US:
@@ -52,7 +52,7 @@ def as_numpy(column: Column) -> NDArray[Any]:
 
 
 def as_arrow(column: Column, has_value: NDArray[np.bool_]) -> pa.Array:
-    """Array that is null where there is no value; shares the received bytes where Arrow's alignment allows."""
+    """Array that is null where there is no value; shares the packed bytes but for booleans, which Arrow packs."""
     row_count = len(column.statuses)
     validity = None if has_value.all() else pa.py_buffer(np.packbits(has_value, bitorder="little"))
     kind = column.value_type
@@ -66,23 +66,18 @@ def as_arrow(column: Column, has_value: NDArray[np.bool_]) -> pa.Array:
         return pa.Array.from_buffers(kind.arrow, row_count, [validity, ends], children=[items])
     if kind.shape is Shape.VARIABLE:
         return _text_lists(column, validity)
-    if kind.is_variable:
+    if not column.slot_bytes:
         return pa.Array.from_buffers(
-            kind.arrow, row_count, [validity, _aligned(column.offsets), _aligned(column.values)]
+            kind.arrow, row_count, [validity, pa.py_buffer(column.offsets), pa.py_buffer(column.values)]
         )
     items = _elements(kind.scalar, column.values, row_count)
     return pa.Array.from_buffers(kind.arrow, row_count, [validity, items.buffers()[1]])
 
 
-def _elements(scalar: Scalar, values: memoryview, count: int) -> pa.Array:
+def _elements(scalar: Scalar, values: bytes, count: int) -> pa.Array:
     kind = ValueType(scalar)
     packed = pa.py_buffer(np.packbits(np.frombuffer(values, "?"), bitorder="little")) if scalar is Scalar.BOOL else None
-    return pa.Array.from_buffers(kind.arrow, count, [None, packed or _aligned(values)])
-
-
-def _aligned(view: memoryview) -> pa.Buffer:
-    buffer = pa.py_buffer(view)
-    return buffer if buffer.address % _BUFFER_ALIGNMENT_BYTES == 0 else pa.py_buffer(bytes(view))
+    return pa.Array.from_buffers(kind.arrow, count, [None, packed or pa.py_buffer(values)])
 
 
 def _text_lists(column: Column, validity: pa.Buffer | None) -> pa.Array:

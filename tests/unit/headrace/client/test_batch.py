@@ -114,15 +114,19 @@ def test_lists_of_bytes_survive_the_wire_form(rows: list[list[bytes]]) -> None:
     assert answer.to_arrow().column("x").to_pylist() == rows
 
 
-def test_numpy_views_share_the_bytes_of_the_answer() -> None:
-    raw = pb.GetOnlineFeaturesResponse(
-        columns=[column("x", "f64", np.arange(4.0).tobytes(), [PRESENT] * 4)], row_count=4
-    ).SerializeToString()
-    answer = FeatureBatch(raw)
-    whole = np.frombuffer(raw, np.uint8)
-    assert np.shares_memory(answer.numpy("x"), whole)
-    assert np.shares_memory(answer.statuses("x"), whole)
-    assert not answer.numpy("x").flags.writeable
+def test_arrays_share_the_bytes_of_their_column_and_are_read_only() -> None:
+    answer = batch(column("x", "f64", np.arange(4.0).tobytes(), [PRESENT] * 4))
+    first, again, arrow = answer.numpy("x"), answer.numpy("x"), answer.to_arrow().column("x")
+    assert np.shares_memory(first, again)
+    assert arrow.buffers()[1].address == first.ctypes.data
+    assert not first.flags.writeable
+    assert not answer.statuses("x").flags.writeable
+
+
+@pytest.mark.parametrize("answer", [b"\x0a\x05ab", b"\xff", b"\x0b"])
+def test_bytes_that_are_no_answer_are_refused(answer: bytes) -> None:
+    with pytest.raises(InternalError, match="malformed"):
+        FeatureBatch(answer)
 
 
 def test_arrow_is_null_exactly_where_there_is_no_value() -> None:
