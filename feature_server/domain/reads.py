@@ -67,6 +67,25 @@ class Reads:
             )
         return self._catalogue.service(feature_service) if feature_service else self._catalogue.features(features)
 
+    def stored_rows(self, number: int, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Rows of one shard, every one checked; a damaged one quarantines the shard."""
+        shard = self._shards[number]
+        rows = shard.read(keys)
+        try:
+            for key, row in zip(keys, rows, strict=True):
+                if row is not None:
+                    view = self._catalogue.view_of_id(int.from_bytes(key[-_VIEW_ID_BYTES:], "big"))
+                    check_row(row, view.schema if view is not None else None)
+        except CorruptRowError as error:
+            lost = DataLoss(
+                f"a stored row of shard {number} is damaged: {error}",
+                reason="STORED_ROW_CORRUPT",
+                metadata={"shard": str(number)},
+            )
+            shard.quarantine(lost)
+            raise lost from error
+        return rows
+
     def _get_missing(
         self, request: bytes, read_time_us: int, answer: bytes | Misses | Unresolved, remaining: Remaining
     ) -> bytes:
@@ -125,7 +144,7 @@ class Reads:
             return
         ticket = self._table.ticket()
         try:
-            rows = self._read(shard, keys)
+            rows = self.stored_rows(shard, keys)
         except PeerError:
             if not partial:
                 raise
@@ -133,24 +152,6 @@ class Reads:
             return
         self._table.fill(keys, rows, ticket)
         overlay.add(keys, rows)
-
-    def _read(self, number: int, keys: Sequence[bytes]) -> list[bytes | None]:
-        shard = self._shards[number]
-        rows = shard.read(keys)
-        try:
-            for key, row in zip(keys, rows, strict=True):
-                if row is not None:
-                    view = self._catalogue.view_of_id(int.from_bytes(key[-_VIEW_ID_BYTES:], "big"))
-                    check_row(row, view.schema if view is not None else None)
-        except CorruptRowError as error:
-            lost = DataLoss(
-                f"a stored row of shard {number} is damaged: {error}",
-                reason="STORED_ROW_CORRUPT",
-                metadata={"shard": str(number)},
-            )
-            shard.quarantine(lost)
-            raise lost from error
-        return rows
 
 
 def _translated(refused: Refused) -> HeadraceError:

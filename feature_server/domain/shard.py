@@ -28,6 +28,9 @@ from headrace.serving.logging import EventLog
 GROUP_ROWS_MAX: Final = 2_048  # rows of one commit: no step of it holds the interpreter for over half a millisecond
 QUEUE_BYTES_MAX: Final = 16 << 20  # of writes that are acknowledged in memory; beyond it the writer commits itself
 RETRY_AFTER_MS: Final = 1_000  # what a refused writer is told to wait; the disk is probed that often
+WAITER_COUNT_MAX: Final = 4  # of all shards: half of the server's threads, so that others are still served
+WAITER_RETRY_MS: Final = 10
+WAIT_STEP_S: Final = 1.0
 _HASH_MASK: Final = (1 << 64) - 1
 
 Stamp = Callable[[int, int], list[bytes]]
@@ -105,8 +108,14 @@ class Shard:
     a write gets its time and offset and enters the queue. Reads take none.
     """
 
-    def __init__(
-        self, number: int, opener: StoreOpener, table: RowTable, clock_us: Callable[[], int], log: EventLog
+    def __init__(  # noqa: PLR0917 - every one is a different thing that the shard is given
+        self,
+        number: int,
+        opener: StoreOpener,
+        table: RowTable,
+        clock_us: Callable[[], int],
+        log: EventLog,
+        waiters: threading.BoundedSemaphore,
     ) -> None:
         self.number = number
         self.state = ShardState.QUARANTINED
@@ -115,6 +124,7 @@ class Shard:
         self._table = table
         self._clock_us = clock_us
         self._log = log
+        self._waiters = waiters
         self._store: RowStore | None = None
         self._record = ShardRecord()
         self._commit = threading.Lock()
@@ -144,6 +154,7 @@ class Shard:
             try:
                 if self.state is ShardState.SERVING:
                     self._write_record(store, replace(self._record, is_clean=True))
+                    store.anchor()
             except HeadraceError as error:
                 self._log.error("shard_not_closed_cleanly", shard=self.number, detail=error.message)
             store.close()
@@ -198,23 +209,8 @@ class Shard:
                 field="options.min_offsets",
                 metadata={"shard": str(self.number), "epoch": str(epoch), "shard_epoch": str(record.epoch)},
             )
-        with self._applied:
-            while self._record.next_offset <= offset:
-                remaining_s = deadline_s - time.monotonic()
-                if remaining_s <= 0 or not self._applied.wait(remaining_s):
-                    raise DeadlineExceeded(
-                        f"shard {self.number} has not reached offset {offset}; it is at {self._record.next_offset - 1}",
-                        reason="MIN_OFFSET_NOT_REACHED",
-                        field="options.min_offsets",
-                        metadata={"shard": str(self.number), "offset": str(offset)},
-                    )
-
-    def has_reached(self, epoch: int, offset: int) -> bool:
-        """Whether `wait_for` would return at once."""
-        record = self._record
-        return (epoch == record.epoch and offset < record.next_offset) or (
-            epoch == record.epoch - 1 and offset < record.epoch_offset
-        )
+        if offset >= record.next_offset:
+            self._await_offset(offset, deadline_s)
 
     def status(self) -> ShardStatus:
         """State and position now."""
@@ -272,6 +268,31 @@ class Shard:
             except HeadraceError as error:
                 self._fail(error)
 
+    def _await_offset(self, offset: int, deadline_s: float) -> None:
+        # Takes the lock of readers itself.
+        if not self._waiters.acquire(blocking=False):
+            raise ResourceExhausted(
+                f"{WAITER_COUNT_MAX} reads already wait for their min_offsets; try again",
+                reason="TOO_MANY_WAITERS",
+                field="options.min_offsets",
+                retry_after_ms=WAITER_RETRY_MS,
+            )
+        try:
+            with self._applied:
+                while self._record.next_offset <= offset:
+                    remaining_s = min(deadline_s - time.monotonic(), WAIT_STEP_S)
+                    if remaining_s <= 0:
+                        raise DeadlineExceeded(
+                            f"shard {self.number} has not reached offset {offset}; "
+                            f"it is at {self._record.next_offset - 1}",
+                            reason="MIN_OFFSET_NOT_REACHED",
+                            field="options.min_offsets",
+                            metadata={"shard": str(self.number), "offset": str(offset)},
+                        )
+                    self._applied.wait(remaining_s)
+        finally:
+            self._waiters.release()
+
     # Below: with `_commit` held, unless said otherwise.
 
     def _open(self) -> None:
@@ -320,6 +341,7 @@ class Shard:
             # epoch hold only below here.
             record = replace(record, epoch=record.epoch + 1, epoch_offset=record.next_offset)
         self._take_record(self._write_record(store, replace(record, is_clean=False)))
+        store.anchor()
 
     def _take_record(self, record: ShardRecord) -> None:
         with self._order:

@@ -4,15 +4,16 @@ import errno
 import fcntl
 import json
 import os
+import threading
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
 from core_ext.hashing import SLOT_COUNT
 from core_ext.row_table import RowTable
-from feature_server.domain.shard import Shard
+from feature_server.domain.shard import WAITER_COUNT_MAX, Shard
 from feature_server.storage.files import read_file, write_file
 from feature_server.storage.rocks import RocksOpener
 from feature_server.storage.rocks_options import SharedMemory, StoreBudget, shard_options
@@ -35,10 +36,10 @@ class Identity:
 
 
 class StoreFolder:
-    """Holds the folder's lock from construction to close."""
+    """Holds the folder's lock from construction to close. Without a shard count, that of the store or the default."""
 
-    def __init__(self, path: Path, shard_count: int) -> None:
-        check_shard_count(shard_count)
+    def __init__(self, path: Path, shard_count: int | None = None) -> None:
+        check_shard_count(SHARD_COUNT if shard_count is None else shard_count)
         self.path = path
         self._lock = _locked(path)
         try:
@@ -50,8 +51,9 @@ class StoreFolder:
     def shards(self, table: RowTable, budget: StoreBudget, clock_us: Callable[[], int], log: EventLog) -> list[Shard]:
         """The shards, not yet opened. They share block cache and write buffers."""
         options = shard_options(SharedMemory(budget), self.identity.shard_count)
+        waiters = threading.BoundedSemaphore(WAITER_COUNT_MAX)
         return [
-            Shard(number, RocksOpener(self.path / f"shard-{number:04}", options), table, clock_us, log)
+            Shard(number, RocksOpener(self.path / f"shard-{number:04}", options), table, clock_us, log, waiters)
             for number in range(self.identity.shard_count)
         ]
 
@@ -95,7 +97,7 @@ def _locked(path: Path) -> int:
     return descriptor
 
 
-def _identity(path: Path, shard_count: int) -> Identity:
+def _identity(path: Path, shard_count: int | None) -> Identity:
     stored = read_file(path)
     if stored is None:
         if any(path.parent.glob("shard-*")):
@@ -103,9 +105,8 @@ def _identity(path: Path, shard_count: int) -> Identity:
                 f"data folder {path.parent} holds shards and no identity; restore the file {path.name}",
                 reason="IDENTITY_MISSING",
             )
-        identity = Identity(str(uuid.uuid4()), shard_count)
-        fields = {"store_id": identity.store_id, "shard_count": shard_count, "layout": STORE_LAYOUT}
-        write_file(path, json.dumps(fields).encode())
+        identity = Identity(str(uuid.uuid4()), SHARD_COUNT if shard_count is None else shard_count)
+        write_file(path, json.dumps(asdict(identity)).encode())
         return identity
     identity = Identity(**json.loads(stored))
     if identity.layout != STORE_LAYOUT:
@@ -114,7 +115,7 @@ def _identity(path: Path, shard_count: int) -> Identity:
             reason="STORE_LAYOUT",
             field="data",
         )
-    if identity.shard_count != shard_count:
+    if shard_count not in {None, identity.shard_count}:
         raise FailedPrecondition(
             f"data folder {path.parent} has {identity.shard_count} shards and {shard_count} were asked for; "
             f"the count is fixed per store: start with --shards {identity.shard_count}",

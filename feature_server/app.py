@@ -1,0 +1,217 @@
+"""Feature server: `python -m feature_server.app --data DIR --port N --registry HOST:PORT`."""
+
+import argparse
+import gc
+import resource
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from random import Random
+from typing import Final
+
+from core_ext.request_core import RequestCore
+from core_ext.row_table import RowTable
+from feature_server.domain.catalogue import Catalogue
+from feature_server.domain.imports import Imports
+from feature_server.domain.peer_reads import PeerReads
+from feature_server.domain.reads import Reads
+from feature_server.domain.registry_keeper import RegistryKeeper
+from feature_server.domain.shard import Shard, ShardState
+from feature_server.domain.shard_set import ShardSet
+from feature_server.domain.writes import Writes
+from feature_server.rpc.feature_servicer import FeatureServicer
+from feature_server.rpc.registry_client import RegistryCopy, RegistryWatch
+from feature_server.rpc.services import SERVICE_NAMES, add_services, permissions
+from feature_server.rpc.shard_servicer import ShardServicer
+from feature_server.storage.files import read_file, write_file
+from feature_server.storage.rocks_options import BLOCK_CACHE_BYTES, WRITE_BUFFER_BYTES, StoreBudget
+from feature_server.storage.store_folder import SHARD_COUNT, StoreFolder
+from headrace.errors import HeadraceError, InvalidArgument
+from headrace.serving.auth import Authenticator, OpenAuthenticator, TokenAuthenticator
+from headrace.serving.logging import EventLog
+from headrace.serving.server import Health, add_health_and_reflection, bind, build_server, check_bind, drain
+from headrace.serving.telemetry import Telemetry, TelemetryConfig
+
+EXIT_CLEAN: Final = 0
+EXIT_REFUSED: Final = 2  # a wrong argument, a folder or port in use
+PORT_MAX: Final = 65_535
+TABLE_BYTES: Final = 256 << 20  # rows of a demo or a small model; a server of its own is given more
+SWITCH_INTERVAL_S: Final = 0.0005  # beside a writer, a read then waits half a millisecond for the interpreter, not 5
+DESCRIPTOR_COUNT_MAX: Final = 16_384
+REGISTRY_COPY_NAME: Final = "registry"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serves until SIGTERM or SIGINT; returns the exit code."""
+    options = _options(arguments)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    log = EventLog("feature_server", time.time, sys.stdout)
+    try:
+        with running(options, log):
+            # What lives now lives to the end: the collector need not look at it again.
+            gc.collect()
+            gc.freeze()
+            stop.wait()
+            log.info("stopping")
+    except HeadraceError as error:
+        sys.stderr.write(f"feature_server: {error.message}\n")
+        return EXIT_REFUSED
+    log.info("stopped")
+    return EXIT_CLEAN
+
+
+@contextmanager
+def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
+    """A server from its start to its drain; gives the port."""
+    authenticator = _authenticator(options.tokens, log)
+    check_bind(options.host, authenticator.has_auth)
+    with ExitStack() as stack:
+        folder = stack.enter_context(closing(StoreFolder(options.data, options.shards)))
+        config = TelemetryConfig("feature_server", options.metrics_port, options.otlp_endpoint)
+        telemetry = stack.enter_context(closing(Telemetry(config)))
+        health = Health()
+        table = RowTable(options.table_bytes)
+        shards = _open_shards(folder, table, options, health, log)
+        stack.callback(shards.close)
+        core = RequestCore(table, len(shards))
+        catalogue = Catalogue(core, log)
+        keeper = RegistryKeeper(catalogue, shards, log)
+        keeper.on_first = lambda: _set_serving(health)
+        _observe(telemetry, shards, table, catalogue)
+        reads = Reads(core, table, shards, catalogue, _now_us)
+        writes = Writes(catalogue, shards, _now_us)
+        imports = Imports(options.import_root, writes)
+        online = FeatureServicer(reads, writes, imports, authenticator.current_principal)
+        peer = ShardServicer(PeerReads(reads, shards), authenticator.current_principal)
+        server = build_server(authenticator, permissions(), options.host)
+        add_services(server, online, peer, telemetry, log)
+        add_health_and_reflection(server, health, SERVICE_NAMES)
+        port = bind(server, options.host, options.port)
+        copy = RegistryCopy(options.data / REGISTRY_COPY_NAME, read_file, write_file, log)
+        copy.load(keeper)
+        server.start()
+        stack.callback(drain, server, health)
+        token = _token(options.registry_token)
+        watch = RegistryWatch(options.registry, token, keeper, copy, random=Random(), log=log)
+        watch.start()
+        stack.callback(watch.close)
+        log.info("listening", address=f"{options.host}:{port}", port=port, metrics_port=telemetry.metrics_port)
+        yield port
+
+
+def _open_shards(
+    folder: StoreFolder, table: RowTable, options: argparse.Namespace, health: Health, log: EventLog
+) -> ShardSet:
+    budget = StoreBudget(
+        options.block_cache_bytes, options.write_buffer_bytes, _raised_descriptor_limit(), options.direct_reads
+    )
+    shards = ShardSet(folder.shards(table, budget, _now_us, log), log)
+
+    def tell_health(shard: Shard) -> None:
+        health.set(f"shard/{shard.number}", shard.state is ShardState.SERVING)
+
+    for shard in shards.shards:
+        shard.on_state = tell_health
+    shards.open()
+    return shards
+
+
+def _set_serving(health: Health) -> None:
+    for name in ("", *SERVICE_NAMES):
+        health.set(name, is_serving=True)
+
+
+def _observe(telemetry: Telemetry, shards: ShardSet, table: RowTable, catalogue: Catalogue) -> None:
+    def each(field: str) -> Iterable[tuple[float, Mapping[str, str]]]:
+        return [(getattr(status, field), {"shard": str(status.shard)}) for status in shards.statuses()]
+
+    def stat(name: str) -> Iterable[tuple[float, Mapping[str, str]]]:
+        return [(table.stats()[name], {})]
+
+    telemetry.gauge("headrace.shard.state", "1 serving, 2 read-only, 3 quarantined.", lambda: each("state"))
+    telemetry.counter("headrace.shard.offset", "Rows written to a shard.", lambda: each("offset"))
+    telemetry.gauge("headrace.registry.revision", "Registry served.", lambda: [(catalogue.revision, {})])
+    telemetry.gauge("headrace.table.used", "Memory of the row table.", lambda: stat("used_bytes"), "By")
+    telemetry.gauge("headrace.table.rows", "Rows in the table.", lambda: stat("row_count"))
+    telemetry.counter("headrace.table.evictions", "Entities put out of the table.", lambda: stat("eviction_count"))
+
+
+def _raised_descriptor_limit() -> int:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = DESCRIPTOR_COUNT_MAX if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTOR_COUNT_MAX)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        return most
+    return DESCRIPTOR_COUNT_MAX if soft == resource.RLIM_INFINITY else soft
+
+
+def _authenticator(tokens: Path | None, log: EventLog) -> Authenticator:
+    if tokens is None:
+        return OpenAuthenticator()
+    try:
+        return TokenAuthenticator(tokens, time.monotonic, log)
+    except OSError as error:
+        raise InvalidArgument(
+            f"token file {tokens} cannot be read: {error.strerror}", reason="TOKEN_FILE", field="tokens"
+        ) from error
+
+
+def _token(path: Path | None) -> str:
+    if path is None:
+        return ""
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidArgument(
+            f"registry token file {path} cannot be read", reason="TOKEN_FILE", field="registry_token"
+        ) from error
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1_000
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="feature_server", description="Serves feature values online.")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the store; nothing else is written")
+    parser.add_argument("--port", type=port, default=0, help="port to serve; 0 takes a free one")
+    parser.add_argument("--registry", required=True, help="HOST:PORT of the control plane")
+    parser.add_argument("--registry-token", type=Path, help="file that holds the bearer token for the control plane")
+    parser.add_argument("--host", default="127.0.0.1", help="address to bind; beyond loopback needs --tokens")
+    parser.add_argument("--tokens", type=Path, help="YAML file of token digests, principals and permissions")
+    parser.add_argument("--shards", type=int, help=f"shards of a new store, {SHARD_COUNT} without it")
+    parser.add_argument("--table-bytes", type=byte_count, default=TABLE_BYTES, help="memory of the row table")
+    parser.add_argument("--block-cache-bytes", type=byte_count, default=BLOCK_CACHE_BYTES, help="memory of disk blocks")
+    parser.add_argument("--write-buffer-bytes", type=byte_count, default=WRITE_BUFFER_BYTES, help="memory of writes")
+    parser.add_argument("--metrics-port", type=port, help="port of the Prometheus endpoint; none without it")
+    parser.add_argument("--import-root", type=Path, action="append", default=[], help="folder that imports may read")
+    parser.add_argument("--direct-reads", action="store_true", help="reads past the page cache, for data beyond memory")
+    parser.add_argument("--otlp-endpoint", default="", help="http://HOST:PORT that takes traces and metrics by OTLP")
+    return parser.parse_args(arguments)
+
+
+def port(text: str) -> int:
+    """A port number."""
+    number = int(text)
+    if not 0 <= number <= PORT_MAX:
+        raise ValueError(f"{number} is no port")
+    return number
+
+
+def byte_count(text: str) -> int:
+    """A positive number of bytes."""
+    number = int(text)
+    if number < 1 << 20:
+        raise ValueError("at least 1 MiB")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

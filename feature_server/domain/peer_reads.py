@@ -1,0 +1,86 @@
+"""Rows and shard positions for other servers of the deployment."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from core_ext.keys import shard_of_slot, slot_of_key, split_storage_key
+from feature_server.domain.reads import CHUNK_KEYS, Reads
+from feature_server.domain.shard import ShardStatus
+from feature_server.domain.shard_set import ShardSet
+from headrace.errors import FailedPrecondition, InvalidArgument, PeerError, ResourceExhausted
+from headrace.serving.principal import Principal
+
+KEY_COUNT_MAX: Final = 100_000
+ROWS_BYTES_MAX: Final = 48 << 20  # below the message limit, with room for the framing of each row
+RING_EPOCH_NONE: Final = 0  # of a server without placement: it owns every slot
+
+
+class PeerReads:
+    """Answers BatchGetRows and ListShards."""
+
+    def __init__(self, reads: Reads, shards: ShardSet) -> None:
+        self._reads = reads
+        self._shards = shards
+
+    def rows(
+        self, keys: Sequence[bytes], ring_epoch: int, positions: Sequence[tuple[int, int, int]], deadline_s: float,
+        principal: Principal,
+    ) -> tuple[list[bytes | None], list[int]]:  # fmt: skip
+        """Stored rows in the order of the keys, and the indexes of those that cannot be read."""
+        principal.require("PEER")
+        _check_ring(ring_epoch)
+        by_shard = self._by_shard(keys)
+        for number, epoch, offset in positions:
+            if not 0 <= number < len(self._shards):
+                raise InvalidArgument(f"there is no shard {number}", reason="UNKNOWN_SHARD", field="min_offsets")
+            self._shards[number].wait_for(epoch, offset, deadline_s)
+        rows: list[bytes | None] = [None] * len(keys)
+        unavailable: list[int] = []
+        room = ROWS_BYTES_MAX
+        for number, indexes in by_shard.items():
+            for start in range(0, len(indexes), CHUNK_KEYS):
+                part = indexes[start : start + CHUNK_KEYS]
+                try:
+                    found = self._reads.stored_rows(number, [keys[index] for index in part])
+                except PeerError:
+                    unavailable += part
+                    continue
+                for index, row in zip(part, found, strict=True):
+                    rows[index] = row
+                    room -= len(row or b"")
+                if room < 0:
+                    raise ResourceExhausted(
+                        f"the rows hold over {ROWS_BYTES_MAX} bytes; ask for fewer", reason="RESPONSE_TOO_LARGE"
+                    )
+        return rows, sorted(unavailable)
+
+    def statuses(self, first: int, count: int, principal: Principal) -> list[ShardStatus]:
+        """Shards from a number on, in ascending order."""
+        principal.require("PEER")
+        return [shard.status() for shard in self._shards.shards[first : first + count]]
+
+    def _by_shard(self, keys: Sequence[bytes]) -> dict[int, list[int]]:
+        if len(keys) > KEY_COUNT_MAX:
+            raise InvalidArgument(
+                f"{len(keys)} keys in one batch; at most {KEY_COUNT_MAX}: split it",
+                reason="TOO_MANY_KEYS",
+                field="keys",
+            )
+        by_shard: dict[int, list[int]] = {}
+        for index, key in enumerate(keys):
+            try:
+                entity_key = split_storage_key(key)[1]
+            except ValueError as error:
+                raise InvalidArgument(str(error), reason="BAD_STORAGE_KEY", field=f"keys[{index}]") from error
+            by_shard.setdefault(shard_of_slot(slot_of_key(entity_key), len(self._shards)), []).append(index)
+        return by_shard
+
+
+def _check_ring(ring_epoch: int) -> None:
+    if ring_epoch != RING_EPOCH_NONE:
+        raise FailedPrecondition(
+            f"this server has no ring, and the caller routed by ring epoch {ring_epoch}; send {RING_EPOCH_NONE}",
+            reason="RING_EPOCH",
+            field="ring_epoch",
+            metadata={"ring_epoch": str(RING_EPOCH_NONE)},
+        )

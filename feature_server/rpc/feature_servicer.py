@@ -1,0 +1,149 @@
+"""Servicer of headrace.feature.v1.OnlineFeatureService."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final
+
+import grpc
+import pyarrow as pa
+
+from core_ext.hashing import xxh3_64
+from feature_server.domain.imports import Imports
+from feature_server.domain.layouts import ViewLayout
+from feature_server.domain.reads import Reads
+from feature_server.domain.selection import Prepared
+from feature_server.domain.shard import Durability, Position
+from feature_server.domain.write_columns import read_ipc
+from feature_server.domain.writes import WriteAck, Writes
+from feature_server.rpc.row_messages import batch_of_rows, key_rows
+from headrace.convert.values import type_to_pb
+from headrace.errors import InvalidArgument
+from headrace.serving.principal import Principal
+from protos.common.v1 import value_pb2
+from protos.feature.v1 import online_feature_service_pb2 as pb
+
+_DURABILITIES: Final[dict[int, Durability]] = {
+    pb.DURABILITY_UNSPECIFIED: Durability.LOG,
+    pb.DURABILITY_MEMORY: Durability.MEMORY,
+    pb.DURABILITY_LOG: Durability.LOG,
+    pb.DURABILITY_FSYNC: Durability.FSYNC,
+}
+
+
+class FeatureServicer:
+    """Converts messages, calls the domain, converts back."""
+
+    def __init__(self, reads: Reads, writes: Writes, imports: Imports, principal: Callable[[], Principal]) -> None:
+        self._reads = reads
+        self._writes = writes
+        self._imports = imports
+        self._principal = principal
+
+    def get_online_features(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+        """The hot path: bytes in, bytes out, no message object."""
+
+        def remaining() -> float | None:
+            left_s = context.time_remaining()
+            return None if left_s is None or math.isinf(left_s) else left_s
+
+        return self._reads.get(self._principal(), request, remaining)
+
+    def PrepareFeatureSet(  # noqa: N802 - named by the contract
+        self, request: pb.PrepareFeatureSetRequest, context: grpc.ServicerContext
+    ) -> pb.PrepareFeatureSetResponse:
+        """Resolves a selection."""
+        return _prepared_to_pb(self._reads.prepare(self._principal(), request.feature_service, request.features))
+
+    def WriteFeatures(  # noqa: N802 - named by the contract
+        self, request: pb.WriteFeaturesRequest, context: grpc.ServicerContext
+    ) -> pb.WriteFeaturesResponse:
+        """Writes one batch."""
+        return self._write(request)
+
+    def IngestFeatures(  # noqa: N802 - named by the contract
+        self, requests: Iterator[pb.IngestFeaturesRequest], context: grpc.ServicerContext
+    ) -> Iterator[pb.IngestFeaturesResponse]:
+        """Writes batch after batch; each is answered when it is as durable as asked."""
+        for request in requests:
+            yield pb.IngestFeaturesResponse(write=self._write(request.write))
+
+    def ImportFeatures(  # noqa: N802 - named by the contract
+        self, request: pb.ImportFeaturesRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.ImportFeaturesResponse]:
+        """Writes a file."""
+        durability = _durability(request.durability)
+        for progress in self._imports.run(request.feature_view, request.uri, durability, self._principal()):
+            yield pb.ImportFeaturesResponse(
+                row_count=progress.row_count,
+                stale_count=progress.stale_count,
+                total_count=progress.total_count,
+                done=progress.is_done,
+                tokens=_tokens(progress.positions),
+            )
+
+    def DeleteEntity(  # noqa: N802 - named by the contract
+        self, request: pb.DeleteEntityRequest, context: grpc.ServicerContext
+    ) -> pb.DeleteEntityResponse:
+        """Erases entities."""
+        keys = key_rows(request.entity_columns)
+        answer = self._writes.erase(request.entity, keys, _durability(request.durability), self._principal())
+        return pb.DeleteEntityResponse(tokens=_tokens(answer.positions), entity_count=answer.row_count)
+
+    def _write(self, request: pb.WriteFeaturesRequest) -> pb.WriteFeaturesResponse:
+        if bool(request.arrow_ipc) == bool(request.rows):
+            raise InvalidArgument(
+                "set exactly one of arrow_ipc and rows", reason="TWO_FORMS" if request.rows else "NO_ROWS", field="rows"
+            )
+        answer: WriteAck = self._writes.write(
+            request.feature_view,
+            lambda target: _batches(request, target),
+            _durability(request.durability),
+            (request.request_id, _digest(request)),
+            self._principal(),
+        )
+        return pb.WriteFeaturesResponse(
+            tokens=_tokens(answer.positions), row_count=answer.row_count, stale_count=answer.stale_count
+        )
+
+
+def _batches(request: pb.WriteFeaturesRequest, target: ViewLayout) -> Iterable[pa.RecordBatch]:
+    return read_ipc(request.arrow_ipc) if request.arrow_ipc else [batch_of_rows(request.rows, target)]
+
+
+def _digest(request: pb.WriteFeaturesRequest) -> int:
+    if not request.request_id:
+        return 0
+    content = request.arrow_ipc or request.SerializeToString(deterministic=True)
+    return xxh3_64(content) ^ xxh3_64(request.feature_view.encode())
+
+
+def _durability(number: int) -> Durability:
+    durability = _DURABILITIES.get(number)
+    if durability is None:
+        raise InvalidArgument(
+            f"durability {number} is unknown; use MEMORY, LOG or FSYNC",
+            reason="UNKNOWN_DURABILITY",
+            field="durability",
+            metadata={"durability": str(number)},
+        )
+    return durability
+
+
+def _tokens(positions: Sequence[Position]) -> list[pb.WriteToken]:
+    return [pb.WriteToken(shard=item.shard, epoch=item.epoch, offset=item.offset) for item in positions]
+
+
+def _prepared_to_pb(prepared: Prepared) -> pb.PrepareFeatureSetResponse:
+    return pb.PrepareFeatureSetResponse(
+        handle=prepared.handle,
+        columns=[
+            pb.OutputColumn(name=column.name, feature=column.reference, value_type=type_to_pb(column.value_type))
+            for column in prepared.columns
+        ],
+        join_keys=[
+            pb.JoinKey(name=name, scalar_type=value_pb2.ScalarType.ValueType(scalar))
+            for name, scalar in prepared.join_keys.items()
+        ],
+        registry_revision=prepared.plan.revision,
+        feature_service=prepared.feature_service,
+    )
