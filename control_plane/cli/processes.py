@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Final
 
@@ -29,7 +29,7 @@ class Child:
         self.name = name
         self._log = log
         self._last: deque[str] = deque(maxlen=_LAST_LINES_MAX)
-        self._listening: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._listening: queue.SimpleQueue[Mapping[str, object] | None] = queue.SimpleQueue()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "control_plane.cli.child", str(os.getpid()), module, *arguments],
             stdin=subprocess.DEVNULL,
@@ -46,15 +46,15 @@ class Child:
         """Process id."""
         return self._process.pid
 
-    def address(self) -> str:
-        """Where it listens, once it says so; raises Unavailable when it ends first or takes too long."""
+    def listening(self) -> Mapping[str, object]:
+        """Its event "listening" with address and ports; raises Unavailable when it ends first or takes too long."""
         try:
-            address = self._listening.get(timeout=START_LIMIT_S)
+            event = self._listening.get(timeout=START_LIMIT_S)
         except queue.Empty:
-            address = None
-        if address is None:
+            event = None
+        if event is None:
             raise Unavailable(self.death(), reason="SERVER_NOT_STARTED", metadata={"server": self.name})
-        return address
+        return event
 
     def death(self) -> str:
         """One line on how it ended, with the last line that it wrote."""
@@ -87,7 +87,7 @@ class Child:
                 line = raw.decode("utf-8", "replace").strip()
                 event = _event(line)
                 if event.get("event") == "listening":
-                    self._listening.put(str(event["address"]))
+                    self._listening.put(event)
                 self._last.append(str(event.get("message") or event.get("detail") or line))
         self._process.wait()
         self._listening.put(None)

@@ -30,12 +30,13 @@ _HOST: Final = "127.0.0.1"
 
 @dataclass(frozen=True, slots=True)
 class UpOptions:
-    """What a person may choose; ports that are None are searched for."""
+    """What a person may choose; ports that are None are searched for, or left to the system with any_ports."""
 
     port: int | None = None
     feature_port: int | None = None
     tokens: Path | None = None
     import_roots: Sequence[Path] = ()
+    any_ports: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,31 +93,63 @@ def platform(folder: Path, options: UpOptions = UpOptions()) -> Iterator[Platfor
     """A platform that serves inside the block and is gone after it, children and endpoints file alike."""
     with ExitStack() as stack:
         stack.enter_context(_locked(folder))
-        ended: queue.SimpleQueue[str] = queue.SimpleQueue()
+        _refuse_busy_ports(options)
         children: list[Child] = []
+        ended: queue.SimpleQueue[str] = queue.SimpleQueue()
         stack.callback(_stop_all, children)
-        ports = _ports(options)
-
-        def start(name: str, module: str, *arguments: str) -> str:
-            children.append(
-                Child(name, module, arguments, folder / "logs" / f"{module.partition('.')[0]}.log", ended=ended)
-            )
-            address = children[-1].address()
-            await_serving(address, START_LIMIT_S)
-            return address
-
         tokens = ("--tokens", str(options.tokens)) if options.tokens else ()
-        control = start("control plane", "control_plane.app", "--data", str(folder / "control_plane"),
-                        "--port", str(ports[0]), "--metrics-port", str(ports[2]), *tokens)  # fmt: skip
         roots = [part for root in options.import_roots for part in ("--import-root", str(root))]
-        features = start("feature server", "feature_server.app", "--data", str(folder / "feature_server"),
-                         "--port", str(ports[1]), "--metrics-port", str(ports[3]), "--registry", control,
-                         *tokens, *roots)  # fmt: skip
-        metrics = [f"{_HOST}:{port}" for port in ports[2:]]
-        endpoints = Endpoints(control, features, metrics[0], metrics[1], os.getpid())
+        launcher = _Launcher(folder, children, ended, options.any_ports)
+        control, control_metrics = launcher.start(
+            "control plane", "control_plane", tokens, (options.port, CONTROL_PORT, CONTROL_METRICS_PORT)
+        )
+        features, feature_metrics = launcher.start(
+            "feature server",
+            "feature_server",
+            ("--registry", control, *tokens, *roots),
+            (options.feature_port, FEATURE_PORT, FEATURE_METRICS_PORT),
+        )
+        endpoints = Endpoints(control, features, control_metrics, feature_metrics, os.getpid())
         stack.callback(lambda: (folder / ENDPOINTS_FILE).unlink(missing_ok=True))
         endpoints.write(folder)
         yield Platform(endpoints, children, ended)
+
+
+@dataclass(frozen=True, slots=True)
+class _Launcher:
+    """What the servers of one platform share."""
+
+    folder: Path
+    children: list[Child]
+    ended: "queue.SimpleQueue[str]"
+    any_ports: bool
+
+    def start(
+        self, name: str, package: str, arguments: Sequence[str], ports: tuple[int | None, int, int]
+    ) -> tuple[str, str]:
+        """Addresses of a healthy server and of its metrics; ports are (asked, default, default of metrics).
+
+        Between finding a port free and taking it another program may take it, so that one more try is made on
+        ports that the system gives.
+        """
+        asked, port, metrics_port = ports
+        if not self.any_ports:
+            chosen = (asked or free_port(port), free_port(metrics_port))
+            try:
+                return self._launch(name, package, arguments, chosen)
+            except Unavailable:
+                self.children.pop().stop()
+                self.ended.get()  # its end is not that of the platform
+        return self._launch(name, package, arguments, (asked or 0, 0))
+
+    def _launch(self, name: str, package: str, arguments: Sequence[str], ports: tuple[int, int]) -> tuple[str, str]:
+        served = ("--data", str(self.folder / package), "--port", str(ports[0]), "--metrics-port", str(ports[1]))
+        log = self.folder / "logs" / f"{package}.log"
+        self.children.append(Child(name, f"{package}.app", [*served, *arguments], log, ended=self.ended))
+        event = self.children[-1].listening()
+        address = str(event["address"])
+        await_serving(address, START_LIMIT_S)
+        return address, f"{_HOST}:{event.get('metrics_port')}"
 
 
 def _stop_all(children: Sequence[Child]) -> None:
@@ -124,10 +157,10 @@ def _stop_all(children: Sequence[Child]) -> None:
         child.stop()
 
 
-def free_port(first: int, taken: Sequence[int]) -> int:
-    """The first port from `first` on that nobody listens on and nobody here has taken."""
+def free_port(first: int) -> int:
+    """The first port from `first` on that nobody listens on."""
     for port in range(first, min(first + PORT_TRIES_MAX, _PORT_MAX + 1)):
-        if port not in taken and _is_free(port):
+        if _is_free(port):
             return port
     raise Unavailable(
         f"ports {first} to {first + PORT_TRIES_MAX - 1} are all in use; name a free one with --port",
@@ -137,8 +170,8 @@ def free_port(first: int, taken: Sequence[int]) -> int:
     )
 
 
-def _ports(options: UpOptions) -> list[int]:
-    """Control plane, feature server, and their metrics; a port that a person named is used or refused."""
+def _refuse_busy_ports(options: UpOptions) -> None:
+    """A port that a person named is used or refused, never replaced."""
     for option, port in (("--port", options.port), ("--feature-port", options.feature_port)):
         if port is not None and not 0 < port <= _PORT_MAX:
             raise InvalidArgument(f"{option} {port} is not 1 to {_PORT_MAX}", reason="PORT", field=option)
@@ -149,17 +182,6 @@ def _ports(options: UpOptions) -> list[int]:
                 field=option,
                 metadata={"port": str(port)},
             )
-    ports = [port for port in (options.port, options.feature_port) if port is not None]
-    chosen = []
-    for asked, first in (
-        (options.port, CONTROL_PORT),
-        (options.feature_port, FEATURE_PORT),
-        (None, CONTROL_METRICS_PORT),
-        (None, FEATURE_METRICS_PORT),
-    ):
-        chosen.append(asked if asked is not None else free_port(first, ports))
-        ports.append(chosen[-1])
-    return chosen
 
 
 def _is_free(port: int) -> bool:

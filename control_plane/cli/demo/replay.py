@@ -126,8 +126,8 @@ class Replay:
             self._after_write(stop)
             if stop.end > stop.first:
                 batch = self.read(stop.first, stop.end)
-                yield compare(batch, stop.first, values, wanted)
                 self._count(batch)
+                yield compare(batch, stop.first, values, wanted)
 
     def write_until(self, stop: Checkpoint) -> None:
         """Writes the rows whose event time is not after the checkpoint and that are not written yet."""

@@ -29,7 +29,7 @@ from control_plane.cli.demo.replay import (
 )
 from control_plane.cli.output import Format, plain, print_error, print_table
 from control_plane.cli.session import Session
-from control_plane.cli.up import StopAsked, platform, stoppable
+from control_plane.cli.up import StopAsked, UpOptions, platform, stoppable
 from headrace.client import Client, PreparedFeatures, RegistryClient, ValueState
 from headrace.definitions import DefinitionSet, load
 from headrace.errors import CallerError, InternalError
@@ -50,7 +50,7 @@ def run(session: Session, plant_wrong_value: bool) -> int:
         with stoppable(), ExitStack() as stack:
             folder = session.data or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="headrace-demo-")))
             started = perf_counter()
-            running = stack.enter_context(platform(folder))
+            running = stack.enter_context(platform(folder, UpOptions(any_ports=True)))
             _say(session.out, f"platform up in {perf_counter() - started:.1f} s: {running.endpoints.features}")
             client = stack.enter_context(Client(running.endpoints.features))
             registry = stack.enter_context(RegistryClient(running.endpoints.control))

@@ -25,7 +25,7 @@ import queue, sys
 from pathlib import Path
 from control_plane.cli.processes import Child
 child = Child("server", "listens", ["a:1"], Path(sys.argv[1]) / "child.log", ended=queue.SimpleQueue())
-child.address()
+child.listening()
 print(child.pid, flush=True)
 sys.stdin.read()
 """
@@ -60,7 +60,7 @@ def is_alive(pid: int) -> bool:
 def test_child_says_where_it_listens_and_stops_when_told(modules: Path) -> None:
     ended: queue.SimpleQueue[str] = queue.SimpleQueue()
     child = start(modules, "listens", ended, "127.0.0.1:7")
-    assert child.address() == "127.0.0.1:7"
+    assert child.listening()["address"] == "127.0.0.1:7"
     child.stop()
     assert ended.get(timeout=10) == "server"
     assert not is_alive(child.pid)
@@ -70,14 +70,14 @@ def test_child_says_where_it_listens_and_stops_when_told(modules: Path) -> None:
 def test_child_that_ends_at_once_says_why(modules: Path) -> None:
     child = start(modules, "fails", queue.SimpleQueue())
     with pytest.raises(Unavailable, match=r"the server ended with exit 1: port 5 is taken \(log: .*child.log\)"):
-        child.address()
+        child.listening()
     child.stop()
 
 
 def test_killed_child_is_reported(modules: Path) -> None:
     ended: queue.SimpleQueue[str] = queue.SimpleQueue()
     child = start(modules, "listens", ended, "a:1")
-    child.address()
+    child.listening()
     os.kill(child.pid, signal.SIGKILL)
     assert ended.get(timeout=10) == "server"
     assert "signal 9" in child.death()
