@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from tests.cluster.calls import Caller
+from tests.cluster.calls import SHARD_COUNT, Caller
 from tests.cluster.history import Recorder
 
 ROOT: Final = Path(__file__).parent.parent.parent
@@ -131,7 +131,8 @@ class FeatureServer:
         """A server that is not started yet. Its folder also holds the log and the history."""
         port = free_port()
         data = data or folder / "data"
-        arguments = ["--data", str(data), "--port", str(port), "--registry", registry_address, *options]
+        arguments = ["--data", str(data), "--port", str(port), "--registry", registry_address]
+        arguments += ["--shards", str(SHARD_COUNT), *options]
         server = ServerProcess("feature_server.app", arguments, folder / "server.log")
         life_file = folder / "life"
         life_file.write_text("0")
