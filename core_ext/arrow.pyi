@@ -1,6 +1,7 @@
 """Arrow columns held by their buffers for the length of one call."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, final
 
 import pyarrow as pa
 
@@ -19,3 +20,9 @@ class ArrowColumn(NamedTuple):
 
 def arrow_column(array: pa.Array) -> ArrowColumn:
     """Buffers of a pyarrow array of a type in headrace.types, slices included; large types are to be cast first."""
+
+@final
+class ArrowBuffers:
+    """Holds the buffers of columns for the other cores, which read them in C."""
+
+    def __init__(self, columns: Sequence[ArrowColumn]) -> None: ...

@@ -14,7 +14,7 @@ from libc.string cimport memcpy, memset
 
 from core_ext.arrow cimport HR_ARROW_OK, ArrowBuffers, hr_arrow_fault, refusal
 
-from core_ext.arrow import ArrowColumn
+from core_ext.arrow import ArrowColumn  # no-cython-lint: part of the interface
 
 
 cdef extern from "hr_layout.h" nogil:
