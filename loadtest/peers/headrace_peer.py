@@ -1,45 +1,74 @@
 """Our own server for a comparison: started empty, loaded over gRPC, read by handle."""
 
-import json
 import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import grpc
 import numpy as np
 
-from headrace.client import Client, PreparedFeatures
+from headrace.client import Client, PreparedFeatures, ReadOptions
 from headrace.errors import HeadraceError
 from loadtest.calls import READ_METHOD, Calls
 from loadtest.dataset import SCENARIOS, USER_SERVICE, USER_VIEWS, View
 from loadtest.loading import Writer, apply_definitions, load
 from loadtest.peers.h2load import Target, grpc_target
-from loadtest.peers.processes import ROOT, Child, Usage, descendants, listens, start_failed, usage
+from loadtest.peers.processes import LOOPBACK, ROOT, Child, Usage, free_port, listens, start_failed, usage
+from loadtest.rows import values
 
-UP: Final = "import sys; from control_plane.cli.app import main; sys.exit(main())"
 CALL_S: Final = 30.0
+Wrap = Callable[[list[str]], list[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What the feature server may use for rows and blocks."""
+
+    table_bytes: int
+    block_cache_bytes: int
+    write_buffer_bytes: int
+    direct_reads: bool = False
+
+    def options(self) -> list[str]:
+        """Its command line."""
+        out = ["--table-bytes", str(self.table_bytes), "--block-cache-bytes", str(self.block_cache_bytes)]
+        out += ["--write-buffer-bytes", str(self.write_buffer_bytes)]
+        return out + (["--direct-reads"] if self.direct_reads else [])
 
 
 class HeadracePeer:
-    """`headrace up` on a folder, with the definitions of the load tests applied."""
+    """Control plane and feature server on a folder, with the definitions of the load tests applied.
 
-    def __init__(self, folder: Path, log: Path, *up_options: str) -> None:
-        command = [sys.executable, "-c", UP, "up", "--data", str(folder), *up_options]
-        self._places = folder / "endpoints.json"
-        self._places.unlink(missing_ok=True)  # of a run that was killed
-        self.child = Child(command, log, cwd=ROOT)
-        self.child.wait_until(self._is_up, "headrace up")
-        places = json.loads(self._places.read_text())
-        self.features, self.control = str(places["features"]), str(places["control"])
-        self.registry_revision = apply_definitions(self.control)
-        self.writer = Writer(self.features)
-        self.client = Client(self.features)
-        self.prepared = self._prepare()
+    `wrap` changes the feature server's command line, to start it inside a memory limit.
+    """
+
+    def __init__(self, folder: Path, memory: Memory, wrap: Wrap = list) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.control, self.features = (f"{LOOPBACK}:{free_port()}" for _ in range(2))
+        features = _server("feature_server.app", folder, self.features)
+        features = wrap([*features, "--registry", self.control, *memory.options()])
+        with ExitStack() as ending:  # of what runs, when something later does not start
+            control = Child(_server("control_plane.app", folder, self.control), folder / "control_plane.log", cwd=ROOT)
+            ending.callback(control.stop)
+            control.wait_until(lambda: listens(_port(self.control)), "the control plane")
+            self.child = Child(features, folder / "feature_server.log", cwd=ROOT)
+            ending.callback(self.child.stop)
+            self.child.wait_until(lambda: listens(self.port), "the feature server")
+            self.registry_revision = apply_definitions(self.control)
+            self.writer = Writer(self.features)
+            ending.callback(self.writer.close)
+            self.client = Client(self.features)
+            ending.callback(self.client.close)
+            self.prepared = self._prepare()
+            self._ending = ending.pop_all()
 
     @property
     def port(self) -> int:
         """Port of the feature server."""
-        return int(self.features.rpartition(":")[2])
+        return _port(self.features)
 
     def load(self, user_count: int, views: tuple[View, ...] = USER_VIEWS) -> int:
         """Writes the rows and returns their number."""
@@ -66,31 +95,27 @@ class HeadracePeer:
         for name in batch.columns:
             batch.numpy(name)
 
-    def server_pid(self) -> int:
-        """The feature server below `headrace up`."""
-        for pid in descendants(self.child.pid):
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            if b"feature_server.app" in words:
-                return pid
-        raise start_failed("no feature server runs below `headrace up`")
+    def holds(self, view: View, users: list[int], event_time_us: int) -> bool:
+        """Whether the rows of these users are there with their values and this event time."""
+        keys = np.array(users, dtype=np.int64)
+        batch = self.client.get_online_features(
+            features=[f"{view.reference}:{name}" for name in view.features],
+            entities={"user_id": keys},
+            options=ReadOptions(include_event_times=True),
+            timeout_s=CALL_S,
+        )
+        expected = values(view.index, keys, view.feature_count)
+        found = np.column_stack([batch.numpy(name) for name in batch.columns])
+        times = batch.event_times(batch.columns[0]).astype(np.int64)
+        return np.array_equal(found, expected) and times.tolist() == [event_time_us] * len(users)
 
     def server_usage(self) -> Usage:
         """CPU and memory of the feature server alone."""
-        return usage(self.server_pid(), with_children=False)
+        return usage(self.child.pid, with_children=False)
 
     def stop(self) -> None:
-        """Ends the platform."""
-        self.client.close()
-        self.writer.close()
-        self.child.stop()
-
-    def _is_up(self) -> bool:
-        try:
-            places = json.loads(self._places.read_text())
-        except (OSError, ValueError):
-            return False
-        ports = [int(str(places[name]).rpartition(":")[2]) for name in ("features", "control")]
-        return all(listens(port) for port in ports)
+        """Ends both servers."""
+        self._ending.close()
 
     def _prepare(self) -> PreparedFeatures:
         """Waits until the server has seen the definitions."""
@@ -105,3 +130,12 @@ class HeadracePeer:
 
         self.child.wait_until(seen, "the applied definitions")
         return found[0]
+
+
+def _server(module: str, folder: Path, address: str) -> list[str]:
+    data = folder / module.partition(".")[0]
+    return [sys.executable, "-m", module, "--data", str(data), "--port", str(_port(address))]
+
+
+def _port(address: str) -> int:
+    return int(address.rpartition(":")[2])

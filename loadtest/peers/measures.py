@@ -126,8 +126,10 @@ def _write(stage: Stage, number: int) -> Mapping[str, float]:
         began = time.perf_counter()
         written = stage.headrace.writer.send(requests)
         out[f"headrace_write_{name}"] = written / (time.perf_counter() - began)
-        if written != count:
-            raise h2load.load_failed(f"{written} of {count} rows were acknowledged")
+        if written != count or not stage.headrace.holds(
+            WRITE_VIEW, [start, start + count - 1], EVENT_TIME_US + later_us
+        ):
+            raise h2load.load_failed(f"{written} of {count} rows were acknowledged, and not all can be read")
     return out
 
 

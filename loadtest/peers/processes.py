@@ -71,18 +71,19 @@ class Child:
         return self.process.pid
 
     def wait_until(self, ready: Callable[[], bool], what: str, limit_s: float = READY_S) -> None:
-        """Polls until `ready` holds; raises Unavailable when the process ends or the time runs out."""
+        """Polls until `ready` holds; a process that ends or is not ready in time is stopped, and Unavailable raised."""
         give_up = time.monotonic() + limit_s
         while not ready():
-            if self.process.poll() is not None:
-                raise start_failed(f"{what} ended with {self.process.returncode}: {self.tail()}")
-            if time.monotonic() > give_up:
-                raise start_failed(f"{what} was not ready after {limit_s:.0f} s: {self.tail()}")
+            ended = self.process.poll() is not None
+            if ended or time.monotonic() > give_up:
+                how = f"ended with {self.process.returncode}" if ended else f"was not ready after {limit_s:.0f} s"
+                tail = self.tail()
+                self.stop()
+                raise start_failed(f"{what} {how}: {tail}")
             time.sleep(POLL_S)
 
     def tail(self) -> str:
         """The end of what it wrote."""
-        self._output.flush()
         return self.log.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace").strip()
 
     def stop(self) -> None:

@@ -24,6 +24,8 @@ class Scale:
     memory_entities: int
     slo_s: float
     shapes: tuple[str, ...]
+    table_bytes: int
+    cold: bool
 
     def to_json(self) -> dict[str, object]:
         """What stands in the result."""
@@ -47,6 +49,8 @@ QUICK: Final = Scale(
     memory_entities=50_000,
     slo_s=4.0,
     shapes=("1x200",),
+    table_bytes=256 << 20,
+    cold=False,
 )
 FULL: Final = Scale(
     name="full",
@@ -62,4 +66,6 @@ FULL: Final = Scale(
     memory_entities=500_000,
     slo_s=300.0,
     shapes=("1x200", "10x200", "100x200"),
+    table_bytes=4 << 30,
+    cold=True,
 )

@@ -16,7 +16,8 @@ from loadtest.online import run
 from loadtest.peers.h2load import CONNECTIONS, Amount, command, load_failed
 from loadtest.peers.processes import ROOT, Child
 from loadtest.peers.stage import Stage
-from loadtest.rows import EVENT_TIME_US, SEED
+from loadtest.rows import SEED
+from protos.feature.v1 import online_feature_service_pb2 as pb
 
 SATURATION_SHARE: Final = 0.6
 JUDGE_RATE: Final = 200
@@ -24,7 +25,7 @@ LOCUST_START_S: Final = 30.0  # imports, and the requests that it makes before t
 BODIES: Final = 4  # different batches of keys that h2load sends, one process for each
 WRITE_RATE: Final = 50_000
 WRITE_BATCH_ROWS: Final = 2_500
-WRITE_KEYS: Final = 200_000  # existing keys, written over and over with later event times
+WRITE_KEYS: Final = 200_000  # keys written over and over, 4 s apart
 WRITE_SHARE_MIN: Final = 0.95
 
 
@@ -118,10 +119,13 @@ def _locust(place: Place, duration_s: float) -> dict[str, object]:
 
 @dataclass(slots=True)
 class _PacedWriter:
-    """Writes existing keys at a fixed rate from a thread; requests are made before the window."""
+    """Writes existing keys at a fixed rate from a thread, the same requests over and over.
+
+    A row that is written again has a later write time and so replaces the one before.
+    """
 
     features: str
-    user_count: int
+    requests: list[pb.WriteFeaturesRequest]
     seconds: float
     _stop: threading.Event = field(default_factory=threading.Event)
     _row_count: int = 0
@@ -135,11 +139,7 @@ class _PacedWriter:
         for number in range(int((self.seconds + LOCUST_START_S) / gap_s)):
             if self._stop.wait(max(0.0, began + number * gap_s - time.perf_counter())):
                 break
-            first = number * WRITE_BATCH_ROWS % WRITE_KEYS
-            keys = range(first, first + WRITE_BATCH_ROWS)
-            later_us = EVENT_TIME_US + (number + 1) * 1_000
-            requests = write_requests(WRITE_VIEW, keys, self.user_count, later_us, WRITE_BATCH_ROWS)
-            self._row_count += writer.send(requests)
+            self._row_count += writer.send([self.requests[number % len(self.requests)]])
             self._spent_s = time.perf_counter() - began
         writer.close()
 
@@ -154,7 +154,8 @@ class _PacedWriter:
 
 @contextmanager
 def _writing(place: Place, duration_s: float) -> Iterator[_PacedWriter]:
-    writer = _PacedWriter(place.features, place.user_count, duration_s)
+    requests = write_requests(WRITE_VIEW, range(WRITE_KEYS), place.user_count, batch_rows=WRITE_BATCH_ROWS)
+    writer = _PacedWriter(place.features, requests, duration_s)
     thread = threading.Thread(target=writer.run, daemon=True)
     thread.start()
     try:

@@ -15,13 +15,15 @@ from loadtest.peers import feast_peer
 from loadtest.peers.empty_grpcio import METHOD
 from loadtest.peers.feast_peer import FeastServer, FeastWorker
 from loadtest.peers.h2load import Target, grpc_target
-from loadtest.peers.headrace_peer import HeadracePeer
+from loadtest.peers.headrace_peer import HeadracePeer, Memory
 from loadtest.peers.processes import ROOT, Child, free_port, listens
 from loadtest.peers.redis_peer import RedisPeer
 from loadtest.peers.scale import Scale
 from loadtest.rows import SEED
 
 CACHE: Final = ROOT / ".cache" / "peers"
+BLOCK_CACHE_BYTES: Final = 64 << 20  # the server's defaults, stated so that they stand in the result
+WRITE_BUFFER_BYTES: Final = 64 << 20
 CACHE_VERSION: Final = 1  # raise it when what is loaded changes
 Say = Callable[[str], None]
 
@@ -101,7 +103,7 @@ def start_empty(folder: Path, ending: ExitStack) -> tuple[Child, int]:
 
 
 def _start_headrace(scale: Scale, folder: Path, ending: ExitStack) -> HeadracePeer:
-    peer = HeadracePeer(folder / "headrace", folder / "headrace.log")
+    peer = HeadracePeer(folder / "headrace", Memory(scale.table_bytes, BLOCK_CACHE_BYTES, WRITE_BUFFER_BYTES))
     ending.callback(peer.stop)
     peer.load(scale.entities)
     return peer
