@@ -120,6 +120,7 @@ def _open_shards(
     for shard in shards.shards:
         shard.on_state = tell_health
     shards.open()
+    shards.start()
     return shards
 
 

@@ -30,9 +30,12 @@ class ShardSet:
         return self.shards[number]
 
     def open(self) -> None:
-        """Opens every shard and starts the threads. A shard that does not open is quarantined; the others serve."""
+        """Opens every shard. One that does not open is quarantined; the others serve."""
         with ThreadPoolExecutor(OPEN_THREADS) as pool:
             list(pool.map(Shard.open, self.shards))
+
+    def start(self) -> None:
+        """Starts the threads that commit memory writes and bring shards back."""
         work = (("commit", self._commit_queued, COMMIT_INTERVAL_S), ("resume", self._resume, RESUME_INTERVAL_S))
         for name, step, interval_s in work:
             thread = threading.Thread(target=self._repeat, args=(step, interval_s), name=name, daemon=True)
