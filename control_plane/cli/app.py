@@ -297,7 +297,6 @@ def materialize(
 @app.command()
 def demo(
     context: typer.Context,
-    data: Data = None,
     plant_wrong_value: Annotated[bool, typer.Option("--plant-wrong-value", hidden=True)] = False,
 ) -> None:
     """Replay a year of real flights and prove every value.

@@ -42,9 +42,10 @@ def test_materialized_rows_are_read_with_their_states(platform: Running) -> None
 
 
 def test_features_may_be_named_one_by_one_and_keys_may_be_null(platform: Running) -> None:
-    found = rows(platform, "--feature", f"{VIEW}@v1:visits", "--entity", "user_id=[1, null]")
-    assert [row["features"] for row in found] == [{"visits": 2}, {"visits": None}]
-    assert [row["statuses"] for row in found] == [{"visits": "PRESENT"}, {"visits": "MISSING"}]
+    name = f"{VIEW}@v1:visits"
+    found = rows(platform, "--feature", name, "--entity", "user_id=[1, null]")
+    assert [row["features"] for row in found] == [{name: 2}, {name: None}]
+    assert [row["statuses"] for row in found] == [{name: "PRESENT"}, {name: "MISSING"}]
 
 
 def test_table_has_a_line_per_feature(platform: Running) -> None:

@@ -48,7 +48,8 @@ def run(session: Session, plant_wrong_value: bool) -> int:
     """Runs the demonstration; 0 and DEMO OK only when every value of every flight was compared and equal."""
     try:
         with stoppable(), ExitStack() as stack:
-            folder = session.data or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="headrace-demo-")))
+            # Always a new folder: rows of an earlier replay would be newer than this one's first checkpoints.
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="headrace-demo-")))
             started = perf_counter()
             running = stack.enter_context(platform(folder, UpOptions(any_ports=True)))
             _say(session.out, f"platform up in {perf_counter() - started:.1f} s: {running.endpoints.features}")

@@ -1,15 +1,38 @@
 """Ports and the lock of a platform, before any server starts."""
 
+import os
+import queue
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from control_plane.cli.endpoints import Endpoints
-from control_plane.cli.up import UpOptions, free_port, platform
+from control_plane.cli.processes import Child
+from control_plane.cli.up import UpOptions, _Launcher, free_port, platform
 from control_plane.store.lock import locked_folder
 from headrace.errors import FailedPrecondition, InvalidArgument
+
+# A server whose own port is always taken by another program, so that only a port of the system's choice works.
+UNLUCKY = """
+import json, sys, threading
+from concurrent.futures import ThreadPoolExecutor
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+arguments = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+if arguments["--port"] != "0" or arguments["--metrics-port"] != "0":
+    sys.exit(f"port {arguments['--port']} cannot be bound")
+servicer = health.HealthServicer()
+servicer.set("", health_pb2.HealthCheckResponse.SERVING)
+server = grpc.server(ThreadPoolExecutor(1))
+health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+port = server.add_insecure_port("127.0.0.1:0")
+server.start()
+print(json.dumps({"event": "listening", "address": f"127.0.0.1:{port}", "metrics_port": 7}), flush=True)
+threading.Event().wait()
+"""
 
 
 @pytest.fixture
@@ -22,6 +45,24 @@ def busy() -> Iterator[int]:
 
 def test_busy_port_is_passed_over(busy: int) -> None:
     assert free_port(busy) > busy
+
+
+def test_port_that_is_taken_meanwhile_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "unlucky").mkdir()
+    (tmp_path / "unlucky" / "__init__.py").write_text("")
+    (tmp_path / "unlucky" / "app.py").write_text(UNLUCKY)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+    children: list[Child] = []
+    ended: queue.SimpleQueue[str] = queue.SimpleQueue()
+    launcher = _Launcher(tmp_path, children, ended, any_ports=False)
+    try:
+        address, metrics = launcher.start("server", "unlucky", (), (None, 20_000, 21_000))
+        assert address.startswith("127.0.0.1:") and metrics == "127.0.0.1:7"
+        assert len(children) == 1
+        assert ended.empty()
+    finally:
+        for child in children:
+            child.stop()
 
 
 @pytest.mark.parametrize("options", [lambda port: UpOptions(port=port), lambda port: UpOptions(feature_port=port)])
