@@ -157,7 +157,7 @@ class Shard:
                     store.anchor()
             except HeadraceError as error:
                 self._log.error("shard_not_closed_cleanly", shard=self.number, detail=error.message)
-            store.close()
+            self._close_store(store)
 
     def resume(self) -> None:
         """Tries to accept writes again: after a probe of the disk the store is opened anew, never trusted as it is."""
@@ -171,7 +171,7 @@ class Shard:
                 return
             store, self._store = self._store, None
             if store is not None:
-                store.close()
+                self._close_store(store)
             # What the table knows may have come from a memtable that the disk never saw.
             self._table.clear()
             self._open()
@@ -181,7 +181,7 @@ class Shard:
         self._set_state(ShardState.QUARANTINED, error)
         store, self._store = self._store, None
         if store is not None:
-            store.close()
+            self._close_store(store)
 
     # Reading.
 
@@ -307,11 +307,11 @@ class Shard:
         try:
             self._begin_epoch(store)
         except DataLoss as error:
-            store.close()
+            self._close_store(store)
             self._set_state(ShardState.QUARANTINED, error)
             return
         except HeadraceError as error:
-            store.close()
+            self._close_store(store)
             self._open_read_only(error)
             return
         self._store = store
@@ -342,6 +342,14 @@ class Shard:
             record = replace(record, epoch=record.epoch + 1, epoch_offset=record.next_offset)
         self._take_record(self._write_record(store, replace(record, is_clean=False)))
         store.anchor()
+
+    def _close_store(self, store: RowStore) -> None:
+        # A damaged or failing store may not close cleanly; that is no reason to stop the other shards. What it could
+        # not flush lies in its log.
+        try:
+            store.close()
+        except HeadraceError as error:
+            self._log.error("store_not_closed", shard=self.number, reason=error.reason, detail=error.message)
 
     def _take_record(self, record: ShardRecord) -> None:
         with self._order:

@@ -178,14 +178,14 @@ def check_failures(history: History, allowed: Collection[str]) -> Violations:
 
 
 def check_recovery(history: History, bound_s: float) -> Violations:
-    """Promise (e): from each start to ready within the bound."""
+    """Promise (e): from each start to ready within the bound, unless it was killed on the way."""
     violations = []
-    for before, after in pairwise(mark for mark in history.marks if mark.name in ("start", "ready")):
+    for before, after in pairwise(mark for mark in history.marks if mark.name in ("start", "ready", "kill")):
         if (before.name, after.name) == ("start", "ready"):
             took_s = (after.at_ns - before.at_ns) / 1e9
             if took_s > bound_s:
                 violations.append(f"ready {took_s:.1f} s after a start; the bound is {bound_s} s")
-        elif before.name == "start":
+        elif (before.name, after.name) == ("start", "start"):
             violations.append("a start was never ready")
     return violations
 

@@ -180,6 +180,7 @@ def test_slow_and_missing_recovery_are_found() -> None:
     assert check_recovery(History(marks=marks), 2.5) == []
     never = [Mark("start", 0), Mark("start", second), Mark("ready", 2 * second)]
     assert check_recovery(History(marks=never), 5) == ["a start was never ready"]
+    assert check_recovery(History(marks=[never[0], Mark("kill", 1), *never[1:]]), 5) == []
 
 
 def test_other_error_than_allowed_is_found(history: History) -> None:
