@@ -20,8 +20,8 @@ from loadtest.rows import EVENT_TIME_US, SEED
 ANSWER_SHARE_MIN: Final = 0.98  # of the checked answer's size; an error answer is far smaller
 WRITE_KEYS_FIRST: Final = 100_000_000  # new keys lie above every loaded one
 WRITE_STEP_US: Final = 1_000_000  # each round's rows are this much later than those before
-GET_REQUESTS: Final = 20_000
-HMGET_REQUESTS: Final = 2_000
+GET_REQUESTS: Final = 10_000
+HMGET_REQUESTS: Final = 1_000
 
 
 def read_sides(stage: Stage, shape: str) -> dict[str, Measure]:
