@@ -3,6 +3,7 @@
 import random
 import time
 from collections.abc import Mapping
+from statistics import harmonic_mean, mean
 from typing import Final
 
 from loadtest.calls import Calls
@@ -20,19 +21,22 @@ from loadtest.rows import EVENT_TIME_US, SEED
 ANSWER_SHARE_MIN: Final = 0.98  # of the checked answer's size; an error answer is far smaller
 WRITE_KEYS_FIRST: Final = 100_000_000  # new keys lie above every loaded one
 WRITE_STEP_US: Final = 1_000_000  # each round's rows are this much later than those before
+BLOCKS: Final = 4
 GET_REQUESTS: Final = 10_000
 HMGET_REQUESTS: Final = 1_000
 
 
 def read_sides(stage: Stage, shape: str) -> dict[str, Measure]:
     """Requests a second of every server at one shape; at 1x200 also CPU, and Redis as information."""
-    sides: dict[str, Measure] = {
-        "headrace": lambda number: _headrace(stage, shape, number),
+    first = {"headrace": lambda number: _headrace(stage, shape, number)}
+    if shape == "1x200":
+        first = {"headrace_and_empty": lambda number: _headrace_and_empty(stage, number)}
+    return {
+        **first,
         "feast_server": lambda number: _feast(stage, shape, number, precomputed=False),
         "feast_precomputed": lambda number: _feast(stage, shape, number, precomputed=True),
         "redis": lambda number: _redis(stage, shape),
     }
-    return sides | ({"empty": lambda number: _empty(stage)} if shape == "1x200" else {})
 
 
 def sdk_sides(stage: Stage) -> dict[str, Measure]:
@@ -49,23 +53,37 @@ def write_sides(stage: Stage) -> dict[str, Measure]:
 
 
 def _headrace(stage: Stage, shape: str, number: int) -> Mapping[str, float]:
-    scale = stage.scale
+    load, _ = _spent(_headrace_target(stage, shape, number), stage.headrace.child.pid, stage.scale.calls // 4)
+    return {f"headrace_rps_{shape}": load.rate, f"headrace_p99_ms_{shape}": percentile(load.latencies_us, 0.99) / 1000}
+
+
+def _headrace_and_empty(stage: Stage, number: int) -> Mapping[str, float]:
+    """Both in short blocks by turns, so that both meet the same neighbours on the machine."""
+    ours, empty = _headrace_target(stage, "1x200", number), stage.empty_target()
+    calls = stage.scale.calls // BLOCKS
+    found = [
+        (_spent(ours, stage.headrace.child.pid, calls), _spent(empty, stage.empty.pid, calls)) for _ in range(BLOCKS)
+    ]
+    latencies = [one for (load, _), _ in found for one in load.latencies_us]
+    return {
+        "headrace_rps_1x200": harmonic_mean(load.rate for (load, _), _ in found),
+        "headrace_cpu_us_1x200": mean(cpu_us for (_, cpu_us), _ in found),
+        "headrace_p99_ms_1x200": percentile(latencies, 0.99) / 1000,
+        "empty_rps": harmonic_mean(load.rate for _, (load, _) in found),
+        "empty_cpu_us": mean(cpu_us for _, (_, cpu_us) in found),
+    }
+
+
+def _headrace_target(stage: Stage, shape: str, number: int) -> Target:
     body = stage.folder / f"headrace-{shape}-{number}.body"
-    target = stage.headrace.target(shape, scale.compared_entities, SEED + number, body)
-    calls = scale.calls if shape == "1x200" else max(200, scale.calls // 10)
-    before = stage.headrace.server_usage()
+    return stage.headrace.target(shape, stage.scale.compared_entities, SEED + number, body)
+
+
+def _spent(target: Target, pid: int, calls: int) -> tuple[h2load.Load, float]:
+    """The load, and the server's microseconds of CPU per call."""
+    before = usage(pid, with_children=False)
     load = h2load.run(target, Amount(requests=calls))
-    spent_s = stage.headrace.server_usage().cpu_s - before.cpu_s
-    out = {f"headrace_rps_{shape}": load.rate, f"headrace_cpu_us_{shape}": spent_s / calls * 1e6}
-    return out | {f"headrace_p99_ms_{shape}": percentile(load.latencies_us, 0.99) / 1000}
-
-
-def _empty(stage: Stage) -> Mapping[str, float]:
-    target = stage.empty_target()
-    before = usage(stage.empty.pid)
-    load = h2load.run(target, Amount(requests=stage.scale.calls))
-    spent_s = usage(stage.empty.pid).cpu_s - before.cpu_s
-    return {"empty_rps": load.rate, "empty_cpu_us": spent_s / stage.scale.calls * 1e6}
+    return load, (usage(pid, with_children=False).cpu_s - before.cpu_s) / calls * 1e6
 
 
 def _feast(stage: Stage, shape: str, number: int, precomputed: bool) -> Mapping[str, float]:

@@ -18,6 +18,7 @@ READY_S: Final = 60.0  # the slowest start seen is a Feast server with two worke
 STOP_S: Final = 10.0  # a graceful drain; after that the process is killed
 POLL_S: Final = 0.02
 LOOPBACK: Final = "127.0.0.1"
+CPU_CLOCK_SCHED: Final = 2  # CPUCLOCK_SCHED of linux/posix-timers.h
 LOG_TAIL_BYTES: Final = 2_000
 
 
@@ -128,16 +129,20 @@ def descendants(pid: int) -> list[int]:
 
 def usage(pid: int, with_children: bool = True) -> Usage:
     """CPU seconds and resident bytes of a process, by default with everything below it."""
-    tick, page = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
+    page = os.sysconf("SC_PAGE_SIZE")
     cpu_s, resident = 0.0, 0
     for one in descendants(pid) if with_children else [pid]:
         try:
-            fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
+            cpu_s += time.clock_gettime(cpu_clock(one))
             resident += int(Path(f"/proc/{one}/statm").read_text().split()[1]) * page
         except OSError:  # a child ended in between
             continue
-        cpu_s += (int(fields[11]) + int(fields[12])) / tick
     return Usage(cpu_s, resident)
+
+
+def cpu_clock(pid: int) -> int:
+    """Linux's clock of a process' CPU time, threads that ended included, in nanoseconds instead of ticks of 10 ms."""
+    return (~pid << 3) | CPU_CLOCK_SCHED
 
 
 def start_failed(message: str) -> Unavailable:
