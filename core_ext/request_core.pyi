@@ -16,6 +16,7 @@ class Refused(Exception):
     field: str
     message: str
     metadata: dict[str, str]
+    def __init__(self, reason: str, field: str, message: str, metadata: dict[str, str]) -> None: ...
 
 @final
 class Plan:
@@ -48,6 +49,13 @@ class Misses:
     """min_offsets of the request as (shard, epoch, offset); checked before the rows are read."""
     partial: bool
     """False when the caller asked for PARTIAL_POLICY_FAIL."""
+    def __init__(
+        self,
+        storage_keys: list[bytes],
+        shards: list[int],
+        wants_offsets: list[tuple[int, int, int]],
+        partial: bool,
+    ) -> None: ...
 
 class Unresolved:
     """The selection is not among the published plans: resolve it, then serve again with the plan."""
@@ -55,6 +63,7 @@ class Unresolved:
     feature_service: str
     handle: bytes
     features: list[str]
+    def __init__(self, feature_service: str, handle: bytes, features: list[str]) -> None: ...
 
 @final
 class Overlay:
@@ -65,6 +74,12 @@ class Overlay:
         """Adds fetched rows; None means that no row is stored. Rows must have passed check_row."""
     def add_unavailable(self, storage_keys: Sequence[bytes], cause: int) -> None:
         """Marks rows as not readable; cause is one of core_ext.rules CAUSE_DEADLINE, CAUSE_QUARANTINED."""
+
+@final
+class PlanSet:
+    """Plans that are published together; made by `RequestCore.publish`."""
+
+    def __init__(self, plans: Sequence[Plan], services: Mapping[str, Plan], revision: int) -> None: ...
 
 @final
 class RequestCore:
