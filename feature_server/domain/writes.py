@@ -1,5 +1,6 @@
 """Online writes and erasures: checks everything first, then hands each shard its rows."""
 
+import itertools
 import threading
 import uuid
 from collections import OrderedDict
@@ -127,7 +128,7 @@ class Writes:
         for start in range(0, len(pairs), WRITE_ROWS_MAX):
             part = pairs[start : start + WRITE_ROWS_MAX]
             storage_keys = [key for key, _ in part]
-            # Rows may lie in the near future of this clock; a tombstone must come after them as well.
+            # Rows may lie in the near future of this clock: a tombstone must come after them, sent again as well.
             newest = [_event_time_us(shard, row) for row in shard.read(storage_keys)]
             stamp = _tombstones([schema_id for _, schema_id in part], newest, shard.number)
             yield shard.append(storage_keys, stamp, durability)[0]
@@ -210,11 +211,12 @@ def _stamp(part: EncodedRows, indexes: np.typing.NDArray[np.int64], shard: int) 
 
 def _tombstones(schema_ids: Sequence[int], newest_us: Sequence[int], shard: int) -> Callable[[int, int], list[bytes]]:
     def stamp(write_time_us: int, first_offset: int) -> list[bytes]:
+        rows = zip(itertools.count(first_offset), schema_ids, newest_us, strict=False)
         return [
             encode_tombstone(
-                schema_id, max(write_time_us, event_us), write_time_us, DIRECT_SOURCE_ID, shard, first_offset + index
+                schema_id, max(write_time_us, event_us + 1), write_time_us, DIRECT_SOURCE_ID, shard, offset
             )
-            for index, (schema_id, event_us) in enumerate(zip(schema_ids, newest_us, strict=True))
+            for offset, schema_id, event_us in rows
         ]
 
     return stamp

@@ -42,7 +42,8 @@ def read_file(path: Path) -> bytes | None:
     data = stored[_HEADER_BYTES:]
     numbers = stored[len(_MAGIC) : _HEADER_BYTES]
     length, checksum = (int.from_bytes(numbers[at : at + _NUMBER_BYTES], "little") for at in (0, _NUMBER_BYTES))
-    if stored[: len(_MAGIC)] != _MAGIC or len(data) != length or crc32c(data) != checksum:
+    is_whole = len(stored) >= _HEADER_BYTES and len(data) == length
+    if stored[: len(_MAGIC)] != _MAGIC or not is_whole or crc32c(data) != checksum:
         raise DataLoss(
             f"file {path.name} is damaged: its magic, length or checksum is wrong",
             reason="FILE_CORRUPT",

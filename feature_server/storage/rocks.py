@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from itertools import starmap
 from pathlib import Path
-from typing import Final, NoReturn, cast
+from typing import Final, cast
 
 from rocksdict import AccessType, DbClosedError, Options, Rdict, WriteBatch, WriteOptions
 
@@ -37,8 +37,8 @@ class RocksStore:
         access = AccessType.read_only(False) if is_read_only else AccessType.read_write()
         try:
             self._rows = Rdict(str(path), options, access_type=access)
-        except Exception as error:  # noqa: BLE001 - rocksdict raises plain Exception
-            _translate(error, path)
+        except Exception as error:
+            raise translated(error, path) from error
         self._synced = WriteOptions()
         self._synced.sync = True
         self._logged = WriteOptions()
@@ -55,8 +55,8 @@ class RocksStore:
         self._enter()
         try:
             values = self._rows.get(list(keys))
-        except Exception as error:  # noqa: BLE001 - rocksdict raises plain Exception
-            _translate(error, self._path)
+        except Exception as error:
+            raise translated(error, self._path) from error
         finally:
             self._leave()
         return cast(list[bytes | None], values)
@@ -71,8 +71,8 @@ class RocksStore:
             # In key order: the memtable then finds each place near the one before.
             deque(starmap(batch.put, sorted(zip(keys, values, strict=True))), maxlen=0)
             self._rows.write(batch, self._synced if sync else self._logged)
-        except Exception as error:  # noqa: BLE001 - rocksdict raises plain Exception
-            _translate(error, self._path)
+        except Exception as error:
+            raise translated(error, self._path) from error
         finally:
             self._leave()
 
@@ -85,6 +85,16 @@ class RocksStore:
         self._enter()
         try:
             return int(self._rows.latest_sequence_number())
+        finally:
+            self._leave()
+
+    def flush(self) -> None:
+        """Brings what is in memory into table files."""
+        self._enter()
+        try:
+            self._rows.flush()
+        except Exception as error:
+            raise translated(error, self._path) from error
         finally:
             self._leave()
 
@@ -108,8 +118,8 @@ class RocksStore:
             self._idle.wait_for(lambda: self._call_count == 0, CLOSE_WAIT_S)
         try:
             self._rows.close()
-        except Exception as error:  # noqa: BLE001 - rocksdict raises plain Exception
-            _translate(error, self._path)
+        except Exception as error:
+            raise translated(error, self._path) from error
 
     def _enter(self) -> None:
         with self._idle:
@@ -172,19 +182,20 @@ class RocksOpener:
             path.unlink(missing_ok=True)
 
 
-def _translate(error: Exception, path: Path) -> NoReturn:
+def translated(error: Exception, path: Path) -> HeadraceError:
+    """Our error for one of rocksdict, told apart by RocksDB's own words: it raises plain Exception."""
     message = " ".join(str(error).split())[:_MESSAGE_LENGTH_MAX]
     if isinstance(error, DbClosedError):
-        raise Unavailable(f"{path.name} is closed", reason="STORAGE_CLOSED") from error
+        return Unavailable(f"{path.name} is closed", reason="STORAGE_CLOSED")
     if any(part in message for part in _FULL):
-        raise ResourceExhausted(f"the disk is full: {message}", reason="DISK_FULL") from error
+        return ResourceExhausted(f"the disk is full: {message}", reason="DISK_FULL")
     if any(part in message for part in _DENIED):
-        raise Unavailable(f"the disk refuses: {message}", reason="STORAGE_READ_ONLY") from error
+        return Unavailable(f"the disk refuses: {message}", reason="STORAGE_READ_ONLY")
     if any(part in message for part in _LOST):
-        raise DataLoss(f"stored bytes are damaged: {message}", reason="STORAGE_CORRUPT") from error
-    if "IO error" in message or "error" in message.lower():
-        raise Unavailable(f"the disk fails: {message}", reason="STORAGE_IO") from error
-    raise InternalError(f"storage failed: {message}", reason="STORAGE") from error
+        return DataLoss(f"stored bytes are damaged: {message}", reason="STORAGE_CORRUPT")
+    if "error" in message.lower():
+        return Unavailable(f"the disk fails: {message}", reason="STORAGE_IO")
+    return InternalError(f"storage failed: {message}", reason="STORAGE")
 
 
 def _from_os(error: OSError, path: Path) -> HeadraceError:

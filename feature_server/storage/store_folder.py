@@ -75,8 +75,7 @@ def check_shard_count(shard_count: int) -> None:
 
 def _locked(path: Path) -> int:
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = _lock_file(path)
     except OSError as error:
         raise Unavailable(
             f"data folder {path} cannot be used: {error.strerror}", reason="DATA_FOLDER_UNUSABLE"
@@ -95,6 +94,17 @@ def _locked(path: Path) -> int:
             field="data",
         ) from error
     return descriptor
+
+
+def _lock_file(path: Path) -> int:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        return os.open(path / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        # What a read-only disk holds can be served, and is locked as well.
+        if error.errno == errno.EROFS and (path / LOCK_NAME).exists():
+            return os.open(path / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
+        raise
 
 
 def _identity(path: Path, shard_count: int | None) -> Identity:

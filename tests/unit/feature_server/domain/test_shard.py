@@ -227,10 +227,10 @@ def test_shard_resumes_when_the_disk_takes_writes_again(parts: Parts) -> None:
         write(parts, [1], 20)
     parts.faults[0].probe_error = ResourceExhausted("the disk is full", reason="DISK_FULL")
     parts.shards[0].resume()
-    assert parts.shards[0].state is ShardState.READ_ONLY
+    assert parts.shards[0].status().state is ShardState.READ_ONLY
     parts.faults[0].probe_error = parts.faults[0].write_error = None
     parts.shards[0].resume()
-    assert parts.shards[0].state is ShardState.SERVING
+    assert parts.shards[0].status().state is ShardState.SERVING
     with pytest.raises(KeyError):
         parts.table.get(key_of(9))  # nothing that was known before is trusted
     assert write(parts, [1], 30).epoch == 1
