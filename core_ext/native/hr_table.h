@@ -13,46 +13,22 @@
 #ifndef HR_TABLE_H
 #define HR_TABLE_H
 
-#ifdef __APPLE__
-#include <malloc/malloc.h>
-#define malloc_usable_size malloc_size
-#else
-#include <malloc.h>
-#endif
 #include <pthread.h>
 #include <sched.h>
 #include <stdlib.h>
 
+#include "hr_entry.h"
 #include "hr_hash.h"
-#include "hr_layout.h"
 #include "hr_rules.h"
 
 enum {
     HR_SEGMENTS = 64,         /* independent writer locks; the low hash bits choose */
     HR_STRIPES = 256,         /* write marks of a segment */
     HR_READERS = 64,          /* threads inside a read at once; one more waits */
-    HR_INDEX_MIN = 64,        /* first index of a segment */
-    HR_MALLOC_OVERHEAD = 8    /* bytes of the allocator before each block */
+    HR_INDEX_MIN = 64         /* first index of a segment */
 };
 enum { HR_TABLE_OK = 0, HR_TABLE_NO_MEMORY = -1 };
 enum { HR_UNKNOWN = 0, HR_NEWER = 1, HR_NOT_NEWER = 2 };
-
-/* One view of an entity: the row's place in the entry; 0 says that storage holds no row. */
-typedef struct {
-    uint32_t view_id;
-    uint32_t row_start;
-} hr_view_ref;
-
-/* One entity: this header, view_count refs, the prefix, then rows aligned to 8. */
-typedef struct {
-    uint64_t hash;
-    uint32_t bytes;          /* what the allocator gave, overhead included */
-    uint16_t prefix_bytes;
-    uint16_t view_count;
-    uint8_t referenced;      /* CLOCK: read since the hand passed; relaxed, a lost update costs nothing */
-    uint8_t reserved[7];
-    hr_view_ref views[];
-} hr_entry;
 
 /* Open addressing by linear probing. A slot holds the entry's address and, in its top 16 bits, hash bits. */
 typedef struct {
@@ -90,13 +66,6 @@ typedef struct {
     size_t segment_bytes_max;
 } hr_table;
 
-/* One view to enter: row NULL says that storage holds none. */
-typedef struct {
-    uint32_t view_id;
-    uint32_t row_bytes;
-    const uint8_t *row;
-} hr_put;
-
 #define HR_SLOT_FREE 0ULL
 #define HR_SLOT_REMOVED 1ULL
 #define HR_ADDRESS_MASK 0x0000FFFFFFFFFFFFULL
@@ -109,11 +78,6 @@ static inline uint64_t hr_table_hash(const uint8_t *prefix, size_t prefix_bytes)
 static inline hr_segment *hr_segment_of(hr_table *table, uint64_t hash)
 {
     return &table->segments[hash % HR_SEGMENTS];
-}
-
-static inline const uint8_t *hr_entry_prefix(const hr_entry *entry)
-{
-    return (const uint8_t *)(entry->views + entry->view_count);
 }
 
 /* ---- readers ---- */
@@ -161,12 +125,6 @@ static inline hr_entry *hr_table_candidate(hr_table *table, uint64_t hash)
     }
 }
 
-static inline int hr_entry_is(const hr_entry *entry, uint64_t hash, const uint8_t *prefix, size_t prefix_bytes)
-{
-    return entry->hash == hash && entry->prefix_bytes == prefix_bytes
-        && memcmp(hr_entry_prefix(entry), prefix, prefix_bytes) == 0;
-}
-
 /* The entity's slot in the index, or the mask + 1 when it is not there. */
 static inline uint64_t hr_index_find(
     const hr_index *index, uint64_t hash, const uint8_t *prefix, size_t prefix_bytes, hr_entry **found)
@@ -197,17 +155,6 @@ static inline hr_entry *hr_table_find(hr_table *table, uint64_t hash, const uint
     return found;
 }
 
-/* 1 and the row (NULL: storage holds none) when the entry knows the view, else 0. */
-static inline int hr_entry_row(const hr_entry *entry, uint32_t view_id, const uint8_t **row)
-{
-    for (uint32_t i = 0; i < entry->view_count; i++) {
-        if (entry->views[i].view_id != view_id) continue;
-        *row = entry->views[i].row_start ? (const uint8_t *)entry + entry->views[i].row_start : NULL;
-        return 1;
-    }
-    return 0;
-}
-
 /* ---- writers: every function below wants the segment's lock ---- */
 
 static inline void hr_segment_free_retired(hr_table *table, hr_segment *segment)
@@ -236,12 +183,13 @@ static inline void hr_segment_free_retired(hr_table *table, hr_segment *segment)
 static inline int hr_segment_reserve(hr_segment *segment, size_t more)
 {
     size_t need = segment->retired_count + more, room = segment->retired_room ? segment->retired_room : 16;
+    size_t held = hr_block_bytes(segment->retired);
     hr_retired *grown;
     if (need <= segment->retired_room) return HR_TABLE_OK;
     while (room < need) room *= 2;
     grown = realloc(segment->retired, room * sizeof(hr_retired));
     if (grown == NULL) return HR_TABLE_NO_MEMORY;
-    segment->used_bytes += (room - segment->retired_room) * sizeof(hr_retired);
+    segment->used_bytes += hr_block_bytes(grown) - held;
     segment->retired = grown;
     segment->retired_room = room;
     return HR_TABLE_OK;
@@ -265,7 +213,7 @@ static inline hr_index *hr_index_new(uint64_t slot_count)
     size_t bytes = sizeof(hr_index) + slot_count * sizeof(uint64_t);
     hr_index *index = calloc(1, bytes);
     if (index == NULL) return NULL;
-    index->bytes = malloc_usable_size(index) + HR_MALLOC_OVERHEAD;
+    index->bytes = hr_block_bytes(index);
     index->mask = slot_count - 1;
     return index;
 }
@@ -293,13 +241,6 @@ static inline int hr_segment_make_slot(hr_table *table, hr_segment *segment)
     __atomic_store_n(&segment->index, grown, __ATOMIC_RELEASE);
     hr_segment_retire(table, segment, old, old->bytes);
     return HR_TABLE_OK;
-}
-
-static inline uint32_t hr_entry_row_count(const hr_entry *entry)
-{
-    uint32_t count = 0;
-    for (uint32_t i = 0; i < entry->view_count; i++) count += entry->views[i].row_start != 0;
-    return count;
 }
 
 static inline void hr_segment_remove(hr_table *table, hr_segment *segment, uint64_t at)
@@ -331,69 +272,6 @@ static inline void hr_segment_evict(hr_table *table, hr_segment *segment)
         segment->eviction_count++;
     }
     hr_segment_free_retired(table, segment);
-}
-
-static inline const hr_put *hr_puts_of(const hr_put *puts, uint32_t put_count, uint32_t view_id)
-{
-    for (uint32_t i = put_count; i-- > 0;)
-        if (puts[i].view_id == view_id) return &puts[i];
-    return NULL;
-}
-
-static inline uint32_t hr_round8(uint32_t bytes) { return (bytes + 7u) & ~7u; }
-
-/* Bytes of the entry that merges `old` (or NULL) with the puts, and its count of views. */
-static inline uint32_t hr_merged_bytes(
-    const hr_entry *old, uint32_t prefix_bytes, const hr_put *puts, uint32_t put_count, uint32_t *view_count)
-{
-    uint32_t rows = 0, views = 0;
-    for (uint32_t i = 0; old != NULL && i < old->view_count; i++) {
-        if (hr_puts_of(puts, put_count, old->views[i].view_id) != NULL) continue;
-        views++;
-        if (old->views[i].row_start != 0)
-            rows += hr_round8(hr_load_u32((const uint8_t *)old + old->views[i].row_start + HR_ROW_LENGTH));
-    }
-    for (uint32_t i = 0; i < put_count; i++) {
-        if (hr_puts_of(puts, put_count, puts[i].view_id) != &puts[i]) continue;
-        views++;
-        if (puts[i].row != NULL) rows += hr_round8(puts[i].row_bytes);
-    }
-    *view_count = views;
-    return hr_round8((uint32_t)sizeof(hr_entry) + views * (uint32_t)sizeof(hr_view_ref) + prefix_bytes) + rows;
-}
-
-static inline void hr_entry_add(hr_entry *entry, uint32_t *views, uint32_t *end, hr_put put)
-{
-    hr_view_ref *ref = &entry->views[(*views)++];
-    ref->view_id = put.view_id;
-    ref->row_start = put.row != NULL ? *end : 0;
-    if (put.row == NULL) return;
-    memcpy((uint8_t *)entry + *end, put.row, put.row_bytes);
-    *end += hr_round8(put.row_bytes);
-}
-
-static inline hr_entry *hr_entry_merge(
-    const hr_entry *old, uint64_t hash, const uint8_t *prefix, uint32_t prefix_bytes, const hr_put *puts,
-    uint32_t put_count)
-{
-    uint32_t view_count, views = 0, bytes = hr_merged_bytes(old, prefix_bytes, puts, put_count, &view_count);
-    uint32_t end = hr_round8((uint32_t)sizeof(hr_entry) + view_count * (uint32_t)sizeof(hr_view_ref) + prefix_bytes);
-    hr_entry *entry = view_count <= UINT16_MAX ? malloc(bytes) : NULL;
-    if (entry == NULL) return NULL;
-    entry->hash = hash;
-    entry->bytes = (uint32_t)malloc_usable_size(entry) + HR_MALLOC_OVERHEAD;
-    entry->prefix_bytes = (uint16_t)prefix_bytes;
-    entry->view_count = (uint16_t)view_count;
-    entry->referenced = old != NULL ? __atomic_load_n(&old->referenced, __ATOMIC_RELAXED) : 0;
-    for (uint32_t i = 0; old != NULL && i < old->view_count; i++) {
-        const uint8_t *row = old->views[i].row_start ? (const uint8_t *)old + old->views[i].row_start : NULL;
-        hr_put kept = {old->views[i].view_id, row != NULL ? hr_load_u32(row + HR_ROW_LENGTH) : 0, row};
-        if (hr_puts_of(puts, put_count, kept.view_id) == NULL) hr_entry_add(entry, &views, &end, kept);
-    }
-    for (uint32_t i = 0; i < put_count; i++)
-        if (hr_puts_of(puts, put_count, puts[i].view_id) == &puts[i]) hr_entry_add(entry, &views, &end, puts[i]);
-    memcpy((uint8_t *)(entry->views + view_count), prefix, prefix_bytes);
-    return entry;
 }
 
 /* Publishes the merge of what is held and the puts. An entity that is not held is entered only on `insert`. */
@@ -428,21 +306,28 @@ static inline int hr_segment_put(
     return HR_TABLE_OK;
 }
 
+/* Takes an entry away for certain, whatever memory is left. */
+static inline void hr_segment_drop(hr_table *table, hr_segment *segment, uint64_t at)
+{
+    hr_entry *entry = (hr_entry *)(uintptr_t)(segment->index->slots[at] & HR_ADDRESS_MASK);
+    if (hr_segment_reserve(segment, 1) == HR_TABLE_OK) {
+        hr_segment_remove(table, segment, at);
+        return;
+    }
+    /* No memory even for the note: leak the block rather than free it under a reader. */
+    __atomic_store_n(&segment->index->slots[at], HR_SLOT_REMOVED, __ATOMIC_RELEASE);
+    segment->entity_count--;
+    segment->removed_count++;
+    segment->row_count -= hr_entry_row_count(entry);
+}
+
 /* Forgets an entity whose update could not be kept: a miss is right, an old row is not. */
 static inline void hr_segment_forget(
     hr_table *table, hr_segment *segment, uint64_t hash, const uint8_t *prefix, uint32_t prefix_bytes)
 {
     hr_entry *old;
     uint64_t at = hr_index_find(segment->index, hash, prefix, prefix_bytes, &old);
-    if (old == NULL) return;
-    if (hr_segment_reserve(segment, 1) != HR_TABLE_OK) {
-        /* No memory even for the note: leak the block rather than free it under a reader. */
-        __atomic_store_n(&segment->index->slots[at], HR_SLOT_REMOVED, __ATOMIC_RELEASE);
-        segment->entity_count--;
-        segment->removed_count++;
-        return;
-    }
-    hr_segment_remove(table, segment, at);
+    if (old != NULL) hr_segment_drop(table, segment, at);
 }
 
 /* ---- whole operations ---- */
@@ -512,18 +397,41 @@ static inline size_t hr_table_bytes(hr_table *table)
     return bytes;
 }
 
+/* Gives an empty segment the memory of a new one, as far as there is any to build it with. */
+static inline void hr_segment_shrink(hr_table *table, hr_segment *segment)
+{
+    hr_index *old = segment->index, *small;
+    if (old->mask + 1 > HR_INDEX_MIN && hr_segment_reserve(segment, 1) == HR_TABLE_OK
+        && (small = hr_index_new(HR_INDEX_MIN)) != NULL) {
+        segment->used_bytes += small->bytes;
+        segment->removed_count = 0;
+        segment->hand = 0;
+        __atomic_store_n(&segment->index, small, __ATOMIC_RELEASE);
+        hr_segment_retire(table, segment, old, old->bytes);
+    }
+    hr_segment_free_retired(table, segment);
+    if (segment->retired_count > 0) return;
+    segment->used_bytes -= hr_block_bytes(segment->retired);
+    free(segment->retired);
+    segment->retired = NULL;
+    segment->retired_room = 0;
+}
+
+/* Drops every entry, and every fill whose ticket is older: who clears may have changed storage beneath. */
 static inline void hr_table_clear(hr_table *table)
 {
     for (int i = 0; i < HR_SEGMENTS; i++) {
         hr_segment *segment = &table->segments[i];
+        uint64_t ticket;
         pthread_mutex_lock(&segment->lock);
+        ticket = __atomic_add_fetch(&table->ticket, 1, __ATOMIC_SEQ_CST);
+        for (int j = 0; j < HR_STRIPES; j++) segment->written[j] = ticket;
         for (uint64_t at = 0; at <= segment->index->mask; at++) {
             uint64_t slot = segment->index->slots[at];
             if (slot == HR_SLOT_FREE || slot == HR_SLOT_REMOVED) continue;
-            if (hr_segment_reserve(segment, 1) != HR_TABLE_OK) break;
-            hr_segment_remove(table, segment, at);
+            hr_segment_drop(table, segment, at);
         }
-        hr_segment_free_retired(table, segment);
+        hr_segment_shrink(table, segment);
         pthread_mutex_unlock(&segment->lock);
     }
 }

@@ -231,7 +231,7 @@ from core_ext.row_codec import Schema
 from core_ext.row_table import RowTable
 from tests.unit.core_ext import request_samples as samples
 
-sys.setswitchinterval(1e-6)
+THREADS = 400
 schema = [(samples.F32, samples.SINGLE, 0)] * 50
 plan = Plan(bytes(32), 1, [("u", samples.I64)], [(1, [0])], [(0, 5, Schema(9, schema), 0, 0, 1)],
             [("", 0, index, None) for index in range(50)])
@@ -246,12 +246,15 @@ wrong = samples.request_bytes(samples.Sample([samples.KeyColumn("u", samples.I64
 request = samples.request_bytes(samples.Sample([column], handle=bytes(32)))
 expected = core.serve(request, 1, plan)
 
+together = threading.Barrier(THREADS)
+
 def work():
+    together.wait()
     for _ in range(10):
         assert core.serve(request, 1, plan) == expected  # 50,000 values: the GIL is given up
         assert core.serve(wrong, 1, plan).storage_keys
 
-threads = [threading.Thread(target=work) for _ in range(100)]
+threads = [threading.Thread(target=work) for _ in range(THREADS)]
 for thread in threads: thread.start()
 for thread in threads: thread.join()
 print("done")
