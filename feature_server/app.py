@@ -47,7 +47,7 @@ REGISTRY_COPY_NAME: Final = "registry"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serves until SIGTERM or SIGINT; returns the exit code."""
-    options = _options(arguments)
+    options = parse_options(arguments)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -179,7 +179,8 @@ def _now_us() -> int:
     return time.time_ns() // 1_000
 
 
-def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Command line as options."""
     parser = argparse.ArgumentParser(prog="feature_server", description="Serves feature values online.")
     parser.add_argument("--data", type=Path, required=True, help="folder of the store; nothing else is written")
     parser.add_argument("--port", type=port, default=0, help="port to serve; 0 takes a free one")

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from itertools import starmap
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final, cast
 
 from rocksdict import AccessType, DbClosedError, Options, Rdict, WriteBatch, WriteOptions

@@ -1,6 +1,7 @@
 """Builds, starts and drains a gRPC server."""
 
 import ipaddress
+import socket
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -104,6 +105,7 @@ def add_health_and_reflection(server: grpc.Server, servicer_health: Health, serv
 
 def bind(server: grpc.Server, host: str, port: int) -> int:
     """Takes a port, 0 for a free one, and returns it; raises PORT_IN_USE where it is taken."""
+    _check_free(host.strip("[]"), port)
     address = f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
     try:
         bound = server.add_insecure_port(address)
@@ -120,6 +122,17 @@ def drain(server: grpc.Server, servicer_health: Health, notice_s: float = DRAIN_
     if notice_s > 0:
         threading.Event().wait(notice_s)
     server.stop(DRAIN_GRACE_S).wait()
+
+
+def _check_free(host: str, port: int) -> None:
+    # gRPC would write a line of its own about a taken port; asking first leaves ours alone.
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise _not_bound(f"{host}:{port}", port) from error
 
 
 def _not_bound(address: str, port: int) -> FailedPrecondition:

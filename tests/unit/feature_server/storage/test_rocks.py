@@ -1,7 +1,7 @@
 """RocksDB as a row store: bytes, batches, and its errors as ours."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -53,7 +53,11 @@ def test_closed_store_is_unavailable_and_closes_twice(opener: RocksOpener) -> No
     opened = opener.open()
     opened.close()
     opened.close()
-    for call in (lambda: opened.get(b"key"), lambda: opened.write([b"k"], [b"v"], sync=False)):
+    calls: list[Callable[[], object]] = [
+        lambda: opened.get(b"key"),
+        lambda: opened.write([b"k"], [b"v"], sync=False),
+    ]
+    for call in calls:
         with pytest.raises(Unavailable):
             call()
     assert opened.number("rocksdb.estimate-num-keys") == 0
