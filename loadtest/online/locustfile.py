@@ -1,11 +1,12 @@
 """Locust user of the online service: calls start when they are due, and latency counts from then."""
 
 import argparse
+import gc
 import itertools
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Final
 
@@ -29,6 +30,8 @@ CALL_DEADLINE_S: Final = 5.0
 OUTSTANDING_MAX: Final = 200  # calls of one user; one more is an error, so that a hanging server cannot fill memory
 DRAIN_S: Final = 6.0  # longer than one deadline
 CHECK_EVERY: Final = 50  # of one user: the first answer and then one in so many are compared value by value
+CHECKED_BYTES_MAX: Final = 64 << 20  # answers kept for that until the run is over, so that checking delays no call
+SETTLE_S: Final = 1.0  # from a user's start to its first arrival, while other users still connect
 PREPARED_CALLS: Final = 10_000  # requests made before a run, then used in turn by all users
 OWN_CONNECTION: Final = (("grpc.use_local_subchannel_pool", 1),)  # else all users would share one
 
@@ -55,6 +58,20 @@ class Run:
     requests: Iterator[tuple[Keys, bytes]]
     recorder: Recorder
     numbers: Iterator[int]
+    kept: list[tuple[Keys, bytes]] = field(default_factory=list)
+
+    def keep(self, users: Keys, answer: bytes) -> None:
+        """Keeps an answer to be checked later, while there is room."""
+        if (len(self.kept) + 1) * len(answer) <= CHECKED_BYTES_MAX:
+            self.kept.append((users, answer))
+
+    def check_kept(self) -> None:
+        """Compares the kept answers with the loaded rows; a wrong one is an error."""
+        for users, answer in self.kept:
+            faults = self.calls.faults(users, answer)
+            if faults:
+                self.recorder.failed("; ".join(faults[:3]))
+        self.kept.clear()
 
 
 def begin(environment: Environment, **_: object) -> None:
@@ -65,6 +82,8 @@ def begin(environment: Environment, **_: object) -> None:
         calls = Calls(scenario, options.entities, options.seed, prepare(channel, scenario.service))
     requests = itertools.cycle(list(calls.stream(PREPARED_CALLS)))
     OnlineUser.current = Run(calls, requests, Recorder(), itertools.count())
+    gc.collect()
+    gc.freeze()  # the collector need not walk the prepared requests during the run
     shape = environment.shape_class
     if shape is not None:
         shape.start_time = time.perf_counter()  # the preparation is no part of the run
@@ -73,7 +92,10 @@ def begin(environment: Environment, **_: object) -> None:
 def judge(environment: Environment, **_: object) -> None:
     """Prints and writes the verdict, and sets the exit code by it."""
     options = options_of(environment)
-    recorder = OnlineUser.current.recorder if OnlineUser.current else Recorder()
+    recorder = Recorder()
+    if OnlineUser.current is not None:
+        OnlineUser.current.check_kept()
+        recorder = OnlineUser.current.recorder
     summary = recorder.summary(Objective(p99_ms_max=options.p99_ms_max))
     if options.summary:
         Path(options.summary).write_text(summary.to_json() + "\n")
@@ -111,7 +133,7 @@ class OnlineUser(User):
         self._call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(READ_METHOD)
         self._call(next(self._run.requests)[1], timeout=CALL_DEADLINE_S)
         seed = options_of(self.environment).seed + next(self._run.numbers)
-        self._arrivals = Arrivals(load_of(self.environment).user_rate, time.perf_counter(), seed)
+        self._arrivals = Arrivals(load_of(self.environment).user_rate, time.perf_counter() + SETTLE_S, seed)
 
     @task
     def arrive(self) -> None:
@@ -138,7 +160,7 @@ class OnlineUser(User):
             fault = f"{error.code().name}: {error.details()}"
         ended_s = time.perf_counter()
         if not fault and next(self._sent) % CHECK_EVERY == 1:
-            fault = "; ".join(self._run.calls.faults(users, answer)[:3])
+            self._run.keep(users, answer)
         self._report(due_s, sent_s, answer, fault, ended_s)
 
     def _report(self, due_s: float, sent_s: float, answer: bytes, fault: str, ended_s: float | None = None) -> None:
