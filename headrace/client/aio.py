@@ -27,8 +27,10 @@ from headrace.client.calls import (
 )
 from headrace.client.channel import INGEST, SERVICE
 from headrace.client.entities import EntityValues
+from headrace.client.handles import RenewedHandles, renewal
 from headrace.client.ingest import BatchedWrite, WritableTable, WriteResult
 from headrace.client.retries import RETRY_POLICY_DEFAULT, Retries, RetryBudget, RetryPolicy
+from headrace.errors import CallerError
 
 T = TypeVar("T")
 
@@ -47,6 +49,8 @@ class AsyncClient:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         uniform: Callable[[], float] = random.random,
     ) -> None:
+        self._clock = clock
+        self._handles = RenewedHandles()
         retries = Retries(retry_policy, RetryBudget(), clock, uniform)
         self._transport = AsyncTransport(target, token, credentials, retries, sleep)
 
@@ -60,7 +64,17 @@ class AsyncClient:
         timeout_s: float = READ_TIMEOUT_S_DEFAULT,
     ) -> FeatureBatch:
         """See Client.get_online_features."""
-        return await self._call(read_call(service, features, entities, options), timeout_s)
+        deadline = self._clock() + timeout_s
+        selection = self._handles.current(service)
+        try:
+            return await self._call(read_call(selection, features, entities, options), timeout_s)
+        except CallerError as error:
+            call = renewal(error, selection)
+            if call is None or not isinstance(selection, PreparedFeatures):
+                raise
+        prepared = await self._call(call, deadline - self._clock())
+        renewed = self._handles.renew(selection, prepared)
+        return await self._call(read_call(renewed, (), entities, options), deadline - self._clock())
 
     async def prepare(
         self,
@@ -113,6 +127,9 @@ class AsyncClient:
 
 
 async def _stream(write: BatchedWrite, exchange: AsyncExchange) -> WriteResult:
-    async for answer in exchange(write.requests()):
+    for request in write.requests():
+        answer = await exchange(request)
+        if answer is None:
+            break
         write.acknowledge(answer)
     return write.result()

@@ -1,18 +1,19 @@
 """`Transport` for asyncio."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
 
 import grpc
 import grpc.aio
 
 from headrace.client.channel import CHANNEL_OPTIONS, metadata
 from headrace.client.retries import Attempt, Pause, Retries, Steps, check_timeout
-from headrace.errors import HeadraceError
+from headrace.errors import HeadraceError, InternalError, Unavailable
 from headrace.status import from_rpc_error
 
 T = TypeVar("T")
-AsyncExchange = Callable[[Iterator[bytes]], AsyncIterator[bytes]]  # from the requests of a stream to its answers
+AsyncExchange = Callable[[bytes], Awaitable[bytes | None]]
+_BROKEN_STREAM: Final = "Internal error from Core"  # what grpc.aio says of a write to a stream that is gone
 
 
 class AsyncTransport:
@@ -49,11 +50,26 @@ class AsyncTransport:
         return await self._drive(timeout_s, send)
 
     async def stream(self, method: str, run: Callable[[AsyncExchange], Awaitable[T]], timeout_s: float) -> T:
-        """See Transport.stream."""
-        call: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = self._channel.stream_stream(method)
+        """What `run` returns, given a function from one request to its answer, None after the last one.
+
+        One request at a time: a write that meets an ending stream makes grpc.aio forget why it ended.
+        """
+        method_call: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = self._channel.stream_stream(method)
 
         async def send(left_s: float) -> T:
-            return await run(lambda requests: aiter(call(requests, timeout=left_s, metadata=self._metadata)))
+            call = method_call(timeout=left_s, metadata=self._metadata)
+
+            async def exchange(request: bytes) -> bytes | None:
+                await call.write(request)
+                answer = await call.read()
+                return answer if isinstance(answer, bytes) else None
+
+            try:
+                result = await run(exchange)
+                await call.done_writing()
+                return result
+            finally:
+                call.cancel()  # no effect on a call that is over
 
         return await self._drive(timeout_s, send)
 
@@ -82,5 +98,7 @@ async def _attempt(step: Attempt, send: Callable[[float], Awaitable[T]]) -> T | 
         return await send(step.timeout_s)
     except grpc.RpcError as error:
         translated = from_rpc_error(error)
+        if isinstance(translated, InternalError) and translated.message == _BROKEN_STREAM:
+            translated = Unavailable("the connection broke in the middle of a stream", reason="STREAM_BROKEN")
         translated.__cause__ = error
         return translated

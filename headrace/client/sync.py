@@ -24,9 +24,11 @@ from headrace.client.calls import (
 )
 from headrace.client.channel import INGEST, SERVICE
 from headrace.client.entities import EntityValues
+from headrace.client.handles import RenewedHandles, renewal
 from headrace.client.ingest import BatchedWrite, WritableTable, WriteResult
 from headrace.client.retries import RETRY_POLICY_DEFAULT, Retries, RetryBudget, RetryPolicy
 from headrace.client.transport import Exchange, Transport
+from headrace.errors import CallerError
 
 T = TypeVar("T")
 
@@ -48,6 +50,8 @@ class Client:
         sleep: Callable[[float], None] = time.sleep,
         uniform: Callable[[], float] = random.random,
     ) -> None:
+        self._clock = clock
+        self._handles = RenewedHandles()
         retries = Retries(retry_policy, RetryBudget(), clock, uniform)
         self._transport = Transport(target, token, credentials, retries, sleep)
 
@@ -60,8 +64,21 @@ class Client:
         options: ReadOptions = READ_DEFAULTS,
         timeout_s: float = READ_TIMEOUT_S_DEFAULT,
     ) -> FeatureBatch:
-        """Features of a batch of entities, by service name, by what `prepare` returned or by a list of features."""
-        return self._call(read_call(service, features, entities, options), timeout_s)
+        """Features of a batch of entities, by service name, by what `prepare` returned or by a list of features.
+
+        A handle that the server forgot, by a restart or a change of the registry, is prepared anew within the timeout.
+        """
+        deadline = self._clock() + timeout_s
+        selection = self._handles.current(service)
+        try:
+            return self._call(read_call(selection, features, entities, options), timeout_s)
+        except CallerError as error:
+            call = renewal(error, selection)
+            if call is None or not isinstance(selection, PreparedFeatures):
+                raise
+        prepared = self._call(call, deadline - self._clock())
+        renewed = self._handles.renew(selection, prepared)
+        return self._call(read_call(renewed, (), entities, options), deadline - self._clock())
 
     def prepare(
         self,

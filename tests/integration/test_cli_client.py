@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,21 @@ def test_prepared_and_named_reads_answer_the_same(client: Client) -> None:
     by_handle, by_name = (client.get_online_features(which, entities=keys) for which in (prepared, SERVICE))
     assert by_handle.to_arrow().equals(by_name.to_arrow())
     assert by_handle.states("visits").tolist() == [1, 3, 1, 3]
+
+
+def test_prepared_list_outlives_a_change_of_the_registry(platform: Running, client: Client, tmp_path: Path) -> None:
+    client.write_features(VIEW, frame(150, 1))
+    prepared = client.prepare(features=["shop.users.activity:visits"])
+    change = tmp_path / "more.yaml"
+    change.write_text(
+        f"feature_services:\n- name: shop.ranking.more\n  owner: shop\n  entries:\n  - feature_view: {VIEW}\n"
+    )
+    applied = platform.headrace("apply", str(change))
+    assert applied.returncode == 0, applied.stderr
+    for _ in range(2):
+        batch = client.get_online_features(prepared, entities={"user_id": [150]})
+        assert batch.columns == ("shop.users.activity:visits",)
+        assert batch.states("shop.users.activity:visits").tolist() == [ValueState.PRESENT]
 
 
 def test_erased_entity_is_missing_for_the_reason_of_erasure(client: Client) -> None:

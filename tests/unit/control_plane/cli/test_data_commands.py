@@ -1,12 +1,22 @@
 """Keys as people type them."""
 
+import io
 from typing import Any
 
 import pytest
 
-from control_plane.cli.data_commands import parse_entities
+from control_plane.cli.data_commands import parse_entities, progress
+from control_plane.cli.session import Session
 from headrace.errors import InvalidArgument
 from headrace.types import Scalar
+
+
+class Terminal(io.StringIO):
+    """A stream that a person looks at."""
+
+    def isatty(self) -> bool:
+        return True
+
 
 KEYS = {"user_id": Scalar.I64, "country": Scalar.STRING, "session": Scalar.BYTES}
 
@@ -49,3 +59,11 @@ def test_missing_key_is_named() -> None:
 def test_bytes_that_are_no_hexadecimal_are_refused() -> None:
     with pytest.raises(InvalidArgument, match="hexadecimal"):
         parse_entities(["session=xyz"], {"session": Scalar.BYTES})
+
+
+@pytest.mark.parametrize("total", [200, None])
+def test_person_sees_a_bar_and_a_pipe_sees_nothing(total: int | None) -> None:
+    for err, is_shown in ((Terminal(), True), (io.StringIO(), False)):
+        with progress(Session({}, err=err), "writing rows", total) as advance:
+            advance(100)
+        assert ("writing rows" in err.getvalue()) is is_shown

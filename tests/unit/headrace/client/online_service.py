@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from grpc_status import rpc_status
 
-from headrace.errors import HeadraceError
+from headrace.errors import FailedPrecondition, HeadraceError
 from headrace.status import to_status
 from protos.common.v1 import value_pb2
 from protos.feature.v1 import online_feature_service_pb2 as pb
@@ -44,6 +44,8 @@ class OnlineService(stubs.OnlineFeatureServiceServicer):
     rows: list[pa.Table] = field(default_factory=list)
     released: threading.Event = field(default_factory=threading.Event)
     ends_streams_at: int | None = None
+    handle: bytes = HANDLE
+    prepared_feature: str = "shop.users.stats@v1:score"
 
     def _arrived(self, request: object, context: Context) -> None:
         self.requests.append(request)
@@ -54,6 +56,9 @@ class OnlineService(stubs.OnlineFeatureServiceServicer):
 
     def GetOnlineFeatures(self, request: pb.GetOnlineFeaturesRequest, context: Context) -> pb.GetOnlineFeaturesResponse:
         self._arrived(request, context)
+        if request.handle and request.handle != self.handle:
+            error = FailedPrecondition("prepare again", reason="UNKNOWN_HANDLE", field="handle")
+            context.abort_with_status(rpc_status.to_status(to_status(error)))
         keys = list(request.entity_columns[0].int64_values)
         column = score_column(keys)
         if request.handle:
@@ -67,11 +72,11 @@ class OnlineService(stubs.OnlineFeatureServiceServicer):
         self._arrived(request, context)
         kind = value_pb2.ValueType(scalar_type=value_pb2.SCALAR_TYPE_F64)
         return pb.PrepareFeatureSetResponse(
-            handle=HANDLE,
-            columns=[pb.OutputColumn(name="score", feature="shop.users.stats@v1:score", value_type=kind)],
+            handle=self.handle,
+            columns=[pb.OutputColumn(name="score", feature=self.prepared_feature, value_type=kind)],
             join_keys=[pb.JoinKey(name="user_id", scalar_type=value_pb2.SCALAR_TYPE_I64)],
             registry_revision=3,
-            feature_service="shop.users.ranking@v1",
+            feature_service="" if request.features else "shop.users.ranking@v1",
         )
 
     def IngestFeatures(

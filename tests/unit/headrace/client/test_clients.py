@@ -1,7 +1,7 @@
 """Both clients against a server on a socket: same calls, same answers, same refusals."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -30,16 +30,31 @@ TABLE = pa.table({"user_id": pa.array(range(30_000)), "event_time": pa.array([0]
 Runner = Callable[..., Any]
 
 
+Step = tuple[str, tuple[Any, ...], dict[str, Any]]
+
+
 def run_sync(target: str, method: str, *args: Any, client: Mapping[str, Any] | None = None, **kwargs: Any) -> Any:
-    with Client(target, **(client or {})) as opened:
-        return getattr(opened, method)(*args, **kwargs)
+    return steps_sync(target, [(method, args, kwargs)], client)[0]
 
 
 def run_async(target: str, method: str, *args: Any, client: Mapping[str, Any] | None = None, **kwargs: Any) -> Any:
-    async def call() -> Any:
+    return steps_async(target, [(method, args, kwargs)], client)[0]
+
+
+def run_all(run: Runner, target: str, steps: Sequence[Step]) -> list[Any]:
+    """Several calls of one client, in the style of a runner."""
+    return steps_sync(target, steps) if run is run_sync else steps_async(target, steps)
+
+
+def steps_sync(target: str, steps: Sequence[Step], client: Mapping[str, Any] | None = None) -> list[Any]:
+    with Client(target, **(client or {})) as opened:
+        return [getattr(opened, method)(*args, **kwargs) for method, args, kwargs in steps]
+
+
+def steps_async(target: str, steps: Sequence[Step], client: Mapping[str, Any] | None = None) -> list[Any]:
+    async def call() -> list[Any]:
         async with AsyncClient(target, **(client or {})) as opened:
-            answer: Awaitable[Any] = getattr(opened, method)(*args, **kwargs)
-            return await answer
+            return [await getattr(opened, method)(*args, **kwargs) for method, args, kwargs in steps]
 
     return asyncio.run(call())
 
@@ -77,6 +92,30 @@ def test_read_by_prepared_handle(run: Runner, served: Served) -> None:
     batch = run(served.target, "get_online_features", prepared, entities={"user_id": [4]})
     assert served.service.requests[1].handle == HANDLE
     assert batch.numpy("score").tolist() == [40.0]
+
+
+@pytest.mark.parametrize("selection", [{"service": "shop.users.ranking"}, {"features": ["shop.users.stats:score"]}])
+def test_handle_that_the_server_forgot_is_prepared_anew_once(
+    run: Runner, served: Served, selection: dict[str, Any]
+) -> None:
+    prepared = run(served.target, "prepare", **selection)
+    served.service.handle = b"\x08" * 32
+    reads = [("get_online_features", (prepared,), {"entities": KEYS})] * 2
+    for batch in run_all(run, served.target, reads):
+        assert batch.columns == ("score",)
+        assert batch.numpy("score").tolist() == [10.0, 20.0, 30.0]
+    sent = served.service.requests[1:]
+    assert [type(request).__name__[:3] for request in sent] == ["Get", "Pre", "Get", "Get"]
+    pinned = sent[1].feature_service or sent[1].features[0]
+    assert pinned in ("shop.users.ranking@v1", "shop.users.stats@v1:score")
+
+
+def test_forgotten_handle_whose_columns_changed_is_refused(run: Runner, served: Served) -> None:
+    prepared = run(served.target, "prepare", "shop.users.ranking")
+    served.service.handle, served.service.prepared_feature = b"\x08" * 32, "shop.users.stats@v2:score"
+    with pytest.raises(FailedPrecondition, match="other columns") as caught:
+        run(served.target, "get_online_features", prepared, entities=KEYS)
+    assert caught.value.reason == "SELECTION_CHANGED"
 
 
 def test_write_streams_batches_and_sums_their_answers(run: Runner, served: Served) -> None:
