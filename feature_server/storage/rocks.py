@@ -18,6 +18,7 @@ from headrace.errors import DataLoss, HeadraceError, InternalError, ResourceExha
 
 CLOSE_WAIT_S: Final = 30.0  # a read of one chunk takes milliseconds, a failing disk may hold it for longer
 CHECK_OPEN_FILES: Final = 32  # of the look into the manifest, which reads no rows
+WRITTEN_BY_READERS: Final = frozenset({"rocksdict-config.json", "LOG", "LOCK"})
 PROBE_NAME: Final = "probe.tmp"
 PROBE_BYTES: Final = 4 << 20  # room that a shard needs to open again: a manifest, a log, a flushed record
 
@@ -35,10 +36,13 @@ class RocksStore:
     def __init__(self, path: Path, options: Options, *, is_read_only: bool = False) -> None:
         self.is_read_only = is_read_only
         self._path = path
+        self._links = _linked(path) if is_read_only else None
+        folder = path if self._links is None else self._links.name
         access = AccessType.read_only(False) if is_read_only else AccessType.read_write()
         try:
-            self._rows = Rdict(str(path), options, access_type=access)
+            self._rows = Rdict(str(folder), options, access_type=access)
         except Exception as error:
+            self._remove_links()
             raise translated(error, path) from error
         self._synced = WriteOptions()
         self._synced.sync = True
@@ -121,6 +125,12 @@ class RocksStore:
             self._rows.close()
         except Exception as error:
             raise translated(error, self._path) from error
+        finally:
+            self._remove_links()
+
+    def _remove_links(self) -> None:
+        if self._links is not None:
+            self._links.cleanup()
 
     def _enter(self) -> None:
         with self._idle:
@@ -181,6 +191,18 @@ class RocksOpener:
             raise _from_os(error, self._path) from error
         finally:
             path.unlink(missing_ok=True)
+
+
+def _linked(path: Path) -> "TemporaryDirectory[str]":
+    # rocksdict writes its settings and a log beside the files even where it only reads: let it write elsewhere.
+    try:
+        links = TemporaryDirectory(prefix=f"{path.name}-", ignore_cleanup_errors=True)
+        for file in path.iterdir():
+            if file.name not in WRITTEN_BY_READERS:
+                Path(links.name, file.name).symlink_to(file.absolute())
+    except OSError as error:
+        raise _from_os(error, path) from error
+    return links
 
 
 def translated(error: Exception, path: Path) -> HeadraceError:

@@ -269,7 +269,7 @@ def test_memory_limit_ends_like_a_kill(start_run: Callable[..., FaultRun]) -> No
     """
     run = start_run()
     run.server.start()
-    run.start_writer([LOG], payload_bytes=100_000, writer_count=4)
+    run.start_writer([LOG], payload_bytes=20_000, rows_per_request=80, writer_count=4)
     run.wait_acknowledged(20)
     server = run.server.server
     limit = server.virtual_bytes() + MEMORY_ROOM_BYTES
