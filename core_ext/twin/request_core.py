@@ -135,28 +135,30 @@ def _part(column: KeyColumn, row: int) -> bytes:
 
 def _answered(request: Request, group: Group, output: Output, rows: Sequence[Row], read_time_us: int) -> _Column:
     column = _Column()
-    width = _slots(group.schema)[0][output.index][1]
+    slots, end = _slots(group.schema)
+    start, width = slots[output.index]
+    variable = _is_variable(group.schema[output.index])
     for row in rows:
-        usable, status = _settled(request, group, row, read_time_us)
-        value = None if usable is None else _value(group, output.index, usable)
+        usable, status = _settled(request, group, end, row, read_time_us)
+        value = None if usable is None else _value(usable, output.index, start, None if variable else width)
         is_null = usable is not None and value is None
         has_default = output.default is not None
         status, slot = rules.value_status(status, is_null, group.fallback, has_default, request.include_expired)
-        empty = b"" if _is_variable(group.schema[output.index]) else bytes(width)
+        empty = b"" if variable else bytes(width)
         column.values.append({rules.SLOT_VALUE: value, rules.SLOT_DEFAULT: output.default}.get(slot) or empty)
         column.statuses.append(status)
         column.event_times.append(0 if usable is None else _event_time_us(usable))
     return column
 
 
-def _settled(request: Request, group: Group, row: Row, read_time_us: int) -> tuple[bytes | None, int]:
-    """The row where its columns can be read, and the status of its values."""
+def _settled(request: Request, group: Group, end: int, row: Row, read_time_us: int) -> tuple[bytes | None, int]:
+    """The row where its columns, which take `end` bytes, can be read, and the status of its values."""
     if isinstance(row, int):
         return None, rules.UNAVAILABLE | row
     status = rules.row_status(row, read_time_us, group.ttl_us, group.stale_us)
     if row is None or _u16(row, 2) & _TOMBSTONE:
         return None, status
-    if _u32(row, 8) != group.schema_id or len(row) < _slots(group.schema)[1] + 4:
+    if _u32(row, 8) != group.schema_id or len(row) < end + 4:
         return None, rules.UNAVAILABLE | rules.CAUSE_QUARANTINED
     age_us = max(0, read_time_us - _event_time_us(row))
     if request.staleness_nanos is not None and 1000 * age_us > request.staleness_nanos:
@@ -164,11 +166,11 @@ def _settled(request: Request, group: Group, row: Row, read_time_us: int) -> tup
     return row, status
 
 
-def _value(group: Group, index: int, row: bytes) -> bytes | None:
+def _value(row: bytes, index: int, start: int, width: int | None) -> bytes | None:
+    """What the slot at `start` holds: `width` bytes, or where those of a variable value lie."""
     if row[_BITMAP + index // 8] >> index % 8 & 1:
         return None
-    start, width = _slots(group.schema)[0][index]
-    if not _is_variable(group.schema[index]):
+    if width is not None:
         return row[start : start + width]
     at = _u32(row, _HEAP_START) + _u32(row, start)
     return row[at : at + _u32(row, start + 4)]

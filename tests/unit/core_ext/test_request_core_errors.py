@@ -34,7 +34,7 @@ from tests.unit.core_ext.request_samples import (
 READ_TIME_US = 1_700_000_000_000_000
 JOIN_KEYS = [("user", I64), ("city", STRING), ("blob", BYTES)]
 LOOKUPS = [(1, [0]), (2, [0, 1, 2])]
-SCHEMA = [(F32, FIXED, 1000), (STRING, SINGLE, 0)]
+SCHEMA = [(F32, FIXED, 60_000), (STRING, SINGLE, 0)]
 PLAN = Plan(
     bytes(32),
     1,
@@ -280,12 +280,12 @@ WRONG = {
         "more than 1024 min_offsets: keep the highest of each shard",
         {"limit": "1024"},
     ),
-    "answer over 64 MiB": Wrong(  # the second column of 40,000,000 bytes, its frame and 10,000 statuses
-        many_rows(10_000, nulls=True),
+    "answer over 64 MiB": Wrong(  # the second column of 48,000,000 bytes
+        many_rows(200, nulls=True),
         "RESPONSE_TOO_LARGE",
         "",
-        "the answer would have over 80020061 bytes: at most 67108864; split the request",
-        {"count": "80020061", "limit": "67108864"},
+        "the answer would have over 96000463 bytes: at most 67108864; split the request",
+        {"count": "96000463", "limit": "67108864"},
     ),
 }
 
@@ -327,8 +327,8 @@ def test_memory_that_runs_out_has_a_sentence() -> None:
 
 
 def test_a_row_that_points_outside_itself_is_refused_not_followed() -> None:
-    row = bytearray(pack_row(9, SCHEMA, [bytes(4000), b"text"], 0)[:-4])
-    slot = 64 + 8 + 4000
+    row = bytearray(pack_row(9, SCHEMA, [bytes(240_000), b"text"], 0)[:-4])
+    slot = 64 + 8 + 240_000
     for start, length in ((0, 2**32 - 1), (2**32 - 1, 1), (0, 9), (2**31, 2**31)):
         row[slot : slot + 8] = struct.pack("<II", start, length)
         overlay = Overlay()
