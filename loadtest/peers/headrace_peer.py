@@ -63,6 +63,8 @@ class HeadracePeer:
             self.client = Client(self.features)
             ending.callback(self.client.close)
             self.prepared = self._prepare()
+            self.empty_bytes = self.server_usage().resident_bytes
+            self.row_count = 0
             self._ending = ending.pop_all()
 
     @property
@@ -72,7 +74,9 @@ class HeadracePeer:
 
     def load(self, user_count: int, views: tuple[View, ...] = USER_VIEWS) -> int:
         """Writes the rows and returns their number."""
-        return load(self.writer, views, user_count)
+        written = load(self.writer, views, user_count)
+        self.row_count += written
+        return written
 
     def target(self, scenario: str, user_count: int, seed: int, body: Path) -> Target:
         """A read for h2load: its keys drawn by the seed, its answer checked value by value first."""

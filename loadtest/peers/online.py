@@ -25,6 +25,8 @@ from loadtest.peers.stage import CACHE, Say, Stage, prepare, start
 
 RESULTS: Final = ROOT / "loadtest" / "results"
 CORE_S: Final = 120.0
+SERVER_ROWS_MIN: Final = 1_000_000  # 276 MB of rows; with fewer, what a server is there with hides them
+PACKED_ROW_BYTES: Final = 276  # 50 f32, header and checksum: docs/decisions/0003-row-layout.md
 EXPECTED: Final = (HeadraceError, grpc.RpcError, subprocess.SubprocessError, OSError, ValueError)
 Rounds = dict[str, list[float]]
 Found = list[Figure | Missing]
@@ -116,6 +118,15 @@ def core_figures(scale: Scale) -> list[Figure]:
     return [figure("core_cpu_us_100x200", spent), figure("memory_per_row_vs_packed", held, note)]
 
 
+def server_memory(stage: Stage) -> Found:
+    """Resident growth of the whole server per loaded row, caches included; only large stores say anything."""
+    if stage.headrace.row_count < SERVER_ROWS_MIN:
+        return []
+    grown = stage.headrace.server_usage().resident_bytes - stage.headrace.empty_bytes
+    ratio = grown / stage.headrace.row_count / PACKED_ROW_BYTES
+    return [Figure("server_memory_per_row_vs_packed", (ratio,), "lower", "x", "packed bytes of a row")]
+
+
 def _alone(module: str, *words: str) -> list[float]:
     command = [sys.executable, "-m", f"loadtest.peers.{module}", *words]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=CORE_S, check=True)
@@ -155,7 +166,7 @@ def measure(stage: Stage, say: Say) -> Found:
         "reads": read,
         "batches in a Python process": lambda: [*sdk_figures(alternate(measures.sdk_sides(stage), scale.rounds))],
         "writes": lambda: [*write_figures(alternate(measures.write_sides(stage), scale.rounds))],
-        "core and memory": lambda: [*core_figures(scale)],
+        "core and memory": lambda: [*core_figures(scale), *server_memory(stage)],
         "service level, cached": lambda: judged("p99_ms_at_60pct_cached", writing=False),
         "service level, writing": lambda: judged("p99_ms_at_60pct_writing", writing=True),
     }
