@@ -73,7 +73,8 @@ class StopAsked(BaseException):
 @contextmanager
 def stoppable() -> Iterator[None]:
     """Raises StopAsked at the first signal, wherever the block is; later ones wait for the end of the block."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    # What the caller ignores stays ignored: nohup means that the end of a terminal is not the end of the platform.
+    numbers = [n for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         for number in numbers:

@@ -23,13 +23,13 @@ def environment(**more: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", **more}
 
 
-def headrace(*arguments: str, cwd: Path, **more: str) -> "subprocess.CompletedProcess[str]":
+def headrace(*arguments: str, cwd: Path, limit_s: float = 120.0, **more: str) -> "subprocess.CompletedProcess[str]":
     """One run of the command line."""
     return subprocess.run(
         [sys.executable, "-m", "control_plane.cli.app", *arguments],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=limit_s,
         check=False,
         cwd=cwd,
         env=environment(**more),

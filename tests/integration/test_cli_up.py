@@ -22,6 +22,17 @@ def test_signal_stops_every_process_and_removes_the_endpoints(tmp_path: Path, nu
     assert (tmp_path / "up.err").read_text() == ""
 
 
+def test_platform_started_with_nohup_outlives_its_terminal(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # children inherit what is ignored
+    try:
+        with running(tmp_path) as platform:
+            platform.process.send_signal(signal.SIGHUP)
+            assert platform.headrace("list", "views").returncode == 0
+            assert platform.stop() == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_killed_parent_takes_its_children_along(tmp_path: Path) -> None:
     with running(tmp_path) as platform:
         children = children_of(platform.process.pid)
