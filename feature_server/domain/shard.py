@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from core_ext.hashing import xxh3_64
 from core_ext.row_codec import CorruptRowError, check_row
-from core_ext.row_table import RowTable
+from core_ext.row_table import UNKNOWN, RowTable
 from core_ext.rules import order_compare
 from feature_server.domain.row_store import RowStore, StoreOpener
 from feature_server.domain.shard_record import RECORD_KEY, ShardRecord, decode_record
@@ -440,8 +440,13 @@ class Shard:
     def _stored(self, store: RowStore, keys: Sequence[bytes]) -> list[bytes | None]:
         # The table knows the newest row of what it holds: every commit passes through it.
         found = self._table.lookup(keys)
+        if found.count(UNKNOWN) == len(found):
+            rows = store.get_many(keys)
+            if any(rows):
+                rows = [None if row is None else _checked(row) for row in rows]
+            return rows
         unknown = [index for index, row in enumerate(found) if isinstance(row, int)]  # UNKNOWN
-        rows: list[bytes | None] = [None if isinstance(row, int) else row for row in found]
+        rows = [None if isinstance(row, int) else row for row in found]
         if unknown:
             for index, row in zip(unknown, store.get_many([keys[index] for index in unknown]), strict=True):
                 rows[index] = None if row is None else _checked(row)
