@@ -359,7 +359,7 @@ cdef object refused(int status, hr_call *call):
         kind = request.columns[request.bad_column].type
     return Refused(*refusal(
         status, column.decode(errors="replace"), span_bytes(call.bad_name).decode(errors="replace"),
-        request.bad_column, kind, request.bad_row, request.bad_count, request.row_count))
+        column=request.bad_column, kind=kind, row=request.bad_row, count=request.bad_count, rows=request.row_count))
 
 
 @final

@@ -35,7 +35,11 @@ _REFUSALS: Final = (
         "entity_columns[{column}]",
         "entity column {name!r} has {count} rows and the first one {rows}: send as many in each",
     ),
-    ("TOO_MANY_ENTITY_COLUMNS", "entity_columns", "more than {limit} entity columns: send those that the selection needs"),
+    (
+        "TOO_MANY_ENTITY_COLUMNS",
+        "entity_columns",
+        "more than {limit} entity columns: send those that the selection needs",
+    ),
     ("TWO_KEY_TYPES", "entity_columns[{column}]", "set only one of int64_values, string_values and bytes_values"),
     ("EMPTY_ENTITY_KEY", "{value_path}", "key {name!r} is empty at row {row}: send the row in null_rows instead"),
     (
@@ -49,11 +53,19 @@ _REFUSALS: Final = (
         "entity_columns[{column}].null_rows",
         "null_rows of {name!r} must ascend and name rows of the batch; {null_row} does not",
     ),
-    ("UNKNOWN_JOIN_KEY", "entity_columns[{column}].join_key", "no selected feature is keyed by {wanted!r}: leave it out"),
+    (
+        "UNKNOWN_JOIN_KEY",
+        "entity_columns[{column}].join_key",
+        "no selected feature is keyed by {wanted!r}: leave it out",
+    ),
     ("MISSING_JOIN_KEY", "entity_columns", "the selection is keyed by {wanted!r}: add that entity column"),
     ("DUPLICATE_JOIN_KEY", "entity_columns[{column}].join_key", "entity column {name!r} is sent twice: send it once"),
     ("WRONG_KEY_TYPE", "entity_columns[{column}]", "join key {name!r} is of type {type}: send it in {values}"),
-    ("UNKNOWN_REQUEST_COLUMN", "request_columns[0]", "no selected feature takes request data: leave request_columns out"),
+    (
+        "UNKNOWN_REQUEST_COLUMN",
+        "request_columns[0]",
+        "no selected feature takes request data: leave request_columns out",
+    ),
     ("BAD_HANDLE", "handle", "a handle has {limit} bytes: send the one that PrepareFeatureSet returned"),
     ("BAD_STALENESS", "options.max_staleness_duration", "the duration must not be negative, nor over {limit} s"),
     ("BAD_PARTIAL_POLICY", "options.partial_policy", "unknown partial policy: use PARTIAL or FAIL"),
@@ -66,7 +78,7 @@ _FIRST_STATUS: Final = 10
 
 
 def refusal(
-    status: int, name: str, wanted: str, column: int, kind: int, row: int, count: int, rows: int
+    status: int, name: str, wanted: str, *, column: int, kind: int, row: int, count: int, rows: int
 ) -> tuple[str, str, str, dict[str, str]]:
     """Reason, field path, sentence and quoted values for a status of the core."""
     reason, field, sentence = _REFUSALS[status - _FIRST_STATUS]

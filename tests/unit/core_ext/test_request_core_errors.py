@@ -323,7 +323,7 @@ def test_every_reason_is_reached() -> None:
 
 def test_memory_that_runs_out_has_a_sentence() -> None:
     status = 10 + [reason for reason, _, _ in _REFUSALS].index("OUT_OF_MEMORY")
-    assert refusal(status, "", "", 0, 0, 0, 0, 0)[0] == "OUT_OF_MEMORY"
+    assert refusal(status, "", "", column=0, kind=0, row=0, count=0, rows=0)[0] == "OUT_OF_MEMORY"
 
 
 def test_a_row_that_points_outside_itself_is_refused_not_followed() -> None:
