@@ -11,6 +11,8 @@ NOT_NEWER: Final[int]
 class RowTable:
     """Rows by storage key, at most `capacity_bytes` of memory, index included; evicts by CLOCK.
 
+    What was replaced or evicted while a read lasts comes on top until that read ends.
+
     Any thread may call any method; readers take no lock. Storage keys are those of `core_ext.keys`;
     rows must have passed `core_ext.row_codec.check_row`. Raises ValueError for a key or row too short.
     """

@@ -48,7 +48,8 @@ typedef struct {
     hr_index *index;                /* atomic */
     uint64_t entity_count, removed_count, row_count, eviction_count, dropped_fill_count;
     uint64_t hand;
-    size_t used_bytes;
+    size_t used_bytes;              /* retired blocks included */
+    size_t retired_bytes;
     hr_retired *retired;
     size_t retired_count, retired_room;
     uint64_t written[HR_STRIPES];   /* ticket of the last write of a stripe */
@@ -171,6 +172,7 @@ static inline void hr_segment_free_retired(hr_table *table, hr_segment *segment)
         hr_retired *old = &segment->retired[i];
         if (old->epoch < oldest) {
             segment->used_bytes -= old->bytes;
+            segment->retired_bytes -= old->bytes;
             free(old->block);
         } else {
             segment->retired[kept++] = *old;
@@ -200,6 +202,7 @@ static inline void hr_segment_retire(hr_table *table, hr_segment *segment, void 
     hr_retired *old = &segment->retired[segment->retired_count++];
     old->block = block;
     old->bytes = bytes;
+    segment->retired_bytes += bytes;
     old->epoch = __atomic_fetch_add(&table->epoch, 1, __ATOMIC_SEQ_CST);
 }
 
@@ -253,12 +256,13 @@ static inline void hr_segment_remove(hr_table *table, hr_segment *segment, uint6
     hr_segment_retire(table, segment, entry, entry->bytes);
 }
 
-/* CLOCK: takes entries away until the segment fits; each is spared once for a read since the last pass. */
+/* CLOCK: takes entries away until what is live fits; each is spared once for a read since the last pass. What waits
+ * for readers to be freed comes on top: were it counted, every write during one long read would evict it again. */
 static inline void hr_segment_evict(hr_table *table, hr_segment *segment)
 {
     uint64_t steps = 2 * (segment->index->mask + 1);
     hr_segment_free_retired(table, segment);
-    for (size_t freed = 0; steps-- && segment->used_bytes - freed > table->segment_bytes_max;) {
+    while (steps-- && segment->used_bytes - segment->retired_bytes > table->segment_bytes_max) {
         uint64_t at = segment->hand++ & segment->index->mask, slot = segment->index->slots[at];
         hr_entry *entry = (hr_entry *)(uintptr_t)(slot & HR_ADDRESS_MASK);
         if (slot == HR_SLOT_FREE || slot == HR_SLOT_REMOVED) continue;
@@ -267,7 +271,6 @@ static inline void hr_segment_evict(hr_table *table, hr_segment *segment)
             continue;
         }
         if (hr_segment_reserve(segment, 1) != HR_TABLE_OK) break;
-        freed += entry->bytes;
         hr_segment_remove(table, segment, at);
         segment->eviction_count++;
     }

@@ -5,7 +5,8 @@
  * must be whole, of the entity asked for, and not older than that.
  *
  *   race_table SECONDS SEED READERS    threads of every kind, a thread that clears now and then
- *   race_table short SEED STEPS        one thread, one allocation in 4 fails */
+ *   race_table short SEED STEPS        one thread, one allocation in 4 fails
+ *   race_table held SEED STEPS         one thread fills while one read lasts: nothing can be freed meanwhile */
 #include <stdio.h>
 #include <time.h>
 
@@ -213,6 +214,31 @@ static void run_short(uint64_t seed, uint32_t steps)
     if (hits == 0 || dropped == 0) fault("an idle step", 0, 0, 0, 0);
 }
 
+static uint64_t entities_held(void)
+{
+    uint64_t held = 0;
+    for (int i = 0; i < HR_SEGMENTS; i++) held += table->segments[i].entity_count;
+    return held;
+}
+
+/* What waits to be freed must not push out what is live: else one long read empties a full table. */
+static void run_held(uint64_t seed, uint32_t steps)
+{
+    worker self = {(seed + 1) * 0x9E3779B97F4A7C15ULL, 0};
+    uint64_t before;
+    int reader;
+    for (uint32_t i = 0; i < 20 * ENTITIES; i++) i % 4 == 0 ? write_one(&self) : fill_one(&self);
+    before = entities_held();
+    reader = hr_read_begin(table);
+    for (uint32_t i = 0; i < steps; i++) fill_one(&self);
+    if (entities_held() < before / 2)
+        fault("a long read emptied the table", 0, 0, (uint32_t)entities_held(), (uint32_t)before);
+    hr_read_end(table, reader);
+    for (uint32_t i = 0; i < 20 * ENTITIES; i++) fill_one(&self);
+    check_memory(1);
+    print_counts();
+}
+
 int main(int count_of_arguments, char **arguments)
 {
     int64_t empty_bytes, own_bytes;
@@ -223,6 +249,8 @@ int main(int count_of_arguments, char **arguments)
     empty_bytes = (int64_t)hr_table_bytes(table);
     if (strcmp(arguments[1], "short") == 0) {
         run_short(strtoull(arguments[2], NULL, 10), (uint32_t)strtoul(arguments[3], NULL, 10));
+    } else if (strcmp(arguments[1], "held") == 0) {
+        run_held(strtoull(arguments[2], NULL, 10), (uint32_t)strtoul(arguments[3], NULL, 10));
     } else {
         race(strtod(arguments[1], NULL), strtoull(arguments[2], NULL, 10), (uint32_t)strtoul(arguments[3], NULL, 10));
         hr_table_clear(table);

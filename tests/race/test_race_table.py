@@ -10,6 +10,7 @@ import pytest
 FOLDER = Path(__file__).parent
 RUN_SECONDS = 4.0  # finds a missing fence within one; the whole file stays below 15 s
 SHORT_STEPS = 200_000
+HELD_STEPS = 1_000  # fills while one read lasts
 SANITIZERS = {"thread": ["-Wno-tsan"], "address,undefined": ["-fno-sanitize-recover=all"]}
 
 
@@ -42,4 +43,9 @@ def test_readers_never_see_a_torn_an_old_or_another_row(
 
 def test_a_table_short_of_memory_forgets_but_never_lies(repository: Path, tmp_path: Path, seed: int) -> None:
     counts = run(compiled("address,undefined", repository, tmp_path), "short", seed, SHORT_STEPS)
+    assert counts["faults"] == 0
+
+
+def test_a_long_read_does_not_empty_a_full_table(repository: Path, tmp_path: Path, seed: int) -> None:
+    counts = run(compiled("address,undefined", repository, tmp_path), "held", seed, HELD_STEPS)
     assert counts["faults"] == 0
