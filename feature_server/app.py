@@ -23,7 +23,7 @@ from feature_server.domain.registry_keeper import RegistryKeeper
 from feature_server.domain.shard import Shard, ShardState
 from feature_server.domain.shard_set import ShardSet
 from feature_server.domain.writes import Writes
-from feature_server.rpc.feature_servicer import FeatureServicer
+from feature_server.rpc.feature_servicer import STREAM_COUNT_MAX, FeatureServicer
 from feature_server.rpc.registry_client import RegistryCopy, RegistryWatch
 from feature_server.rpc.services import SERVICE_NAMES, add_services, permissions
 from feature_server.rpc.shard_servicer import ShardServicer
@@ -33,7 +33,15 @@ from feature_server.storage.store_folder import SHARD_COUNT, StoreFolder
 from headrace.errors import HeadraceError, InvalidArgument
 from headrace.serving.auth import Authenticator, OpenAuthenticator, TokenAuthenticator
 from headrace.serving.logging import EventLog
-from headrace.serving.server import Health, add_health_and_reflection, bind, build_server, check_bind, drain
+from headrace.serving.server import (
+    WORKER_COUNT,
+    Health,
+    add_health_and_reflection,
+    bind,
+    build_server,
+    check_bind,
+    drain,
+)
 from headrace.serving.telemetry import Telemetry, TelemetryConfig
 
 EXIT_CLEAN: Final = 0
@@ -90,7 +98,8 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
         imports = Imports(options.import_root, writes)
         online = FeatureServicer(reads, writes, imports, authenticator.current_principal)
         peer = ShardServicer(PeerReads(reads, shards), authenticator.current_principal)
-        server = build_server(authenticator, permissions(), options.host)
+        workers = WORKER_COUNT + STREAM_COUNT_MAX  # streams hold theirs; reads keep as many as ever
+        server = build_server(authenticator, permissions(), options.host, workers)
         add_services(server, online, peer, telemetry, log)
         add_health_and_reflection(server, health, SERVICE_NAMES)
         port = bind(server, options.host, options.port)

@@ -129,13 +129,15 @@ def _parquet(file: Any) -> tuple[int, Iterator[pa.RecordBatch]]:  # Any: a binar
 
 def _arrow(file: Any) -> tuple[int, Iterator[pa.RecordBatch]]:  # Any: as above
     reader = pa.ipc.open_file(file)
-    total_count = sum(reader.get_batch(index).num_rows for index in range(reader.num_record_batches))
-    return total_count, (_validated(reader.get_batch(index)) for index in range(reader.num_record_batches))
+    return reader.count_rows(), _slices(reader)
 
 
-def _validated(batch: pa.RecordBatch) -> pa.RecordBatch:
-    batch.validate()
-    return batch
+def _slices(reader: pa.RecordBatchFileReader) -> Iterator[pa.RecordBatch]:
+    for index in range(reader.num_record_batches):
+        batch = reader.get_batch(index)
+        batch.validate()
+        for start in range(0, batch.num_rows, BATCH_ROWS):
+            yield batch.slice(start, BATCH_ROWS)
 
 
 def _refused(uri: str, problem: str, reason: str) -> InvalidArgument:

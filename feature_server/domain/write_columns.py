@@ -1,6 +1,7 @@
 """Checks the columns of a write and encodes them as keys and rows; nothing is cast in silence."""
 
 import re
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -21,6 +22,12 @@ FUTURE_MAX_US: Final = 5 * 60 * 1_000_000  # clocks of senders may run ahead by 
 ENCODE_ROWS: Final = 8_192  # a thousand rows for each of 8 shards, so that one commit is worth its cost
 TABLE_BYTES_MAX: Final = 256 << 20  # of the columns of one request, in memory
 
+_MESSAGE_HEADER: Final = 2
+_BATCH_COMPRESSION: Final = 3
+_VTABLE_FIELDS: Final = 4
+_U16: Final = struct.Struct("<H")
+_U32: Final = struct.Struct("<I")
+_I32: Final = struct.Struct("<i")
 _COLUMN: Final = re.compile(r"column (\d+)")
 
 
@@ -35,6 +42,11 @@ class EncodedRows:
 def read_ipc(data: bytes) -> list[pa.RecordBatch]:
     """Batches of one Arrow IPC stream; raises MALFORMED_ARROW where the bytes are none."""
     try:
+        if any(map(_is_compressed, pa.ipc.MessageReader.open_stream(data))):
+            # A few bytes could stand for more than the memory of the machine.
+            raise InvalidArgument(
+                "arrow_ipc is compressed; send it without compression", reason="COMPRESSED_ARROW", field="arrow_ipc"
+            )
         with pa.ipc.open_stream(data) as reader:
             batches, byte_count = [], 0
             for batch in reader:
@@ -43,10 +55,27 @@ def read_ipc(data: bytes) -> list[pa.RecordBatch]:
                 _check_bytes(byte_count)
                 batches.append(batch)
             return batches
-    except (pa.ArrowException, OSError, ValueError, EOFError) as error:
+    except (pa.ArrowException, OSError, ValueError, EOFError, struct.error) as error:
         raise InvalidArgument(
             f"arrow_ipc is no Arrow IPC stream: {str(error)[:200]}", reason="MALFORMED_ARROW", field="arrow_ipc"
         ) from error
+
+
+def _is_compressed(message: pa.Message) -> bool:
+    # A flatbuffer: a table starts with the distance back to its vtable, u16 places of its fields from its fourth byte
+    # on. Field 2 of a message is its header; field 3 of a record batch says how its body is compressed.
+    data = message.metadata.to_pybytes()
+    if message.type != "record batch":
+        return False
+    table = _U32.unpack_from(data, 0)[0]
+    header = table + _field(data, table, _MESSAGE_HEADER)
+    return _field(data, header + _U32.unpack_from(data, header)[0], _BATCH_COMPRESSION) != 0
+
+
+def _field(data: bytes, table: int, number: int) -> int:
+    vtable = table - _I32.unpack_from(data, table)[0]
+    at = _VTABLE_FIELDS + _U16.size * number
+    return _U16.unpack_from(data, vtable + at)[0] if at < _U16.unpack_from(data, vtable)[0] else 0
 
 
 def encode_batch(batch: pa.RecordBatch, target: ViewLayout, now_us: int) -> Iterator[EncodedRows]:

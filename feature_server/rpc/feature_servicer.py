@@ -1,14 +1,16 @@
 """Servicer of headrace.feature.v1.OnlineFeatureService."""
 
 import math
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 import grpc
 import pyarrow as pa
 
 from core_ext.hashing import xxh3_64
-from feature_server.domain.imports import Imports
+from feature_server.domain.imports import ImportProgress, Imports
 from feature_server.domain.layouts import ViewLayout
 from feature_server.domain.reads import Reads
 from feature_server.domain.selection import Prepared
@@ -17,10 +19,13 @@ from feature_server.domain.write_columns import read_ipc
 from feature_server.domain.writes import WriteAck, Writes
 from feature_server.rpc.row_messages import batch_of_rows, key_rows
 from headrace.convert.values import type_to_pb
-from headrace.errors import InvalidArgument
+from headrace.errors import InvalidArgument, ResourceExhausted
 from headrace.serving.principal import Principal
 from protos.common.v1 import value_pb2
 from protos.feature.v1 import online_feature_service_pb2 as pb
+
+STREAM_COUNT_MAX: Final = 8  # write streams at once; each holds one of the threads that are added for them
+STREAM_RETRY_MS: Final = 1_000
 
 _DURABILITIES: Final[dict[int, Durability]] = {
     pb.DURABILITY_UNSPECIFIED: Durability.LOG,
@@ -38,6 +43,7 @@ class FeatureServicer:
         self._writes = writes
         self._imports = imports
         self._principal = principal
+        self._streams = threading.BoundedSemaphore(STREAM_COUNT_MAX)
 
     def get_online_features(self, request: bytes, context: grpc.ServicerContext) -> bytes:
         """The hot path: bytes in, bytes out, no message object."""
@@ -64,22 +70,18 @@ class FeatureServicer:
         self, requests: Iterator[pb.IngestFeaturesRequest], context: grpc.ServicerContext
     ) -> Iterator[pb.IngestFeaturesResponse]:
         """Writes batch after batch; each is answered when it is as durable as asked."""
-        for request in requests:
-            yield pb.IngestFeaturesResponse(write=self._write(request.write))
+        with self._stream():
+            for request in requests:
+                yield pb.IngestFeaturesResponse(write=self._write(request.write))
 
     def ImportFeatures(  # noqa: N802 - named by the contract
         self, request: pb.ImportFeaturesRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.ImportFeaturesResponse]:
         """Writes a file."""
         durability = _durability(request.durability)
-        for progress in self._imports.run(request.feature_view, request.uri, durability, self._principal()):
-            yield pb.ImportFeaturesResponse(
-                row_count=progress.row_count,
-                stale_count=progress.stale_count,
-                total_count=progress.total_count,
-                done=progress.is_done,
-                tokens=_tokens(progress.positions),
-            )
+        with self._stream():
+            for progress in self._imports.run(request.feature_view, request.uri, durability, self._principal()):
+                yield _progress_to_pb(progress)
 
     def DeleteEntity(  # noqa: N802 - named by the contract
         self, request: pb.DeleteEntityRequest, context: grpc.ServicerContext
@@ -104,6 +106,20 @@ class FeatureServicer:
         return pb.WriteFeaturesResponse(
             tokens=_tokens(answer.positions), row_count=answer.row_count, stale_count=answer.stale_count
         )
+
+    @contextmanager
+    def _stream(self) -> Iterator[None]:
+        # A stream holds a thread for as long as it lasts.
+        if not self._streams.acquire(blocking=False):
+            raise ResourceExhausted(
+                f"{STREAM_COUNT_MAX} write streams are open already; send more over each, or try again later",
+                reason="TOO_MANY_STREAMS",
+                retry_after_ms=STREAM_RETRY_MS,
+            )
+        try:
+            yield
+        finally:
+            self._streams.release()
 
 
 def _batches(request: pb.WriteFeaturesRequest, target: ViewLayout) -> Iterable[pa.RecordBatch]:
@@ -131,6 +147,16 @@ def _durability(number: int) -> Durability:
 
 def _tokens(positions: Sequence[Position]) -> list[pb.WriteToken]:
     return [pb.WriteToken(shard=item.shard, epoch=item.epoch, offset=item.offset) for item in positions]
+
+
+def _progress_to_pb(progress: ImportProgress) -> pb.ImportFeaturesResponse:
+    return pb.ImportFeaturesResponse(
+        row_count=progress.row_count,
+        stale_count=progress.stale_count,
+        total_count=progress.total_count,
+        done=progress.is_done,
+        tokens=_tokens(progress.positions),
+    )
 
 
 def _prepared_to_pb(prepared: Prepared) -> pb.PrepareFeatureSetResponse:

@@ -7,12 +7,12 @@ from typing import Any, Final, TypeAlias
 import grpc
 from google.protobuf import message_factory
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from grpc_status import rpc_status
 from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind, StatusCode, use_span
 
-from headrace.errors import HeadraceError, InternalError
+from headrace.errors import DeadlineExceeded, HeadraceError, InternalError, InvalidArgument
 from headrace.serving.call_metrics import CODE_NAMES, OK, MethodMeter
 from headrace.serving.logging import EventLog
 from headrace.serving.telemetry import Telemetry
@@ -73,17 +73,40 @@ def _outcome(service: ServiceDescriptor, method: MethodDescriptor, telemetry: Te
 def _handler(
     method: MethodDescriptor, behaviour: Behaviour, outcome: _Outcome, is_raw: bool
 ) -> "grpc.RpcMethodHandler[Any, Any]":
-    deserialize = None if is_raw else message_factory.GetMessageClass(method.input_type).FromString
+    # Requests are parsed inside the wrappers: gRPC would answer bytes that are no message without our reason.
     serialize = None if is_raw else _serialize
+    if not is_raw:
+        behaviour = _parsing(behaviour, method)
     if method.server_streaming:
         streaming = _streaming(behaviour, outcome)
         if method.client_streaming:
-            return grpc.stream_stream_rpc_method_handler(streaming, deserialize, serialize)
-        return grpc.unary_stream_rpc_method_handler(streaming, deserialize, serialize)
+            return grpc.stream_stream_rpc_method_handler(streaming, None, serialize)
+        return grpc.unary_stream_rpc_method_handler(streaming, None, serialize)
     unary = _unary(behaviour, outcome)
     if method.client_streaming:
-        return grpc.stream_unary_rpc_method_handler(unary, deserialize, serialize)
-    return grpc.unary_unary_rpc_method_handler(unary, deserialize, serialize)
+        return grpc.stream_unary_rpc_method_handler(unary, None, serialize)
+    return grpc.unary_unary_rpc_method_handler(unary, None, serialize)
+
+
+def _parsing(behaviour: Behaviour, method: MethodDescriptor) -> Behaviour:
+    message_class = message_factory.GetMessageClass(method.input_type)
+
+    def parse(data: bytes) -> Message:
+        try:
+            return message_class.FromString(data)
+        except DecodeError as error:
+            raise InvalidArgument(
+                f"the bytes are no {method.input_type.name}: encode them with the published contract",
+                reason="MALFORMED_REQUEST",
+            ) from error
+
+    def unary(request: bytes, context: grpc.ServicerContext) -> Any:
+        return behaviour(parse(request), context)
+
+    def stream(requests: Iterator[bytes], context: grpc.ServicerContext) -> Any:
+        return behaviour(map(parse, requests), context)
+
+    return stream if method.client_streaming else unary
 
 
 def _serialize(message: Message) -> bytes:
@@ -99,6 +122,8 @@ def _unary(behaviour: Behaviour, outcome: _Outcome) -> Behaviour:
     def call(request: Any, context: grpc.ServicerContext) -> Any:
         start_s = perf_counter()
         try:
+            if context.time_remaining() <= 0:
+                raise _expired()
             parent = telemetry.sampled_context(context.invocation_metadata()) if is_tracing else None
             if parent is None:
                 response = behaviour(request, context)
@@ -111,6 +136,10 @@ def _unary(behaviour: Behaviour, outcome: _Outcome) -> Behaviour:
             return response
 
     return call
+
+
+def _expired() -> DeadlineExceeded:
+    return DeadlineExceeded("the deadline was over before the work began", reason="DEADLINE_EXCEEDED")
 
 
 def _streaming(behaviour: Behaviour, outcome: _Outcome) -> Behaviour:

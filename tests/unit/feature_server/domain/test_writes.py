@@ -161,6 +161,15 @@ def test_bytes_that_are_no_arrow_stream_are_refused(data: bytes) -> None:
     assert (type(error), error.reason) == (InvalidArgument, "MALFORMED_ARROW")
 
 
+@pytest.mark.parametrize("codec", ["lz4", "zstd"])
+def test_compressed_stream_is_refused_before_it_is_expanded(codec: str) -> None:
+    batch = shop_batch(range(1_000))
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema, options=pa.ipc.IpcWriteOptions(compression=codec)) as writer:
+        writer.write_batch(batch)
+    assert refused(lambda: read_ipc(sink.getvalue().to_pybytes())).reason == "COMPRESSED_ARROW"
+
+
 def test_repeated_request_is_answered_as_before_and_writes_nothing(parts: Parts) -> None:
     request = (str(uuid.UUID(int=1)), 5)
     first = write(parts, shop_batch([1], NOW_US, 40), request)

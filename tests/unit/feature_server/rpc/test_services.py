@@ -12,7 +12,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from core_ext.keys import encode_key, storage_key
 from core_ext.row_codec import decode_row
-from headrace.errors import HeadraceError, InvalidArgument
+from feature_server.rpc.feature_servicer import STREAM_COUNT_MAX, FeatureServicer
+from headrace.errors import HeadraceError, InvalidArgument, ResourceExhausted
+from headrace.serving.principal import LOCAL
 from headrace.status import from_rpc_error
 from protos.common.v1.value_pb2 import Value, ValueList
 from protos.feature.v1 import online_feature_service_pb2 as pb
@@ -123,6 +125,18 @@ def test_stream_of_batches_is_answered_one_by_one(stub: pb_grpc.OnlineFeatureSer
     answers = list(stub.IngestFeatures(iter(requests), timeout=TIMEOUT_S))
     assert [answer.write.row_count for answer in answers] == [10, 10, 10]
     assert read(stub, 0, 29, 30).columns[0].statuses == bytes([1, 1, 3])
+
+
+def test_write_streams_are_bounded(stub: pb_grpc.OnlineFeatureServiceStub) -> None:
+    servicer = FeatureServicer(None, None, None, lambda: LOCAL)  # type: ignore[arg-type]  # none is reached
+    open_streams = [servicer._stream() for _ in range(STREAM_COUNT_MAX)]
+    for stream in open_streams:
+        stream.__enter__()
+    with pytest.raises(ResourceExhausted) as caught:
+        next(servicer.IngestFeatures(iter([pb.IngestFeaturesRequest()]), None))  # type: ignore[arg-type]  # not asked
+    assert caught.value.reason == "TOO_MANY_STREAMS"
+    open_streams[0].__exit__(None, None, None)
+    assert list(servicer.IngestFeatures(iter([]), None)) == []  # type: ignore[arg-type]  # not asked
 
 
 @pytest.mark.parametrize("kind", ["parquet", "arrow"])

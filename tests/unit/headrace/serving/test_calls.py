@@ -5,7 +5,8 @@ import io
 import json
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import grpc
 import pytest
@@ -119,6 +120,19 @@ def test_unexpected_exception_answers_internal_without_its_text_and_is_logged(ru
     events = [json.loads(line) for line in running.stream.getvalue().splitlines()]
     assert [event["event"] for event in events] == ["call_failed"]
     assert "secret of the inside" in events[0]["stack"]
+
+
+@pytest.mark.parametrize("method", ["DeleteEntity", "ImportFeatures", "IngestFeatures"])
+def test_bytes_that_are_no_message_are_refused_with_a_reason(running: Running, method: str) -> None:
+    path = f"/{SERVICE.full_name}/{method}"
+    channel: Any = running.channel  # Any: calls without a type of message
+    calls: dict[str, Callable[[], object]] = {
+        "DeleteEntity": lambda: channel.unary_unary(path)(b"\xff\xff", timeout=TIMEOUT_S),
+        "ImportFeatures": lambda: next(channel.unary_stream(path)(b"\xff\xff", timeout=TIMEOUT_S)),
+        "IngestFeatures": lambda: next(channel.stream_stream(path)(iter([b"\xff\xff"]), timeout=TIMEOUT_S)),
+    }
+    error = failure(calls[method])
+    assert (type(error), error.reason) == (InvalidArgument, "MALFORMED_REQUEST")
 
 
 def test_stream_error_comes_after_its_good_answers(running: Running) -> None:
