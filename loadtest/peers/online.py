@@ -235,8 +235,11 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="at most a minute, at a smaller scale")
     parser.add_argument("--rounds", type=int, default=0, help=f"alternating rounds, at least {ROUNDS_MIN}")
+    parser.add_argument("--slo-s", type=float, default=0, help="seconds of each judged window")
     options = parser.parse_args(words)
     scale = QUICK if options.quick else FULL
+    if options.slo_s > 0:
+        scale = dataclasses.replace(scale, slo_s=options.slo_s)
     if options.rounds:
         scale = dataclasses.replace(scale, rounds=max(ROUNDS_MIN, options.rounds))
     report = run(scale)
