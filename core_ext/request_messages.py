@@ -112,9 +112,11 @@ def wanted_offsets(request: bytes) -> list[tuple[int, int, int]]:
 
 def wanted_selection(request: bytes) -> tuple[str, bytes, list[str]]:
     """feature_service, handle and features of a request that the core has parsed."""
-    services = list(_messages(request, 1)) or [b""]
-    handles = list(_messages(request, 2)) or [b""]
-    return services[-1].decode(), handles[-1], [feature.decode() for feature in _messages(request, 3)]
+    found: dict[int, list[bytes]] = {1: [b""], 2: [b""], 3: []}
+    for field, value in fields(request):
+        if field in found and isinstance(value, bytes):
+            found[field].append(value)
+    return found[1][-1].decode(), found[2][-1], [feature.decode() for feature in found[3]]
 
 
 def _messages(data: bytes, number: int) -> Iterator[bytes]:
