@@ -4,6 +4,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -261,9 +262,8 @@ print("done")
 """
 
 
-def test_more_threads_than_places_of_readers_do_not_block_each_other() -> None:
+def test_more_threads_than_places_of_readers_do_not_block_each_other(repository: Path) -> None:
     """A reader waits for its place with the GIL held, so that those inside must never need it to get out."""
-    ended = subprocess.run(
-        [sys.executable, "-c", READERS_SCRIPT], timeout=60, capture_output=True, text=True, check=True
-    )
+    words = [sys.executable, "-c", READERS_SCRIPT]
+    ended = subprocess.run(words, cwd=repository, timeout=60, capture_output=True, text=True, check=True)
     assert ended.stdout == "done\n"
