@@ -20,6 +20,7 @@ from headrace.errors import (
     DeadlineExceeded,
     FailedPrecondition,
     HeadraceError,
+    InternalError,
     ResourceExhausted,
     Unavailable,
 )
@@ -382,6 +383,11 @@ class Shard:
             if self.state is ShardState.SERVING:
                 self._fail(error)
             self._give_back(entries, error)
+        except BaseException:
+            # Our bug, or no memory: nobody knows whether the table still agrees with the disk.
+            self._table.clear()
+            self._give_back(entries, InternalError("the write failed inside the server", reason="INTERNAL"))
+            raise
 
     def _next_group(self) -> list[_Entry]:
         entries: list[_Entry] = []

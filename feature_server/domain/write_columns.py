@@ -80,6 +80,7 @@ def _field(data: bytes, table: int, number: int) -> int:
 
 def encode_batch(batch: pa.RecordBatch, target: ViewLayout, now_us: int) -> Iterator[EncodedRows]:
     """Slices of a batch, encoded. Raises InvalidArgument naming the column and, where one is wrong, the row."""
+    _check_text(batch.schema)
     columns = _named_columns(batch)
     entity, features = target.entity, target.definition.features
     _check_names(columns, [*entity.key_names, EVENT_TIME, *target.feature_names], target)
@@ -114,6 +115,18 @@ def _encode(
     except ValueError as error:
         raise _bad_value(error, target.feature_names, start, "BAD_VALUE") from error
     return EncodedRows(encoded, rows)
+
+
+def _check_text(schema: pa.Schema) -> None:
+    # Arrow hands these out as text only when asked, and they need not be any.
+    try:
+        for field in schema:
+            inner = getattr(field.type, "value_type", field.type)
+            _ = field.name, getattr(field.type, "tz", None), getattr(inner, "tz", None)
+    except UnicodeDecodeError as error:
+        raise InvalidArgument(
+            "a column name or a time zone is no UTF-8 text", reason="MALFORMED_ARROW", field="arrow_ipc"
+        ) from error
 
 
 def _named_columns(batch: pa.RecordBatch) -> dict[str, pa.Array]:

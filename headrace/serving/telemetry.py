@@ -34,7 +34,7 @@ from headrace.serving.call_metrics import CallMetrics
 LOOPBACK: Final = "127.0.0.1"
 SAMPLE_ONE_IN: Final = 1_000  # calls without a trace of their own; a span costs about as much as a whole hot call
 EXPORT_INTERVAL_MS: Final = 15_000
-EXPORT_TIMEOUT_MS: Final = 5_000
+EXPORT_TIMEOUT_MS: Final = 2_000  # a collector that is gone must not hold up the end of the server
 SPAN_QUEUE_MAX: Final = 2_048  # spans waiting for export; more are dropped, never waited for
 
 _SCOPE: Final = InstrumentationScope("headrace")
@@ -63,9 +63,11 @@ class Telemetry:
         readers: list[MetricReader] = [_PrometheusReader(self._with_calls, self._registry)]
         processors = list(span_processors)
         if config.otlp_endpoint:
-            exporter = OTLPMetricExporter(endpoint=config.otlp_endpoint, insecure=True)
+            exporter = OTLPMetricExporter(
+                endpoint=config.otlp_endpoint, insecure=True, timeout=EXPORT_TIMEOUT_MS / 1_000
+            )
             readers.append(_PeriodicReader(self._with_calls, exporter))
-            spans = OTLPSpanExporter(endpoint=config.otlp_endpoint, insecure=True)
+            spans = OTLPSpanExporter(endpoint=config.otlp_endpoint, insecure=True, timeout=EXPORT_TIMEOUT_MS / 1_000)
             processors.append(BatchSpanProcessor(spans, max_queue_size=SPAN_QUEUE_MAX))
         self._meter_provider = MeterProvider(readers, self._resource, shutdown_on_exit=False)
         self._meter = self._meter_provider.get_meter(_SCOPE.name)

@@ -112,7 +112,7 @@ class Faults:
     """What a HeldStore does."""
 
     after_read: Callable[[Sequence[bytes]], None] = lambda keys: None
-    write_error: HeadraceError | None = None
+    write_error: Exception | None = None
     probe_error: HeadraceError | None = None
     write_sizes: list[int] = field(default_factory=list)
     syncs: list[bool] = field(default_factory=list)

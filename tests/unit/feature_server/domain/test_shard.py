@@ -250,6 +250,19 @@ def test_memory_writes_wait_for_the_disk_to_come_back(parts: Parts) -> None:
     assert stored_event(parts, 1) == 10
 
 
+def test_bug_in_the_middle_of_a_commit_fails_every_write_of_the_group_and_empties_the_table(parts: Parts) -> None:
+    write(parts, [1], 10)
+    parts.table.fill([key_of(1)], parts.shards[0].read([key_of(1)]), parts.table.ticket())
+    parts.faults[0].write_error = ZeroDivisionError("a bug")
+    with pytest.raises(ZeroDivisionError):
+        write(parts, [1], 20)
+    with pytest.raises(KeyError):
+        parts.table.get(key_of(1))
+    parts.faults[0].write_error = None
+    write(parts, [1], 30)
+    assert stored_event(parts, 1) == 30
+
+
 def test_damaged_store_is_quarantined_and_the_other_shard_serves(tmp_path: Path) -> None:
     first = Parts(tmp_path / "store")
     write(first, [1], 10)
