@@ -38,7 +38,7 @@ class Bystander:
 @contextmanager
 def bystander_of(server: FeatureServer) -> Iterator[Bystander]:
     """Reads all through each attack; afterwards the same process must serve, within its memory."""
-    pid, resident = server.server.pid, server.server.resident_bytes()
+    pid, resident, events = server.server.pid, server.server.resident_bytes(), len(server.server.events())
     seen = Bystander()
     stop = threading.Event()
 
@@ -65,7 +65,8 @@ def bystander_of(server: FeatureServer) -> Iterator[Bystander]:
     assert server.server.resident_bytes() - resident < GROWTH_BYTES_MAX
     with Caller(server.address) as caller:
         assert {shard.state for shard in caller.shards()} == {"SERVING"}
-    assert "Traceback" not in server.server.tail()
+    failures = [event for event in server.server.events()[events:] if event["level"] == "error"]
+    assert not failures, failures[:2]
 
 
 def send(caller: Caller, method: str, data: bytes) -> HeadraceError | None:

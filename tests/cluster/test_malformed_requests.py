@@ -82,13 +82,13 @@ def test_deep_nesting_is_refused(caller: Caller, method: str) -> None:
 
 @pytest.mark.parametrize("method", UNARY)
 def test_unknown_fields_and_long_varints_are_bounded(caller: Caller, method: str) -> None:
-    """Fault: a million unknown fields; varints of eleven bytes; lengths of 2 GiB and of 2^63.
+    """Fault: 200,000 unknown fields; varints of eleven bytes; lengths of 2 GiB and of 2^63.
 
     Outcome: answered or refused within the limit.
     """
     good = good_requests()[method]
     attacks = [
-        good + hostile.unknown_fields(1_000_000),
+        good + hostile.unknown_fields(200_000),
         good + b"\x08" + b"\xff" * 11,
         good + hostile.field(4, hostile.field(5, b"\xff" * 4_001)),
         good + b"\x22" + hostile.varint(LENGTH_2_GIB),
