@@ -18,7 +18,7 @@ GRPC_PREFIX: Final = struct.Struct(">BI")  # not compressed, length of the messa
 GRPC_HEADERS: Final = ("content-type: application/grpc", "te: trailers")
 JSON_HEADERS: Final = ("content-type: application/json",)
 CONNECTIONS: Final = 8  # the same for every peer, with one request in flight on each
-GRACE_S: Final = 30.0  # what h2load may take beyond the asked duration
+GRACE_S: Final = 120.0  # what h2load may take beyond the asked duration, or for a count of requests
 
 _FINISHED = re.compile(r"finished in ([\d.]+)(us|ms|s), ([\d.]+) req/s")
 _REQUESTS = re.compile(r"requests: (\d+) total, \d+ started, (\d+) done, (\d+) succeeded, (\d+) failed, (\d+) errored")

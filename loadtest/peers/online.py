@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import signal
 import statistics
 import subprocess
 import sys
@@ -242,6 +243,7 @@ def main(words: Sequence[str] | None = None) -> int:
         scale = dataclasses.replace(scale, slo_s=options.slo_s)
     if options.rounds:
         scale = dataclasses.replace(scale, rounds=max(ROUNDS_MIN, options.rounds))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the peers are ended
     report = run(scale)
     if not options.quick:
         RESULTS.mkdir(exist_ok=True)
