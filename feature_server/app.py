@@ -95,6 +95,8 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
         _observe(telemetry, shards, table, catalogue)
         reads = Reads(core, table, shards, catalogue, _now_us)
         writes = Writes(catalogue, shards, _now_us)
+        telemetry.counter("headrace.write.rows", "Rows accepted.", lambda: [(writes.row_count, {})])
+        telemetry.counter("headrace.write.stale", "Rows older than the stored.", lambda: [(writes.stale_count, {})])
         imports = Imports(options.import_root, writes)
         online = FeatureServicer(reads, writes, imports, authenticator.current_principal)
         peer = ShardServicer(PeerReads(reads, shards), authenticator.current_principal)

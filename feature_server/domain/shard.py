@@ -382,7 +382,8 @@ class Shard:
         except HeadraceError as error:
             if self.state is ShardState.SERVING:
                 self._fail(error)
-            self._give_back(entries, error)
+            # A writer is told when to try again, not only what the disk said.
+            self._give_back(entries, self._unwritable() if self.state is ShardState.READ_ONLY else error)
         except BaseException:
             # Our bug, or no memory: nobody knows whether the table still agrees with the disk.
             self._table.clear()

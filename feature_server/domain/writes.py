@@ -81,10 +81,15 @@ class Writes:
         entity: str,
         keys: Callable[[EntityLayout], Sequence[Sequence[int | str | bytes]]],
         durability: Durability,
+        request: tuple[str, int],
         principal: Principal,
     ) -> WriteAck:
         """Erases entities by tombstones in every view. `keys` gives a row of key parts per entity."""
         principal.require("FEATURE_ERASE")
+        # Repeated as a new erasure it would take rows that happened after the first.
+        known = self._answers.find(principal, request)
+        if known is not None:
+            return known
         layout = self._catalogue.entity(entity)
         views = self._catalogue.views_of_entity(entity)
         try:
@@ -100,7 +105,9 @@ class Writes:
             for number, shard_keys in by_shard.items()
             for position in self._erase_on(self._shards[number], shard_keys, layout.entity_id, views, durability)
         ]
-        return WriteAck(_highest(positions), len(set(encoded)), 0)
+        answer = WriteAck(_highest(positions), len(set(encoded)), 0)
+        self._answers.remember(principal, request, answer)
+        return answer
 
     def _view(self, name: str) -> ViewLayout:
         view = self._catalogue.view(name)

@@ -88,7 +88,8 @@ class FeatureServicer:
     ) -> pb.DeleteEntityResponse:
         """Erases entities."""
         keys = key_rows(request.entity_columns)
-        answer = self._writes.erase(request.entity, keys, _durability(request.durability), self._principal())
+        repeated = (request.request_id, _digest(request) if request.request_id else 0)
+        answer = self._writes.erase(request.entity, keys, _durability(request.durability), repeated, self._principal())
         return pb.DeleteEntityResponse(tokens=_tokens(answer.positions), entity_count=answer.row_count)
 
     def _write(self, request: pb.WriteFeaturesRequest) -> pb.WriteFeaturesResponse:
@@ -100,7 +101,7 @@ class FeatureServicer:
             request.feature_view,
             lambda target: _batches(request, target),
             _durability(request.durability),
-            (request.request_id, _digest(request)),
+            (request.request_id, _digest(request) if request.request_id else 0),
             self._principal(),
         )
         return pb.WriteFeaturesResponse(
@@ -126,11 +127,10 @@ def _batches(request: pb.WriteFeaturesRequest, target: ViewLayout) -> Iterable[p
     return read_ipc(request.arrow_ipc) if request.arrow_ipc else [batch_of_rows(request.rows, target)]
 
 
-def _digest(request: pb.WriteFeaturesRequest) -> int:
-    if not request.request_id:
-        return 0
-    content = request.arrow_ipc or request.SerializeToString(deterministic=True)
-    return xxh3_64(content) ^ xxh3_64(request.feature_view.encode())
+def _digest(request: pb.WriteFeaturesRequest | pb.DeleteEntityRequest) -> int:
+    if isinstance(request, pb.WriteFeaturesRequest) and request.arrow_ipc:
+        return xxh3_64(request.arrow_ipc) ^ xxh3_64(request.feature_view.encode())  # spares a copy of megabytes
+    return xxh3_64(request.SerializeToString(deterministic=True))
 
 
 def _durability(number: int) -> Durability:

@@ -202,8 +202,8 @@ def test_write_to_a_quarantined_shard_is_refused_before_any_row(parts: Parts) ->
     assert write(parts, shop_batch([good])).row_count == 1
 
 
-def erase(parts: Parts, keys: Sequence[int]) -> WriteAck:
-    return parts.writes.erase(ENTITY, lambda entity: [(key,) for key in keys], Durability.LOG, PRINCIPAL)
+def erase(parts: Parts, keys: Sequence[int], request: tuple[str, int] = ("", 0)) -> WriteAck:
+    return parts.writes.erase(ENTITY, lambda entity: [(key,) for key in keys], Durability.LOG, request, PRINCIPAL)
 
 
 def test_erased_entity_takes_only_rows_that_happen_later(parts: Parts) -> None:
@@ -219,6 +219,15 @@ def test_erased_entity_takes_only_rows_that_happen_later(parts: Parts) -> None:
     assert stored(parts, 1) == [30, "user 1", 0.5, [1, 2], [1.0, 2.0]]
 
 
+def test_repeated_erasure_leaves_what_happened_after_the_first(parts: Parts) -> None:
+    request = (str(uuid.UUID(int=1)), 5)
+    first = erase(parts, [1], request)
+    parts.clock.now_us += 10
+    write(parts, shop_batch([1], NOW_US + 5))
+    assert erase(parts, [1], request) == first
+    assert stored(parts, 1) == [30, "user 1", 0.5, [1, 2], [1.0, 2.0]]
+
+
 def test_erasure_covers_rows_of_the_near_future_and_those_still_in_memory(parts: Parts) -> None:
     write(parts, shop_batch([1], NOW_US + FUTURE_MAX_US))
     write(parts, shop_batch([2], NOW_US), durability=Durability.MEMORY)
@@ -228,9 +237,11 @@ def test_erasure_covers_rows_of_the_near_future_and_those_still_in_memory(parts:
 
 
 def test_erasure_of_an_unknown_entity_or_key_type_is_refused(parts: Parts) -> None:
-    error = refused(lambda: parts.writes.erase("shop.web.usr", lambda entity: [(1,)], Durability.LOG, PRINCIPAL))
+    error = refused(
+        lambda: parts.writes.erase("shop.web.usr", lambda entity: [(1,)], Durability.LOG, ("", 0), PRINCIPAL)
+    )
     assert (type(error), error.reason) == (NotFound, "UNKNOWN_ENTITY")
-    error = refused(lambda: parts.writes.erase(ENTITY, lambda entity: [("x",)], Durability.LOG, PRINCIPAL))
+    error = refused(lambda: parts.writes.erase(ENTITY, lambda entity: [("x",)], Durability.LOG, ("", 0), PRINCIPAL))
     assert (type(error), error.reason) == (InvalidArgument, "BAD_ENTITY_KEY")
 
 
@@ -240,6 +251,6 @@ def test_writes_and_erasures_need_their_permissions(parts: Parts) -> None:
     for call in (
         lambda: parts.writes.write(VIEW, lambda target: [batch], Durability.LOG, ("", 0), reader),
         lambda: parts.writes.target(VIEW, reader),
-        lambda: parts.writes.erase(ENTITY, lambda entity: [(1,)], Durability.LOG, reader),
+        lambda: parts.writes.erase(ENTITY, lambda entity: [(1,)], Durability.LOG, ("", 0), reader),
     ):
         assert isinstance(refused(call), PermissionDenied)
