@@ -71,6 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except HeadraceError as error:
         sys.stderr.write(f"feature_server: {error.message}\n")
         return EXIT_REFUSED
+    except OSError as error:
+        sys.stderr.write(f"feature_server: the machine refuses: {error.strerror}; look at its limits (ulimit -a)\n")
+        return EXIT_REFUSED
     log.info("stopped")
     return EXIT_CLEAN
 

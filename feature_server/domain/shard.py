@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from enum import IntEnum
 from operator import add
@@ -135,6 +135,7 @@ class Shard:
         self._queued_bytes = 0
         self._next_offset = 0
         self._time_us = 0
+        self._has_begun = False
         self._refusal: HeadraceError | None = None
         self.on_state: Callable[[Shard], None] = lambda shard: None
 
@@ -149,6 +150,7 @@ class Shard:
         """Commits what is queued and closes the store cleanly."""
         with self._commit:
             self._drain()
+            self._report_lost(self._queue)
             store, self._store = self._store, None
             if store is None:
                 return
@@ -336,12 +338,12 @@ class Shard:
     def _begin_epoch(self, store: RowStore) -> None:
         data = store.get(RECORD_KEY)
         record = decode_record(data) if data is not None else ShardRecord()
-        is_first_open = self._next_offset == 0 and self._record.next_offset == 0
-        if is_first_open and not record.is_clean:
+        if not self._has_begun and not record.is_clean:
             # Offsets after the last durable one may have been acknowledged in memory and lost: tokens of the old
             # epoch hold only below here.
             record = replace(record, epoch=record.epoch + 1, epoch_offset=record.next_offset)
         self._take_record(self._write_record(store, replace(record, is_clean=False)))
+        self._has_begun = True  # opened again by this process, the shard goes on in its epoch
         store.anchor()
 
     def _close_store(self, store: RowStore) -> None:
@@ -385,9 +387,12 @@ class Shard:
             # A writer is told when to try again, not only what the disk said.
             self._give_back(entries, self._unwritable() if self.state is ShardState.READ_ONLY else error)
         except BaseException:
-            # Our bug, or no memory: nobody knows whether the table still agrees with the disk.
+            # Our bug, or no memory: nobody knows whether the record and the table still agree with the disk, so that
+            # the shard is opened again before it takes another write.
             self._table.clear()
-            self._give_back(entries, InternalError("the write failed inside the server", reason="INTERNAL"))
+            failure = InternalError("a write failed inside the server", reason="INTERNAL")
+            self._set_state(ShardState.READ_ONLY, failure)
+            self._give_back(entries, failure)
             raise
 
     def _next_group(self) -> list[_Entry]:
@@ -404,8 +409,8 @@ class Shard:
     def _give_back(self, entries: Sequence[_Entry], error: HeadraceError) -> None:
         # What was acknowledged in memory waits for the disk to come back; the others are told.
         kept = [entry for entry in entries if entry.durability is Durability.MEMORY]
-        if self.state is ShardState.QUARANTINED and kept:
-            self._log.error("memory_writes_lost", shard=self.number, row_count=sum(len(item.keys) for item in kept))
+        if self.state is ShardState.QUARANTINED:
+            self._report_lost(kept)
             kept = []
         with self._order:
             self._queue.extendleft(reversed(kept))
@@ -413,6 +418,11 @@ class Shard:
         for entry in entries:
             entry.error = error
             entry.is_done = True
+
+    def _report_lost(self, entries: Iterable[_Entry]) -> None:
+        row_count = sum(len(entry.keys) for entry in entries)
+        if row_count:
+            self._log.error("memory_writes_lost", shard=self.number, row_count=row_count)
 
     def _commit_entries(self, store: RowStore, entries: Sequence[_Entry]) -> None:
         if len(entries) == 1:

@@ -2,12 +2,13 @@
 
 import errno
 import os
+import shutil
 import threading
 from collections import deque
 from collections.abc import Sequence
 from itertools import starmap
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from typing import Final, cast
 
 from rocksdict import AccessType, DbClosedError, Options, Rdict, WriteBatch, WriteOptions
@@ -37,7 +38,7 @@ class RocksStore:
         self.is_read_only = is_read_only
         self._path = path
         self._links = _linked(path) if is_read_only else None
-        folder = path if self._links is None else self._links.name
+        folder = self._links or path
         access = AccessType.read_only(False) if is_read_only else AccessType.read_write()
         try:
             self._rows = Rdict(str(folder), options, access_type=access)
@@ -130,7 +131,7 @@ class RocksStore:
 
     def _remove_links(self) -> None:
         if self._links is not None:
-            self._links.cleanup()
+            shutil.rmtree(self._links, ignore_errors=True)
 
     def _enter(self) -> None:
         with self._idle:
@@ -193,13 +194,13 @@ class RocksOpener:
             path.unlink(missing_ok=True)
 
 
-def _linked(path: Path) -> "TemporaryDirectory[str]":
+def _linked(path: Path) -> Path:
     # rocksdict writes its settings and a log beside the files even where it only reads: let it write elsewhere.
     try:
-        links = TemporaryDirectory(prefix=f"{path.name}-", ignore_cleanup_errors=True)
+        links = Path(mkdtemp(prefix="headrace-links-"))
         for file in path.iterdir():
             if file.name not in WRITTEN_BY_READERS:
-                Path(links.name, file.name).symlink_to(file.absolute())
+                Path(links, file.name).symlink_to(file.absolute())
     except OSError as error:
         raise _from_os(error, path) from error
     return links

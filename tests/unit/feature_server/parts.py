@@ -114,6 +114,7 @@ class Faults:
     after_read: Callable[[Sequence[bytes]], None] = lambda keys: None
     write_error: Exception | None = None
     probe_error: HeadraceError | None = None
+    open_error: HeadraceError | None = None
     write_sizes: list[int] = field(default_factory=list)
     syncs: list[bool] = field(default_factory=list)
 
@@ -126,6 +127,8 @@ class HeldOpener:
         self._faults = faults
 
     def open(self) -> RowStore:
+        if self._faults.open_error is not None:
+            raise self._faults.open_error
         return HeldStore(self._opener.open(), self._faults)
 
     def open_read_only(self) -> RowStore:
@@ -140,14 +143,21 @@ class HeldOpener:
 class Parts:
     """A feature server without a control plane. Threads of the shard set run only where asked for."""
 
-    def __init__(self, folder: Path, *, shard_count: int = 2, state: RegistryState | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        shard_count: int = 2,
+        state: RegistryState | None = None,
+        open_error: HeadraceError | None = None,
+    ) -> None:
         folder.mkdir(exist_ok=True)
         self.folder = folder
         self.clock = Clock()
         self.stream = io.StringIO()
         self.log = EventLog("test", lambda: 0.0, self.stream)
         self.table = RowTable(16 << 20)
-        self.faults = [Faults() for _ in range(shard_count)]
+        self.faults = [Faults(open_error=open_error) for _ in range(shard_count)]
         options = shard_options(SharedMemory(SMALL), shard_count)
         waiters = threading.BoundedSemaphore(4)
         openers = [

@@ -258,8 +258,27 @@ def test_bug_in_the_middle_of_a_commit_fails_every_write_of_the_group_and_emptie
     with pytest.raises(KeyError):
         parts.table.get(key_of(1))
     parts.faults[0].write_error = None
+    with pytest.raises(Unavailable):
+        write(parts, [1], 25)
+    parts.shards[0].resume()
     write(parts, [1], 30)
     assert stored_event(parts, 1) == 30
+
+
+def test_crash_is_remembered_by_a_shard_that_starts_on_a_full_disk(tmp_path: Path) -> None:
+    first = Parts(tmp_path / "store")
+    write(first, [1, 2], 10)
+    store = first.shards[0]._store
+    assert store is not None
+    store.close()
+    first.shards[1].close()
+    second = Parts(tmp_path / "store", open_error=ResourceExhausted("the disk is full", reason="DISK_FULL"))
+    assert second.shards[0].status()[1:4] == (1, 1, ShardState.READ_ONLY)
+    assert stored_event(second, 1) == 10
+    second.faults[0].open_error = None
+    second.shards[0].resume()
+    assert second.shards[0].status()[1:4] == (2, 1, ShardState.SERVING)
+    second.close()
 
 
 def test_damaged_store_is_quarantined_and_the_other_shard_serves(tmp_path: Path) -> None:
