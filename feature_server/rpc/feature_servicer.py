@@ -2,16 +2,14 @@
 
 import math
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
 import grpc
-import pyarrow as pa
 
 from core_ext.hashing import xxh3_64
 from feature_server.domain.imports import ImportProgress, Imports
-from feature_server.domain.layouts import ViewLayout
 from feature_server.domain.reads import Reads
 from feature_server.domain.selection import Prepared
 from feature_server.domain.shard import Durability, Position
@@ -93,15 +91,16 @@ class FeatureServicer:
         return pb.DeleteEntityResponse(tokens=_tokens(answer.positions), entity_count=answer.row_count)
 
     def _write(self, request: pb.WriteFeaturesRequest) -> pb.WriteFeaturesResponse:
-        if bool(request.arrow_ipc) == bool(request.rows):
+        data = request.arrow_ipc  # taken once: each look at it copies megabytes
+        if bool(data) == bool(request.rows):
             raise InvalidArgument(
                 "set exactly one of arrow_ipc and rows", reason="TWO_FORMS" if request.rows else "NO_ROWS", field="rows"
             )
         answer: WriteAck = self._writes.write(
             request.feature_view,
-            lambda target: _batches(request, target),
+            lambda target: read_ipc(data) if data else [batch_of_rows(request.rows, target)],
             _durability(request.durability),
-            (request.request_id, _digest(request) if request.request_id else 0),
+            (request.request_id, _digest(request, data) if request.request_id else 0),
             self._principal(),
         )
         return pb.WriteFeaturesResponse(
@@ -123,13 +122,9 @@ class FeatureServicer:
             self._streams.release()
 
 
-def _batches(request: pb.WriteFeaturesRequest, target: ViewLayout) -> Iterable[pa.RecordBatch]:
-    return read_ipc(request.arrow_ipc) if request.arrow_ipc else [batch_of_rows(request.rows, target)]
-
-
-def _digest(request: pb.WriteFeaturesRequest | pb.DeleteEntityRequest) -> int:
-    if isinstance(request, pb.WriteFeaturesRequest) and request.arrow_ipc:
-        return xxh3_64(request.arrow_ipc) ^ xxh3_64(request.feature_view.encode())  # spares a copy of megabytes
+def _digest(request: pb.WriteFeaturesRequest | pb.DeleteEntityRequest, data: bytes = b"") -> int:
+    if data and isinstance(request, pb.WriteFeaturesRequest):
+        return xxh3_64(data) ^ xxh3_64(request.feature_view.encode())
     return xxh3_64(request.SerializeToString(deterministic=True))
 
 
