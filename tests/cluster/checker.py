@@ -50,9 +50,15 @@ class ShardPosition:
 
 
 def check_acknowledged(
-    history: History, final: Mapping[int, Seen], durabilities: Sequence[str] = (LOG, FSYNC)
+    history: History,
+    final: Mapping[int, Seen],
+    durabilities: Sequence[str] = (LOG, FSYNC),
+    unreadable: Collection[int] = (),
 ) -> Violations:
-    """Promise (a): what was acknowledged at these durabilities is there, or a later write of the same key is."""
+    """Promise (a): what was acknowledged at these durabilities is there, or a later write of the same key is.
+
+    Keys that the server said it cannot read now are left out.
+    """
     newest: dict[int, Write] = {}
     for write in history.promised(durabilities):
         held = newest.get(write.key)
@@ -60,6 +66,8 @@ def check_acknowledged(
             newest[write.key] = write
     violations = []
     for key, write in sorted(newest.items()):
+        if key in unreadable:
+            continue
         seen = final.get(key)
         if seen is None or seen.seq is None:
             violations.append(f"key {key}: write {write.seq} was acknowledged and nothing is there")

@@ -85,6 +85,7 @@ def test_unanswered_write_may_be_there(history: History) -> None:
 
 def test_missing_acknowledged_write_is_found(history: History) -> None:
     assert "key 1" in check_acknowledged(history, {2: FINAL[2]})[0]
+    assert check_acknowledged(history, {2: FINAL[2]}, unreadable={1}) == []
     assert "nothing is there" in check_acknowledged(history, {**FINAL, 1: Seen(1, None, -1)})[0]
 
 

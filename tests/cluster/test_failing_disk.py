@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from tests.cluster.calls import Caller, code_of, request_for_shard
-from tests.cluster.checker import check_written, require
+from tests.cluster.checker import check_acknowledged, check_written, require
 from tests.cluster.faults import Action, Fault, FaultRule, Op
 from tests.cluster.history import FSYNC, LOG
 from tests.cluster.processes import wait_for
@@ -254,9 +254,10 @@ def test_unreachable_shards_are_not_wiped(run_under_rule: tuple[FaultRun, FaultR
         assert {state for number, state in found.items() if number != 3} == {"SERVING"}
         assert found[3] != "SERVING"
         assert not caller.is_serving("shard/3")
+    history = run.history()
     read, unavailable = run.read_all()
-    assert unavailable
-    require(check_written(run.history(), [read]), run.seed)
+    acknowledged = check_acknowledged(history, {seen.key: seen for seen in read.rows}, unreadable=unavailable)
+    require([*check_written(history, [read]), *acknowledged], run.seed)
     rule.disarm()
     wait_states(run, {"SERVING"}, RESUME_LIMIT_S)
     run.check()

@@ -14,7 +14,7 @@ from tests.cluster.dataset import ENTITY, event_time_us
 from tests.cluster.history import LOG, MEMORY, Request, Write
 from tests.cluster.run import FaultRun
 
-KILL_COUNT: Final = 15
+KILL_COUNT: Final = 50
 KILL_COUNT_LONG: Final = 200
 PAUSE_ACKNOWLEDGED_MAX: Final = 60  # requests between two kills, at most
 CHECK_EVERY: Final = 5  # kills; each check reads every key
