@@ -116,6 +116,9 @@ def up(
         int | None, typer.Option(help="Port of the feature server; else 6571 or the next free one.")
     ] = None,
     tokens: Annotated[Path | None, typer.Option(help="Token file; without it, loopback callers need none.")] = None,
+    registry_token: Annotated[
+        Path | None, typer.Option(help="File that holds the token by which the feature server reads the registry.")
+    ] = None,
     import_root: Annotated[
         list[Path] | None, typer.Option(help="Folder below which servers may import files; repeatable.")
     ] = None,
@@ -125,7 +128,8 @@ def up(
     """Run a whole platform; Ctrl-C stops all of it."""
     from control_plane.cli.up import UpOptions, run  # lazy
 
-    raise typer.Exit(run(_session(context), UpOptions(port, feature_port, tokens, tuple(import_root or ()))))
+    options = UpOptions(port, feature_port, tokens, registry_token, tuple(import_root or ()))
+    raise typer.Exit(run(_session(context), options))
 
 
 @app.command()

@@ -35,6 +35,7 @@ class UpOptions:
     port: int | None = None
     feature_port: int | None = None
     tokens: Path | None = None
+    registry_token: Path | None = None
     import_roots: Sequence[Path] = ()
     any_ports: bool = False
 
@@ -95,10 +96,12 @@ def platform(folder: Path, options: UpOptions = UpOptions()) -> Iterator[Platfor
     with ExitStack() as stack:
         stack.enter_context(_locked(folder))
         _refuse_busy_ports(options)
+        _refuse_half_of_the_tokens(options)
         children: list[Child] = []
         ended: queue.SimpleQueue[str] = queue.SimpleQueue()
         stack.callback(_stop_all, children)
         tokens = ("--tokens", str(options.tokens)) if options.tokens else ()
+        watching = ("--registry-token", str(options.registry_token)) if options.registry_token else ()
         roots = [part for root in options.import_roots for part in ("--import-root", str(root))]
         launcher = _Launcher(folder, children, ended, options.any_ports)
         control, control_metrics = launcher.start(
@@ -107,13 +110,24 @@ def platform(folder: Path, options: UpOptions = UpOptions()) -> Iterator[Platfor
         features, feature_metrics = launcher.start(
             "feature server",
             "feature_server",
-            ("--registry", control, *tokens, *roots),
+            ("--registry", control, *tokens, *watching, *roots),
             (options.feature_port, FEATURE_PORT, FEATURE_METRICS_PORT),
         )
         endpoints = Endpoints(control, features, control_metrics, feature_metrics, os.getpid())
         stack.callback(lambda: (folder / ENDPOINTS_FILE).unlink(missing_ok=True))
         endpoints.write(folder)
         yield Platform(endpoints, children, ended)
+
+
+def _refuse_half_of_the_tokens(options: UpOptions) -> None:
+    if (options.tokens is None) == (options.registry_token is None):
+        return
+    raise InvalidArgument(
+        "--tokens and --registry-token go together: the feature server shows the second one, a file that holds a token "
+        "with REGISTRY_READ, to watch the registry",
+        reason="TOKENS_INCOMPLETE",
+        field="registry_token" if options.tokens else "tokens",
+    )
 
 
 @dataclass(frozen=True, slots=True)
