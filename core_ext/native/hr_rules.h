@@ -8,7 +8,8 @@ enum {
     HR_PRESENT = 1, HR_NULL = 2, HR_MISSING = 3, HR_EXPIRED = 4, HR_UNAVAILABLE = 5,
     HR_STATE_MASK = 0x0F,
     HR_DEFAULTED = 0x10, HR_STALE = 0x20,
-    HR_CAUSE_DEADLINE = 0x40, HR_CAUSE_QUARANTINED = 0x80, HR_CAUSE_ERASED = 0xC0, HR_CAUSE_MASK = 0xC0
+    HR_CAUSE_DEADLINE = 0x40, HR_CAUSE_QUARANTINED = 0x80, HR_CAUSE_ERASED = 0xC0, HR_CAUSE_MASK = 0xC0,
+    HR_WITHHELD = 0x40  /* with EXPIRED: the slot is empty */
 };
 enum { HR_FALLBACK_NONE = 1, HR_FALLBACK_DEFAULT = 2, HR_FALLBACK_EXPIRED_VALUE = 3 };
 
@@ -62,7 +63,8 @@ static inline uint8_t hr_row_status(const uint8_t *row, int64_t read_us, int64_t
 
 /* Rule 7, per value: final status byte, and in *slot what the slot holds.
  * PRESENT keeps its value. EXPIRED keeps it when asked for or when the fallback is the expired value.
- * Everything else falls to the typed default where the fallback is not NONE and there is one. */
+ * Everything else falls to the typed default where the fallback is not NONE and there is one. An EXPIRED value whose
+ * slot stays empty is WITHHELD, so that an answer alone tells a value of 0 from none. */
 static inline uint8_t hr_value_status(
     uint8_t row_status, int is_null, int fallback, int has_default, int include_expired, uint8_t *slot)
 {
@@ -85,7 +87,7 @@ static inline uint8_t hr_value_status(
         return status | HR_DEFAULTED;
     }
     *slot = HR_SLOT_EMPTY;
-    return status;
+    return state == HR_EXPIRED ? status | HR_WITHHELD : status;
 }
 
 #endif

@@ -7,6 +7,7 @@ PRESENT, NULL, MISSING, EXPIRED, UNAVAILABLE = 1, 2, 3, 4, 5
 STATE_MASK: Final = 0x0F
 DEFAULTED, STALE = 0x10, 0x20
 CAUSE_DEADLINE, CAUSE_QUARANTINED, CAUSE_ERASED = 0x40, 0x80, 0xC0
+WITHHELD = 0x40
 CAUSE_MASK: Final = 0xC0
 FALLBACK_NONE, FALLBACK_DEFAULT, FALLBACK_EXPIRED_VALUE = 1, 2, 3
 SLOT_EMPTY, SLOT_VALUE, SLOT_DEFAULT = 0, 1, 2
@@ -58,4 +59,4 @@ def value_status(
         return row_status, SLOT_VALUE
     if has_default and fallback != FALLBACK_NONE:
         return row_status | DEFAULTED, SLOT_DEFAULT
-    return row_status, SLOT_EMPTY
+    return row_status | (WITHHELD if state == EXPIRED else 0), SLOT_EMPTY

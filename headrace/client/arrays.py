@@ -12,6 +12,7 @@ from headrace.types import Scalar, Shape, ValueType
 
 STATE_MASK: Final = 0x0F  # the low nibble of a status byte; see ValueState in the contract
 DEFAULTED_FLAG: Final = 0x10
+WITHHELD_FLAG: Final = 0x40  # with EXPIRED: the slot is empty
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import pyarrow as pa
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
-from headrace.client.arrays import DEFAULTED_FLAG, STATE_MASK, Column, as_arrow, as_numpy
+from headrace.client.arrays import DEFAULTED_FLAG, STATE_MASK, WITHHELD_FLAG, Column, as_arrow, as_numpy
 from headrace.client.wire import malformed
 from headrace.errors import InvalidArgument
 from headrace.types import Scalar, Shape, ValueType
@@ -48,18 +48,15 @@ class FeatureBatch:
     """Values, statuses and event times of one batch. Arrays share their column's bytes and are read-only.
 
     Parsed by protobuf: walking the answer in Python to save the one copy per column took twenty times as long.
-
-    An expired value counts as a value only in a read with include_expired.
     """
 
-    def __init__(self, answer: bytes, outputs: Sequence[OutputColumn] = (), *, include_expired: bool = False) -> None:
+    def __init__(self, answer: bytes, outputs: Sequence[OutputColumn] = ()) -> None:
         try:
             message = pb.GetOnlineFeaturesResponse.FromString(answer)
         except DecodeError as error:
             raise malformed("it is no message of this contract") from error
         self._columns: Final = message.columns
         self._outputs: Final = outputs
-        self._include_expired: Final = include_expired
         self.row_count: Final = message.row_count
         self.registry_revision: Final = message.registry_revision
         self.read_time_us: Final = message.read_time_us
@@ -102,12 +99,11 @@ class FeatureBatch:
         return np.frombuffer(column.event_times, "<i8").view("<M8[us]")
 
     def has_value(self, name: str) -> NDArray[np.bool_]:
-        """Which slots hold a value: present, a typed default, or expired in a read with include_expired."""
+        """Which slots hold a value: present, a typed default, or expired and not withheld."""
         statuses = self.statuses(name)
         states = statuses & np.uint8(STATE_MASK)
-        found: NDArray[np.bool_] = (states == _PRESENT) | ((statuses & np.uint8(DEFAULTED_FLAG)) != 0)
-        if self._include_expired:
-            found |= states == _EXPIRED
+        is_served = (states == _EXPIRED) & ((statuses & np.uint8(WITHHELD_FLAG)) == 0)
+        found: NDArray[np.bool_] = (states == _PRESENT) | is_served | ((statuses & np.uint8(DEFAULTED_FLAG)) != 0)
         return found
 
     def to_arrow(self) -> pa.RecordBatch:

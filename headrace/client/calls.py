@@ -108,7 +108,7 @@ def read_call(
         "GetOnlineFeatures",
         # Fields of a message may come in any order, so the columns need no copy through protobuf objects.
         request.SerializeToString() + columns,
-        lambda answer: FeatureBatch(answer, outputs, include_expired=options.include_expired),
+        lambda answer: FeatureBatch(answer, outputs),
     )
 
 

@@ -17,6 +17,7 @@ from protos.feature.v1 import online_feature_service_pb2 as pb
 
 PRESENT, NULL, MISSING, EXPIRED = ValueState.PRESENT, ValueState.NULL, ValueState.MISSING, ValueState.EXPIRED
 DEFAULTED = 0x10
+WITHHELD = 0x40
 MICROS = 1_700_000_000_000_000
 
 
@@ -51,10 +52,10 @@ def column(
     )
 
 
-def batch(*columns: pb.FeatureColumn, include_expired: bool = False) -> FeatureBatch:
+def batch(*columns: pb.FeatureColumn) -> FeatureBatch:
     count = len(columns[0].statuses)
     message = pb.GetOnlineFeaturesResponse(columns=columns, row_count=count, registry_revision=8, read_time_us=MICROS)
-    return FeatureBatch(message.SerializeToString(), include_expired=include_expired)
+    return FeatureBatch(message.SerializeToString())
 
 
 def test_head_and_names_are_those_of_the_answer() -> None:
@@ -130,15 +131,23 @@ def test_bytes_that_are_no_answer_are_refused(answer: bytes) -> None:
 
 
 def test_arrow_is_null_exactly_where_there_is_no_value() -> None:
-    statuses = [PRESENT, NULL, MISSING, EXPIRED, MISSING | DEFAULTED, PRESENT | 0x20, ValueState.UNAVAILABLE | 0x40]
+    statuses = [
+        PRESENT,
+        NULL,
+        MISSING,
+        EXPIRED | WITHHELD,
+        MISSING | DEFAULTED,
+        PRESENT | 0x20,
+        ValueState.UNAVAILABLE | 0x40,
+    ]
     answer = batch(column("x", "i64", np.arange(7, dtype="<i8").tobytes(), list(statuses)))
     assert answer.to_arrow().column("x").to_pylist() == [0, None, None, None, 4, 5, None]
     assert list(answer.states("x")) == [PRESENT, NULL, MISSING, EXPIRED, MISSING, PRESENT, ValueState.UNAVAILABLE]
 
 
-def test_expired_values_count_when_they_were_asked_for() -> None:
-    expired = column("x", "i64", np.array([5], "<i8").tobytes(), [EXPIRED])
-    assert batch(expired, include_expired=True).to_arrow().column("x").to_pylist() == [5]
+def test_expired_values_count_unless_they_are_withheld() -> None:
+    expired = column("x", "i64", np.array([5, 0], "<i8").tobytes(), [EXPIRED, EXPIRED | WITHHELD])
+    assert batch(expired).to_arrow().column("x").to_pylist() == [5, None]
 
 
 def test_event_times_come_only_when_asked_for() -> None:
