@@ -39,6 +39,7 @@ def kill_often(run: FaultRun, source: random.Random, kill_count: int) -> None:
     assert history.reads, "the load has read nothing"
 
 
+@pytest.mark.timeout(900)  # 80 s on two free cores
 def test_kills_at_random_points_lose_nothing(start_run: Callable[..., FaultRun], source: random.Random) -> None:
     """Fault: SIGKILL at random points during writes at LOG and FSYNC, on one data folder.
 
