@@ -19,7 +19,7 @@ import json, signal, sys
 print(json.dumps({"event": "listening", "address": sys.argv[1]}), flush=True)
 signal.pause()
 """
-FAILS = "import sys; print('not json'); sys.exit('port 5 is taken')"
+FAILS = "import sys; print('not json', flush=True); sys.exit('port 5 is taken')"
 PARENT = """
 import queue, sys
 from pathlib import Path

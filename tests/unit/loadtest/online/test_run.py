@@ -45,7 +45,7 @@ def test_good_server_passes_and_leaves_a_report(tmp_path: Path) -> None:
     with server() as host:
         code, found = outcome(tmp_path, host, "--p99-ms-max", "2000", "--scenario", "cross")
     assert (code, found["error_count"]) == (0, 0)
-    assert int(str(found["call_count"])) > 60
+    assert int(str(found["call_count"])) > 30
     assert "gRPC" in (tmp_path / "report.html").read_text()
 
 
