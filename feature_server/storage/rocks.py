@@ -20,6 +20,7 @@ from headrace.errors import DataLoss, HeadraceError, InternalError, ResourceExha
 CLOSE_WAIT_S: Final = 30.0  # a read of one chunk takes milliseconds, a failing disk may hold it for longer
 CHECK_OPEN_FILES: Final = 32  # of the look into the manifest, which reads no rows
 WRITTEN_BY_READERS: Final = frozenset({"rocksdict-config.json", "LOG", "LOCK"})
+LINKS_SUFFIX: Final = ".links"
 PROBE_NAME: Final = "probe.tmp"
 PROBE_BYTES: Final = 4 << 20  # room that a shard needs to open again: a manifest, a log, a flushed record
 
@@ -197,12 +198,23 @@ class RocksOpener:
 def _linked(path: Path) -> Path:
     # rocksdict writes its settings and a log beside the files even where it only reads: let it write elsewhere.
     try:
-        links = Path(mkdtemp(prefix="headrace-links-"))
+        links = _links_folder(path)
         for file in path.iterdir():
             if file.name not in WRITTEN_BY_READERS:
                 Path(links, file.name).symlink_to(file.absolute())
     except OSError as error:
         raise _from_os(error, path) from error
+    return links
+
+
+def _links_folder(path: Path) -> Path:
+    # Beside the shard, where the next start removes what a killed one has left; elsewhere if the disk is read-only.
+    links = path.with_name(path.name + LINKS_SUFFIX)
+    shutil.rmtree(links, ignore_errors=True)
+    try:
+        links.mkdir()
+    except OSError:
+        return Path(mkdtemp(prefix="headrace-links-"))
     return links
 
 
