@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import os
 import signal
 import statistics
 import subprocess
@@ -135,16 +136,16 @@ def _alone(module: str, *words: str) -> list[float]:
     return [float(one) for one in found] if isinstance(found, list) else [float(found)]
 
 
-def slo_figure(stage: Stage, name: str, saturation_rps: float, writing: bool) -> Figure | Missing:
+def slo_figure(stage: Stage, name: str, saturation_rps: float, writing: bool) -> Figure:
     """One judged window; errors make it fail whatever the latency."""
     return verdict(name, slo.judge(stage, saturation_rps, stage.scale.slo_s, writing))
 
 
-def verdict(name: str, found: slo.Judged) -> Figure | Missing:
-    """The p99 of a judged window, unless errors make it worthless."""
-    if found.why_not():
-        return missing(name, f"p99 {found.p99_ms:.1f} ms, but {found.why_not()}")
-    return dataclasses.replace(figure(name, [found.p99_ms]), context=found.context())
+def verdict(name: str, found: slo.Judged) -> Figure:
+    """The p99 of a judged window; with errors, or less load than asked, it fails whatever the latency."""
+    why = found.why_not()
+    one = figure(name, [found.p99_ms], note=why)
+    return dataclasses.replace(one, context=found.context(), broken=bool(why))
 
 
 def measure(stage: Stage, say: Say) -> Found:
@@ -184,6 +185,7 @@ def measure(stage: Stage, say: Say) -> Found:
 def run(scale: Scale) -> Report:
     """Prepares, measures and reports; what could not be measured stays in the list with its reason."""
     began = time.monotonic()
+    load_before = os.getloadavg()[0]  # what other work there was, before ours began
     said: list[str] = []
 
     def say(text: str) -> None:
@@ -206,7 +208,17 @@ def run(scale: Scale) -> Report:
         except EXPECTED as error:
             say(f"the run stopped: {type(error).__name__}: {error}")
         why = "; ".join(text for text in said if "stopped:" in text) or "not measured at this scale"
-    return Report("online", scale.to_json(), tuple(completed(found, why, scale)), commit(ROOT), machine())
+    figures = [explained(one, load_before) for one in completed(found, why, scale)]
+    said_scale = scale.to_json() | {"load_average_before": load_before}
+    return Report("online", said_scale, tuple(figures), commit(ROOT), machine())
+
+
+def explained(one: Figure | Missing, load_before: float) -> Figure | Missing:
+    """A missed target with one line on why: what is known is how far it is off and how busy the machine was."""
+    if isinstance(one, Missing) or one.ok or one.note:
+        return one
+    note = f"off its target; {os.cpu_count()} cores had a load of {load_before:.1f} from other work before the run"
+    return dataclasses.replace(one, note=note)
 
 
 def cold_figure(scale: Scale, say: Say) -> Found:
@@ -259,8 +271,9 @@ def line_of(one: Figure | Missing) -> str:
     """A figure for people."""
     if isinstance(one, Missing):
         return f"{'MISSED' if one.required else 'left out'} {one.id}: not measured, {one.note}"
-    verdict = "ok    " if one.ok else "MISSED"
-    return f"{verdict} {one.id}: {one.value:.4g} {one.unit} (target {one.target}, spread {one.spread:.0%})"
+    mark = "ok    " if one.ok else "MISSED"
+    numbers = f"{one.value:.4g} {one.unit} (target {one.target}, spread {one.spread:.0%})"
+    return f"{mark} {one.id}: {numbers} {one.note}".rstrip()
 
 
 if __name__ == "__main__":

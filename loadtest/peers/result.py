@@ -17,7 +17,7 @@ Better = Literal["higher", "lower"]
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One measured figure; without a target it informs and cannot fail."""
+    """One measured figure; without a target it informs and cannot fail. A broken one fails whatever its value."""
 
     id: str
     rounds: tuple[float, ...]
@@ -27,6 +27,7 @@ class Figure:
     target: float | None = None
     note: str = ""
     context: dict[str, float | str] = field(default_factory=dict)
+    broken: bool = False
 
     def __post_init__(self) -> None:
         if not self.rounds:
@@ -48,8 +49,8 @@ class Figure:
     @property
     def ok(self) -> bool:
         """Whether the target is met."""
-        if self.target is None:
-            return True
+        if self.broken or self.target is None:
+            return not self.broken
         return self.value >= self.target if self.better == "higher" else self.value <= self.target
 
     def to_json(self) -> dict[str, object]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.peers.online import AIMS, completed, figure, line_of, missing, read_figures, write_figures
+from loadtest.peers.online import AIMS, completed, explained, figure, line_of, missing, read_figures, write_figures
 from loadtest.peers.plot import draw, margin
 from loadtest.peers.result import Report
 from loadtest.peers.scale import FULL, QUICK
@@ -61,6 +61,12 @@ def test_writes_are_compared_for_new_and_for_existing_keys() -> None:
 def test_unknown_figure_is_refused() -> None:
     with pytest.raises(KeyError):
         figure("rps_1x200_vs_nobody", ROUNDS)
+
+
+def test_missed_target_is_explained_and_a_met_one_is_not() -> None:
+    missed = explained(figure("rps_1x200_vs_feast_server", [39.0]), load_before=9.3)
+    assert "a load of 9.3 from other work" in str(missed.to_json()["note"])
+    assert "note" not in explained(figure("rps_1x200_vs_feast_server", [41.0]), load_before=9.3).to_json()
 
 
 def test_margin_is_above_one_where_the_target_is_met() -> None:

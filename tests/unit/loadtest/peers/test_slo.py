@@ -3,7 +3,6 @@
 import dataclasses
 
 from loadtest.peers.online import verdict
-from loadtest.peers.result import Missing
 from loadtest.peers.slo import WRITE_RATE, Judged
 
 GOOD = Judged(p99_ms=4.0, p50_ms=1.0, calls=800, errors=0, faults="()", held_rate=2_000)
@@ -19,9 +18,10 @@ def test_slow_window_misses_its_target() -> None:
     assert not verdict("p99_ms_at_60pct_cached", dataclasses.replace(GOOD, p99_ms=10.5)).ok
 
 
-def test_errors_make_the_latency_worthless() -> None:
+def test_errors_fail_the_figure_whatever_its_latency() -> None:
     found = verdict("p99_ms_at_60pct_cached", dataclasses.replace(GOOD, errors=2, faults="UNAVAILABLE"))
-    assert isinstance(found, Missing) and not found.ok
+    assert found.value == 4.0
+    assert not found.ok
     assert "2 errors in 800 calls: UNAVAILABLE" in found.note
 
 
