@@ -43,12 +43,12 @@ from headrace.serving.server import (
     drain,
 )
 from headrace.serving.telemetry import Telemetry, TelemetryConfig
+from headrace.serving.turns import Turns
 
 EXIT_CLEAN: Final = 0
 EXIT_REFUSED: Final = 2  # a wrong argument, a folder or port in use
 PORT_MAX: Final = 65_535
 TABLE_BYTES: Final = 256 << 20  # rows of a demo or a small model; a server of its own is given more
-SWITCH_INTERVAL_S: Final = 0.0005  # beside a writer, a read then waits half a millisecond for the interpreter, not 5
 DESCRIPTOR_COUNT_MAX: Final = 16_384
 REGISTRY_COPY_NAME: Final = "registry"
 
@@ -59,7 +59,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
     log = EventLog("feature_server", time.time, sys.stdout)
     try:
         with running(options, log):
@@ -97,7 +96,7 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
         keeper.on_first = lambda: _set_serving(health)
         _observe(telemetry, shards, table, catalogue)
         reads = Reads(core, table, shards, catalogue, _now_us)
-        writes = Writes(catalogue, shards, _now_us)
+        writes = Writes(catalogue, shards, _now_us, Turns().short)
         telemetry.counter("headrace.write.rows", "Rows accepted.", lambda: [(writes.row_count, {})])
         telemetry.counter("headrace.write.stale", "Rows older than the stored.", lambda: [(writes.stale_count, {})])
         imports = Imports(options.import_root, writes)

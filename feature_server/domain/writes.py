@@ -5,6 +5,7 @@ import threading
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Final
 
@@ -39,7 +40,14 @@ class WriteAck:
 class Writes:
     """Accepts rows and erasures."""
 
-    def __init__(self, catalogue: Catalogue, shards: ShardSet, clock_us: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        shards: ShardSet,
+        clock_us: Callable[[], int],
+        beside_reads: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        self._beside_reads = beside_reads
         self._catalogue = catalogue
         self._shards = shards
         self._clock_us = clock_us
@@ -62,8 +70,9 @@ class Writes:
             return known
         target = self._view(feature_view)
         now_us = self._clock_us()
-        encoded = [part for batch in batches(target) for part in encode_batch(batch, target, now_us)]
-        answer = self._append(encoded, target, durability)
+        with self._beside_reads():
+            encoded = [part for batch in batches(target) for part in encode_batch(batch, target, now_us)]
+            answer = self._append(encoded, target, durability)
         self._answers.remember(principal, request, answer)
         return answer
 
@@ -74,7 +83,8 @@ class Writes:
 
     def write_batch(self, batch: pa.RecordBatch, target: ViewLayout, durability: Durability) -> WriteAck:
         """One batch of a long write whose caller and view are checked."""
-        return self._append(list(encode_batch(batch, target, self._clock_us())), target, durability)
+        with self._beside_reads():
+            return self._append(list(encode_batch(batch, target, self._clock_us())), target, durability)
 
     def erase(
         self,
@@ -100,11 +110,12 @@ class Writes:
         for key in dict.fromkeys(encoded):
             by_shard.setdefault(shard_of_slot(slot_of_key(key), len(self._shards)), []).append(key)
         self._check_writable(by_shard)
-        positions = [
-            position
-            for number, shard_keys in by_shard.items()
-            for position in self._erase_on(self._shards[number], shard_keys, layout.entity_id, views, durability)
-        ]
+        with self._beside_reads():
+            positions = [
+                position
+                for number, shard_keys in by_shard.items()
+                for position in self._erase_on(self._shards[number], shard_keys, layout.entity_id, views, durability)
+            ]
         answer = WriteAck(_highest(positions), len(set(encoded)), 0)
         self._answers.remember(principal, request, answer)
         return answer
