@@ -1,6 +1,6 @@
 """The type table: every element type, its code in rows, its width, and its Arrow, numpy and text forms."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final
 
@@ -74,6 +74,12 @@ class ValueType:
     scalar: Scalar
     shape: Shape = Shape.SINGLE
     list_size: int = 0
+    is_variable: bool = field(init=False, repr=False, compare=False)
+    """Whether a value's size differs from row to row (STRING, BYTES, variable lists)."""
+    element_bytes: int = field(init=False, repr=False, compare=False)
+    """Width of one element in bytes; 0 for STRING and BYTES."""
+    slot_bytes: int = field(init=False, repr=False, compare=False)
+    """Width of one value in a column of an answer; 0 where it varies."""
 
     def __post_init__(self) -> None:
         fixed = self.shape is Shape.FIXED
@@ -83,23 +89,11 @@ class ValueType:
             raise ValueError(f"list_size is for fixed lists only, and is {self.list_size}")
         if fixed and self.scalar not in _WIDTHS:
             raise ValueError(f"a fixed list holds fixed-width elements, not {_NAMES[self.scalar]}")
-
-    @property
-    def is_variable(self) -> bool:
-        """Whether a value's size differs from row to row (STRING, BYTES, variable lists)."""
-        return self.shape is Shape.VARIABLE or (self.shape is Shape.SINGLE and self.scalar not in _WIDTHS)
-
-    @property
-    def element_bytes(self) -> int:
-        """Width of one element in bytes; 0 for STRING and BYTES."""
-        return _WIDTHS.get(self.scalar, 0)
-
-    @property
-    def slot_bytes(self) -> int:
-        """Width of one value in a column of an answer; 0 where it varies."""
-        if self.is_variable:
-            return 0
-        return self.element_bytes * (self.list_size or 1)
+        element_bytes = _WIDTHS.get(self.scalar, 0)
+        is_variable = self.shape is Shape.VARIABLE or not element_bytes
+        object.__setattr__(self, "is_variable", is_variable)
+        object.__setattr__(self, "element_bytes", element_bytes)
+        object.__setattr__(self, "slot_bytes", 0 if is_variable else element_bytes * (self.list_size or 1))
 
     @property
     def arrow(self) -> pa.DataType:

@@ -17,39 +17,25 @@ WITHHELD_FLAG: Final = 0x40  # with EXPIRED: the slot is empty
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One feature of a batch; blocks as FeatureColumn of the contract describes them."""
+    """One feature of a batch; blocks as FeatureColumn of the contract describes them, their sizes checked."""
 
     name: str
     value_type: ValueType
-    slot_bytes: int  # of one value; 0 where it varies
-    values: bytes
-    offsets: bytes
-    statuses: bytes
-    event_times: bytes
-
-    def check(self, row_count: int) -> None:
-        """Raises InternalError unless every block has the size that the type and the row count ask for."""
-        offsets_bytes = 0 if self.slot_bytes else 4 * (row_count + 1)
-        values_bytes = row_count * self.slot_bytes if self.slot_bytes else len(self.values)
-        times_bytes = len(self.event_times) and 8 * row_count
-        sizes = (len(self.values), len(self.offsets), len(self.statuses), len(self.event_times))
-        if sizes != (values_bytes, offsets_bytes, row_count, times_bytes):
-            raise malformed(f"column {self.name} of {row_count} rows has blocks of {sizes} bytes")
-        if offsets_bytes:
-            ends = np.frombuffer(self.offsets, "<u4")
-            if ends[0] != 0 or ends[-1] != len(self.values) or np.any(ends[1:] < ends[:-1]):
-                raise malformed(f"column {self.name} has wrong offsets")
+    values: memoryview
+    offsets: memoryview
+    statuses: memoryview
 
 
-def as_numpy(column: Column) -> NDArray[Any]:
-    """Values by slot: a view for types of fixed width (timestamps as datetime64[us], dates as days), else objects."""
-    kind = column.value_type
-    if not column.slot_bytes:
-        return np.asarray(as_arrow(column, np.ones(len(column.statuses), bool)).to_numpy(zero_copy_only=False))
-    values = np.frombuffer(column.values, kind.numpy)
+def shaped(values: NDArray[Any], kind: ValueType) -> NDArray[Any]:
+    """Elements of a type of fixed width as values by slot: timestamps as datetime64[us], dates as days."""
     if kind.scalar is Scalar.TIMESTAMP_US:
         values = values.view("<M8[us]")
     return values.reshape(-1, kind.list_size) if kind.shape is Shape.FIXED else values
+
+
+def as_objects(column: Column) -> NDArray[Any]:
+    """Values by slot of a type whose width varies, as Python objects."""
+    return np.asarray(as_arrow(column, np.ones(len(column.statuses), bool)).to_numpy(zero_copy_only=False))
 
 
 def as_arrow(column: Column, has_value: NDArray[np.bool_]) -> pa.Array:
@@ -67,7 +53,7 @@ def as_arrow(column: Column, has_value: NDArray[np.bool_]) -> pa.Array:
         return pa.Array.from_buffers(kind.arrow, row_count, [validity, ends], children=[items])
     if kind.shape is Shape.VARIABLE:
         return _text_lists(column, validity)
-    if not column.slot_bytes:
+    if not kind.slot_bytes:
         return pa.Array.from_buffers(
             kind.arrow, row_count, [validity, pa.py_buffer(column.offsets), pa.py_buffer(column.values)]
         )
@@ -75,7 +61,7 @@ def as_arrow(column: Column, has_value: NDArray[np.bool_]) -> pa.Array:
     return pa.Array.from_buffers(kind.arrow, row_count, [validity, items.buffers()[1]])
 
 
-def _elements(scalar: Scalar, values: bytes, count: int) -> pa.Array:
+def _elements(scalar: Scalar, values: memoryview, count: int) -> pa.Array:
     kind = ValueType(scalar)
     packed = pa.py_buffer(np.packbits(np.frombuffer(values, "?"), bitorder="little")) if scalar is Scalar.BOOL else None
     return pa.Array.from_buffers(kind.arrow, count, [None, packed or pa.py_buffer(values)])
