@@ -4,9 +4,10 @@
 #   tools/setup.sh demo              environment of the demo, stubs, optimised cores
 #   tools/setup.sh stubs             the same environment and the stubs alone
 #   tools/setup.sh check             environment of the developer, stubs, optimised and checked cores
-#   tools/setup.sh test              the same, and the programs that the tests start
+#   tools/setup.sh test              the same, and the programs and jars that the tests start
+#   tools/setup.sh spark             the same as check, Java and the jars of Spark
 #   tools/setup.sh sanitize          the same as check, and cores built with ASan and UBSan
-#   tools/setup.sh program NAME...   programs alone: redis-server, h2load, valgrind, bazel
+#   tools/setup.sh program NAME...   programs alone: redis-server, h2load, valgrind, bazel, java
 #
 # Cores are compiled per mode into build/<mode>: `optimised` is copied beside its sources and is what every program runs;
 # `checked` (bounds checks on) and `sanitize` are put in front of it by tests/conftest.py (--core-build).
@@ -44,6 +45,7 @@ package_of() { # the Debian package that holds a program
     h2load) echo nghttp2-client ;;
     valgrind) echo valgrind ;;
     bazel) echo bazel-bootstrap ;;
+    java) echo openjdk-17-jre-headless ;;
     *) echo "$1" ;;
   esac
 }
@@ -53,6 +55,15 @@ programs() { # NAME... : present, or installed, or one line per missing program
   for name in "$@"; do command -v "$name" >/dev/null || missing+=("$(package_of "$name")"); done
   [ ${#missing[@]} = 0 ] || apt_install "a program of the tests is" "${missing[@]}"
 }
+
+java_is_new_enough() { # Spark 4.1 runs on Java 17 and later
+  local version
+  version="$(java -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p' | head -1)"
+  [ "${version:-0}" -ge 17 ] ||
+    die "java on PATH is version ${version:-unknown}, Spark needs 17 or later: install openjdk-17-jre-headless"
+}
+
+jars() { "$PYTHON" tools/jars.py "$1" || exit 1; } # SET : .cache/jars/SET, checked against its lock each time
 
 find_base_python() { # the first interpreter that may carry the environment; prefers the version of the locks
   local candidate
@@ -188,11 +199,12 @@ main() {
     # Sizes were measured with the locks of 2026-11-24 on Debian 12, x86-64.
     demo) have_developer || environment demo 120 500; checkout ;;
     stubs) have_developer || environment demo 120 500; stubs ;;
-    check) environment dev 200 800; checkout; cores checked ;;
-    test) programs redis-server h2load; environment dev 200 800; checkout; cores checked ;;
-    sanitize) environment dev 200 800; checkout; cores sanitize ;;
+    check) environment dev 655 1300; checkout; cores checked ;;
+    test) programs redis-server h2load java; java_is_new_enough; environment dev 655 1300; checkout; cores checked; jars spark ;;
+    spark) programs java; java_is_new_enough; environment dev 655 1300; checkout; cores checked; jars spark ;;
+    sanitize) environment dev 655 1300; checkout; cores sanitize ;;
     program) programs "$@" ;;
-    *) die "unknown set-up \"$verb\": demo, stubs, check, test, sanitize or program NAME..." ;;
+    *) die "unknown set-up \"$verb\": demo, stubs, check, test, spark, sanitize or program NAME..." ;;
   esac
 }
 

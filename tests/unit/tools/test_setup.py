@@ -66,7 +66,8 @@ def test_no_compiler_says_what_to_install(checkout: Path, programs: Path) -> Non
 def test_missing_programs_fail_the_tests_rather_than_skip(checkout: Path, programs: Path) -> None:
     code, said = set_up(checkout, programs, "test")
     assert code == 1
-    assert said.startswith("setup: a program of the tests is missing: install redis-server nghttp2-client (Debian, ")
+    packages = "redis-server nghttp2-client openjdk-17-jre-headless"
+    assert said.startswith(f"setup: a program of the tests is missing: install {packages} (Debian, ")
     assert said.count("\n") == 1
 
 
@@ -75,7 +76,17 @@ def test_present_program_costs_nothing(checkout: Path, programs: Path) -> None:
     assert set_up(checkout, programs, "program", "h2load") == (0, "")
 
 
+def test_old_java_is_refused_by_its_version(checkout: Path, programs: Path) -> None:
+    (programs / "java").write_text("#!/bin/sh\necho 'openjdk version \"11.0.2\" 2019' >&2\n")
+    (programs / "java").chmod(0o755)
+    for name in ("sed", "head"):
+        (programs / name).symlink_to(str(shutil.which(name)))
+    code, said = set_up(checkout, programs, "spark")
+    assert code == 1
+    assert said.startswith("setup: java on PATH is version 11, Spark needs 17 or later: install ")
+
+
 def test_unknown_verb_names_the_known(checkout: Path, programs: Path) -> None:
     code, said = set_up(checkout, programs, "everything")
     assert code == 1
-    assert said == 'setup: unknown set-up "everything": demo, stubs, check, test, sanitize or program NAME...\n'
+    assert said == 'setup: unknown set-up "everything": demo, stubs, check, test, spark, sanitize or program NAME...\n'
