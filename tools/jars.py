@@ -1,6 +1,6 @@
 """Brings the jars of tools/jars/SET.xml into .cache/jars/SET, held to the SHA-256 lines of tools/jars/SET.lock.
 
-    tools/jars.py spark           fetch what is missing; nothing to do takes a quarter of a second
+    tools/jars.py spark           fetch what is missing; nothing to do takes 0.1 s
     tools/jars.py spark --lock    fetch anew and write the lock; look at its diff before committing it
 
 The jars are named by Maven coordinates and resolved by the Ivy that pyspark carries, so that pip and java suffice.
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
-IVY_LIMIT_S = 900  # 72 MB on a slow line
+IVY_LIMIT_S = 900  # 143 MB on a slow line
 OUTPUT_LINES_SHOWN = 12
 
 

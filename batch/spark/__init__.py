@@ -1,0 +1,1 @@
+"""The historical jobs on Spark, with the same compiled kernels in the workers."""
