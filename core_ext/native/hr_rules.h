@@ -16,24 +16,38 @@ enum { HR_FALLBACK_NONE = 1, HR_FALLBACK_DEFAULT = 2, HR_FALLBACK_EXPIRED_VALUE 
 /* What goes into a value's slot. */
 enum { HR_SLOT_EMPTY = 0, HR_SLOT_VALUE = 1, HR_SLOT_DEFAULT = 2 };
 
+/* What rows are ordered by. */
+typedef struct {
+    int64_t event_us, write_us;
+    uint32_t source_id;
+    int32_t partition;
+    int64_t offset;
+} hr_order;
+
 /* Rule 2: total order (event, write, source id, partition, offset); the greatest row wins.
- * Returns <0, 0, >0 as a is before, equal to, after b. Both rows must be whole (HR_ROW_BYTES_MIN). */
+ * Returns <0, 0, >0 as a is before, equal to, after b. */
+static inline int hr_order_fields_compare(const hr_order *a, const hr_order *b)
+{
+    if (a->event_us != b->event_us) return a->event_us < b->event_us ? -1 : 1;
+    if (a->write_us != b->write_us) return a->write_us < b->write_us ? -1 : 1;
+    if (a->source_id != b->source_id) return a->source_id < b->source_id ? -1 : 1;
+    if (a->partition != b->partition) return a->partition < b->partition ? -1 : 1;
+    if (a->offset != b->offset) return a->offset < b->offset ? -1 : 1;
+    return 0;
+}
+
+static inline hr_order hr_order_of(const uint8_t *row)
+{
+    return (hr_order){hr_load_i64(row + HR_ROW_EVENT_TIME), hr_load_i64(row + HR_ROW_WRITE_TIME),
+                      hr_load_u32(row + HR_ROW_SOURCE_ID), hr_load_i32(row + HR_ROW_PARTITION),
+                      hr_load_i64(row + HR_ROW_OFFSET)};
+}
+
+/* The same of two rows, which must be whole (HR_ROW_BYTES_MIN). */
 static inline int hr_order_compare(const uint8_t *a, const uint8_t *b)
 {
-    int64_t x, y;
-    uint32_t s, t;
-    int32_t p, q;
-    x = hr_load_i64(a + HR_ROW_EVENT_TIME), y = hr_load_i64(b + HR_ROW_EVENT_TIME);
-    if (x != y) return x < y ? -1 : 1;
-    x = hr_load_i64(a + HR_ROW_WRITE_TIME), y = hr_load_i64(b + HR_ROW_WRITE_TIME);
-    if (x != y) return x < y ? -1 : 1;
-    s = hr_load_u32(a + HR_ROW_SOURCE_ID), t = hr_load_u32(b + HR_ROW_SOURCE_ID);
-    if (s != t) return s < t ? -1 : 1;
-    p = hr_load_i32(a + HR_ROW_PARTITION), q = hr_load_i32(b + HR_ROW_PARTITION);
-    if (p != q) return p < q ? -1 : 1;
-    x = hr_load_i64(a + HR_ROW_OFFSET), y = hr_load_i64(b + HR_ROW_OFFSET);
-    if (x != y) return x < y ? -1 : 1;
-    return 0;
+    hr_order first = hr_order_of(a), second = hr_order_of(b);
+    return hr_order_fields_compare(&first, &second);
 }
 
 /* Age of an event at the read time in us, never negative and never overflowing: a row from the accepted
@@ -46,19 +60,26 @@ static inline int64_t hr_age_us(int64_t event_us, int64_t read_us)
     return age;
 }
 
-/* Rules 6 and 7, per row: status byte of its non-null values. ttl_us and stale_us of 0 mean no limit.
- * Time to live is half-open like windows: a value lives in (T - ttl, T]; at age == ttl it is EXPIRED.
- * A value is STALE when older than the freshness limit. row NULL means that no row is stored. */
-static inline uint8_t hr_row_status(const uint8_t *row, int64_t read_us, int64_t ttl_us, int64_t stale_us)
+/* Rules 6 and 7, per row: status byte of its non-null values, from its event time and flags. ttl_us and stale_us of 0
+ * mean no limit. Time to live is half-open like windows: a value lives in (T - ttl, T]; at age == ttl it is EXPIRED.
+ * A value is STALE when older than the freshness limit. */
+static inline uint8_t hr_status_at(int64_t event_us, uint16_t flags, int64_t read_us, int64_t ttl_us, int64_t stale_us)
 {
     int64_t age;
     uint8_t status = HR_PRESENT;
-    if (row == NULL) return HR_MISSING;
-    if (hr_load_u16(row + HR_ROW_FLAGS) & HR_FLAG_TOMBSTONE) return HR_MISSING | HR_CAUSE_ERASED;
-    age = hr_age_us(hr_load_i64(row + HR_ROW_EVENT_TIME), read_us);
+    if (flags & HR_FLAG_TOMBSTONE) return HR_MISSING | HR_CAUSE_ERASED;
+    age = hr_age_us(event_us, read_us);
     if (ttl_us > 0 && age >= ttl_us) status = HR_EXPIRED;
     if (stale_us > 0 && age > stale_us) status |= HR_STALE;
     return status;
+}
+
+/* The same of a stored row; NULL means that no row is stored. */
+static inline uint8_t hr_row_status(const uint8_t *row, int64_t read_us, int64_t ttl_us, int64_t stale_us)
+{
+    if (row == NULL) return HR_MISSING;
+    return hr_status_at(
+        hr_load_i64(row + HR_ROW_EVENT_TIME), hr_load_u16(row + HR_ROW_FLAGS), read_us, ttl_us, stale_us);
 }
 
 /* Rule 7, per value: final status byte, and in *slot what the slot holds.

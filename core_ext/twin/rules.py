@@ -38,7 +38,13 @@ def row_status(row: bytes | None, read_time_us: int, ttl_us: int, stale_us: int)
     if row is None:
         return MISSING
     event_time_us = order_of(row)[0]
-    if struct.unpack_from("<H", row, 2)[0] & _TOMBSTONE:
+    tombstone = bool(struct.unpack_from("<H", row, 2)[0] & _TOMBSTONE)
+    return status_at(event_time_us, tombstone, read_time_us, ttl_us, stale_us)
+
+
+def status_at(event_time_us: int, tombstone: bool, read_time_us: int, ttl_us: int, stale_us: int) -> int:
+    """The same from the event time of a row and whether it is a tombstone."""
+    if tombstone:
         return MISSING | CAUSE_ERASED
     age_us = min(max(read_time_us - event_time_us, 0), _AGE_MAX)
     expired = 0 < ttl_us <= age_us
