@@ -1,1 +1,1 @@
-"""Historical and batch jobs over the lake; nothing runs here yet."""
+"""Historical and batch jobs over the lake."""

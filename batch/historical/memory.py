@@ -1,0 +1,55 @@
+"""How a join keeps its memory limit: rows of the spine held at once, parts on disk, bytes of a row group."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from batch.historical.inputs import HistoryInput
+from headrace.errors import ResourceExhausted
+
+# Measured growth per spine row: hash slots (32 bytes at a load of at most a half: up to 128), keys and their ends (64),
+# times, rows and entities (24), matches of two workers (80), indexes and their sort (48).
+SPINE_ROW_BYTES: Final = 344
+VARIABLE_BYTES: Final = 128  # what a value of variable size is taken to need, twice: gathered and ordered
+CELL_BYTES: Final = 6  # null, status and slot of a value, and their Arrow form
+FIXED_BYTES: Final = 96 << 20  # batches in flight of two workers, the writer's row group, Arrow's pool
+ROWS_MIN: Final = 1_000  # fewer rows a part would read its history too often
+WRITE_ROWS_MAX: Final = 1 << 17  # of one row group of the result
+PARTITIONS_MAX: Final = 128  # open files, twice
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """`rows` of the spine are held at once; where they are not all, `partitions` lie on disk."""
+
+    fits: bool
+    rows: int
+    partitions: int
+    group_bytes: int
+    write_rows: int
+    peak_bytes: int
+
+
+def plan(row_count: int, views: Sequence[HistoryInput], limit_bytes: int) -> MemoryPlan:
+    """Splits the limit. Raises ResourceExhausted naming the least that would do."""
+    widths = [sum(_cell(column.type.slot_bytes) for column in view.columns) for view in views]
+    whole_row, split_row = SPINE_ROW_BYTES + sum(widths), SPINE_ROW_BYTES + max(widths)
+    least = FIXED_BYTES + ROWS_MIN * (whole_row + split_row)
+    if limit_bytes < least:
+        message = f"a memory limit of {limit_bytes} bytes is too small for these views: give at least {least}"
+        raise ResourceExhausted(message, reason="MEMORY_LIMIT_TOO_SMALL", metadata={"least_bytes": str(least)})
+    budget = limit_bytes - FIXED_BYTES
+    if row_count * whole_row <= budget:
+        peak = FIXED_BYTES + row_count * whole_row
+        return MemoryPlan(True, max(row_count, 1), 1, 16 << 20, WRITE_ROWS_MAX, peak)
+    rows = max(ROWS_MIN, budget // 2 // split_row)
+    partitions = 2
+    while partitions < PARTITIONS_MAX and partitions * rows < 2 * row_count:
+        partitions *= 2
+    group_bytes = min(16 << 20, budget // 4 // partitions // len(views))  # a result file of each is open at the end
+    write_rows = int(min(WRITE_ROWS_MAX, max(ROWS_MIN, budget // 4 // whole_row)))
+    return MemoryPlan(False, int(rows), partitions, int(group_bytes), write_rows, limit_bytes)
+
+
+def _cell(slot_bytes: int) -> int:
+    return (slot_bytes or 2 * VARIABLE_BYTES) + CELL_BYTES

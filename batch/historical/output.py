@@ -1,0 +1,120 @@
+"""The result file: written in spine order under a temporary name, and visible only when complete."""
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Self
+from uuid import UUID
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from batch.historical.checks import names_of
+from batch.historical.failures import writing
+from batch.historical.inputs import HistoryInput, kind_of
+from batch.historical.tables import located
+from core_ext.arrow import arrow_column
+from core_ext.digest import RowDigest
+from headrace.types import Scalar
+
+COMPRESSION: Final = "snappy"
+_REPEATING: Final = {Scalar.STRING, Scalar.BYTES, Scalar.DATE, Scalar.I32, Scalar.BOOL}
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """Proof of the values and statuses of a result, whatever its file: SHA-256, and a multiset hash per feature."""
+
+    sha256: str
+    columns: dict[str, int]
+
+
+def feature_schema(views: Sequence[HistoryInput]) -> pa.Schema:
+    """Columns of the result that are looked up: each feature and its status."""
+    fields = []
+    for view in views:
+        for column in view.columns:
+            value, status = names_of(view.output_of(column))
+            fields += [pa.field(value, column.type.arrow), pa.field(status, pa.uint8(), nullable=False)]
+    return pa.schema(fields)
+
+
+class ResultFile:
+    """A context manager: a body that ends well leaves the whole file under its name, any other leaves nothing."""
+
+    def __init__(self, uri: str, spine: pa.Schema, views: Sequence[HistoryInput], run_id: UUID) -> None:
+        self._uri = uri
+        self._filesystem, self._path = located(uri)
+        self._under_way = f"{self._path}.{run_id.hex}.partial"
+        self._names = [view.output_of(column) for view in views for column in view.columns]
+        kinds = [kind_of(column.type) for view in views for column in view.columns]
+        self._digest = RowDigest(list(zip(self._names, kinds, strict=True)))
+        features = feature_schema(views)
+        self._schema = pa.schema([*spine, *features])
+        repeating = [names_of(name)[1] for name in self._names]
+        repeating += [
+            view.output_of(column) for view in views for column in view.columns if column.type.scalar in _REPEATING
+        ]
+        self._dictionaries = [field.name for field in spine] + repeating
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="digest")
+        self._pending: Future[None] | None = None
+
+    def __enter__(self) -> Self:
+        with writing(self._uri):
+            self._sink = self._filesystem.open_output_stream(self._under_way)
+            self._writer = pq.ParquetWriter(
+                self._sink, self._schema, compression=COMPRESSION, use_dictionary=self._dictionaries
+            )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        complete = False
+        try:
+            if kind is None:
+                self._await()
+                with writing(self._uri):
+                    self._writer.close()
+                    self._sink.close()
+                    self._filesystem.move(self._under_way, self._path)
+                complete = True
+        finally:
+            self._pool.shutdown()
+            if not complete:
+                self._drop()
+
+    def _drop(self) -> None:
+        for step in (self._writer.close, self._sink.close, lambda: self._filesystem.delete_file(self._under_way)):
+            try:
+                step()
+            except (OSError, pa.ArrowException):
+                continue  # what failed was the disk, and the error under way says so
+
+    def write(self, spine: pa.Table, features: pa.Table) -> None:
+        """Adds rows in spine order; the digest runs beside the file."""
+        self._await()
+        combined = features.combine_chunks()
+        self._pending = self._pool.submit(self._update, combined)
+        with writing(self._uri):
+            columns = [*spine.columns, *combined.columns]
+            self._writer.write_table(pa.Table.from_arrays(columns, schema=self._schema))
+
+    def _await(self) -> None:
+        if self._pending is not None:
+            self._pending.result()
+
+    def _update(self, features: pa.Table) -> None:
+        arrays = [_single(column) for column in features.columns]
+        values = [arrow_column(array) for array in arrays[::2]]
+        self._digest.update(values, [np.asarray(array) for array in arrays[1::2]])
+
+    def digest(self) -> Digest:
+        """Digest of the rows written; after the file is complete."""
+        return Digest(self._digest.hexdigest(), dict(zip(self._names, self._digest.column_hashes(), strict=True)))
+
+
+def _single(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks or [pa.array([], column.type)])

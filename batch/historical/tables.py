@@ -1,0 +1,122 @@
+"""Rows to stream, in chunks that threads read apart: Parquet files by row group, Arrow tables by slice."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from batch.historical.failures import changed, reading, refused
+from headrace.errors import NotFound
+
+BATCH_ROWS: Final = 1 << 16  # ten f32 of them stay in the second cache
+TABLE_CHUNK_ROWS: Final = 1 << 18
+READ_BUFFER_BYTES: Final = 1 << 20  # of a column chunk, so that a row group of any size streams
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Rows [first_row, first_row + row_count) of the whole; `file` and `group` say where they lie."""
+
+    first_row: int
+    row_count: int
+    file: int
+    group: int
+
+
+class Rows(Protocol):
+    """What a join can stream more than once."""
+
+    schema: pa.Schema
+    chunks: list[Chunk]
+    row_count: int
+
+    def read(self, chunk: Chunk, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Batches of some columns of a chunk, in their order."""
+
+
+def located(uri: str) -> tuple[pafs.FileSystem, str]:
+    """File system and path of a path or URI."""
+    if "://" not in uri:
+        return pafs.LocalFileSystem(), uri
+    try:
+        filesystem, path = pafs.FileSystem.from_uri(uri)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise refused("BAD_URI", "uri", f"{uri!r} is no path or URI of a known file system") from error
+    return filesystem, path
+
+
+class ParquetRows:
+    """Parquet files with one schema, read in the order given."""
+
+    def __init__(self, files: Sequence[str], what: str) -> None:
+        if not files:
+            raise refused("NO_FILES", what, "names no file; give at least one")
+        self._files = [located(name) for name in files]
+        self._names = list(files)
+        self._states = [self._state(i) for i in range(len(files))]
+        self.chunks: list[Chunk] = []
+        self.row_count = 0
+        schemas = [self._plan(i) for i in range(len(files))]
+        self.schema = schemas[0]
+        for name, schema in zip(files, schemas, strict=True):
+            for field in self.schema:
+                at = schema.get_field_index(field.name)
+                if at < 0 or schema.field(at).type != field.type:
+                    found = "is missing" if at < 0 else f"is {schema.field(at).type}"
+                    message = f"column {field.name!r} is {field.type} in {files[0]} and {found} in {name}"
+                    raise refused("FILES_DIFFER", what, f"{message}; the files of one input have one schema")
+
+    def _state(self, file: int) -> tuple[int, int]:
+        filesystem, path = self._files[file]
+        info = filesystem.get_file_info(path)
+        if info.type != pafs.FileType.File:
+            message = f"{self._names[file]} does not exist or is no file"
+            raise NotFound(message, reason="FILE_NOT_FOUND", metadata={"file": self._names[file]})
+        return info.size, info.mtime_ns
+
+    def _open(self, file: int) -> pq.ParquetFile:
+        filesystem, path = self._files[file]
+        source = filesystem.open_input_file(path)
+        return pq.ParquetFile(source, buffer_size=READ_BUFFER_BYTES, pre_buffer=False)
+
+    def _plan(self, file: int) -> pa.Schema:
+        with reading(self._names[file]), self._open(file) as opened:
+            for group in range(opened.metadata.num_row_groups):
+                rows = opened.metadata.row_group(group).num_rows
+                if rows:
+                    self.chunks.append(Chunk(self.row_count, rows, file, group))
+                    self.row_count += rows
+            return opened.schema_arrow
+
+    def read(self, chunk: Chunk, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Batches of some columns of a row group; raises FailedPrecondition when the file changed since."""
+        name = self._names[chunk.file]
+        try:
+            same = self._state(chunk.file) == self._states[chunk.file]
+        except NotFound as error:
+            raise changed(name) from error
+        if not same:
+            raise changed(name)
+        with reading(name), self._open(chunk.file) as opened:
+            yield from opened.iter_batches(
+                batch_size=BATCH_ROWS, row_groups=[chunk.group], columns=list(columns), use_threads=False
+            )
+
+
+class TableRows:
+    """An Arrow table in memory."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table
+        self.schema = table.schema
+        self.row_count = table.num_rows
+        starts = range(0, table.num_rows, TABLE_CHUNK_ROWS)
+        self.chunks = [Chunk(at, min(TABLE_CHUNK_ROWS, table.num_rows - at), 0, 0) for at in starts]
+
+    def read(self, chunk: Chunk, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Slices of the table without a copy."""
+        part = self._table.select(list(columns)).slice(chunk.first_row, chunk.row_count)
+        yield from part.to_batches(max_chunksize=BATCH_ROWS)
