@@ -38,9 +38,9 @@ test: ## every test that is not marked slow; at most 15 minutes on 2 cores
 	@$(SETUP) test
 	@$(BIN)/python -m pytest tests -m "not slow" $(UNDER_TEST) $(PYTEST)
 
-test-slow: ## the tests marked slow, one after the other; hours
+test-slow: ## the tests marked slow, one after the other, recorded in docs/results; hours
 	@$(SETUP) test && $(SETUP) program bazel
-	@$(BIN)/python -m pytest tests -m slow --core-build=build/checked $(PYTEST)
+	@$(BIN)/python -m pytest tests -m slow --core-build=build/checked --record docs/results $(PYTEST)
 
 lint: build ## ruff, cython-lint and buf
 	@$(BIN)/ruff check .

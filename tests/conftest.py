@@ -7,6 +7,7 @@ import hypothesis
 import pytest
 
 import core_ext
+from tests.record import RunRecord
 
 ROOT = Path(__file__).parent.parent
 SEED_MAX = 2**32 - 1  # what every consumer of the seed accepts
@@ -24,6 +25,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="DIR",
         help="run the cores compiled into DIR (build/checked, build/sanitize), not those beside their sources",
     )
+    parser.addoption("--record", default=None, metavar="DIR", help="write outcomes, machine and commit into DIR, dated")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -33,6 +35,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if getattr(config.option, "hypothesis_seed", None) is None:
         config.option.hypothesis_seed = str(config.option.seed)
     use_core_build(config.option.core_build)
+    if config.option.record is not None:
+        config.pluginmanager.register(RunRecord(ROOT / config.option.record, ROOT, config.option.seed))
 
 
 def use_core_build(folder: str | None) -> None:
