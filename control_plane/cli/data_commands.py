@@ -20,6 +20,8 @@ from headrace.definitions import (
     Source,
     SourceKind,
 )
+from headrace.definitions.transforms import Latest
+from headrace.definitions.views import FeatureView
 from headrace.errors import FailedPrecondition, InvalidArgument
 from headrace.names import check_name
 from headrace.types import Scalar
@@ -53,11 +55,22 @@ def materialize(session: Session, view_name: str, origin: str | None) -> None:
         source, path = _source(registry, view, origin)
     keys = [key.name for key in entity.definition.join_keys]
     origins = {EVENT_TIME: source.event_time_column, **{key: key for key in keys}}
-    origins |= {feature.name: feature.transform.column for feature in view.definition.features}
+    origins |= _latest_columns(view.definition, str(view.ref))
     types = {column.name: column.type.arrow for column in source.columns}
     rows = read_rows(path, pa.schema([pa.field(name, types[name]) for name in dict.fromkeys(origins.values())]))
     renamed = FileRows((select(table, origins) for table in rows.batches), rows.row_count)
     _send(session, str(view.ref), renamed, Durability.LOG)
+
+
+def _latest_columns(view: FeatureView, ref: str) -> dict[str, str]:
+    if not view.is_plain:
+        raise FailedPrecondition(
+            f"{ref!r} has a filter, windows or derived features, which materialize does not compute yet",
+            reason="TRANSFORM_NOT_SERVED",
+            field="VIEW",
+            metadata={"feature_view": ref},
+        )
+    return {one.name: one.transform.column for one in view.features if isinstance(one.transform, Latest)}
 
 
 def read(

@@ -6,8 +6,10 @@ from datetime import timedelta
 from headrace.definitions.base import Definition
 from headrace.definitions.durations import format_duration
 from headrace.definitions.transform import canonical_json
+from headrace.definitions.transforms import Latest, transform_text
 from headrace.definitions.values import value_document
 from headrace.definitions.views import Feature, FeatureView
+from headrace.expressions import expression_identity
 
 
 def changed(what: str, old: object, new: object) -> list[str]:
@@ -49,6 +51,7 @@ def view_frozen_differences(old: FeatureView, new: FeatureView) -> list[str]:
     sentences = [
         *changed("source", old.source, new.source),
         *changed("time to live", old.ttl, new.ttl),
+        *changed("filter", _filter_text(old), _filter_text(new)),
         *changed("fallback", old.fallback.name.lower(), new.fallback.name.lower()),
     ]
     for feature in new.features:
@@ -68,10 +71,21 @@ def default_key(feature: Feature) -> str:
 
 
 def _feature_differences(old: Feature, new: Feature) -> list[str]:
-    sentences = changed(f"column of feature {new.name!r}", old.transform.column, new.transform.column)
+    sentences = _transform_differences(old, new)
     if default_key(old) != default_key(new):
         sentences.append(f"default of feature {new.name!r} changes from {_default(old)} to {_default(new)}")
     return sentences
+
+
+def _transform_differences(old: Feature, new: Feature) -> list[str]:
+    if isinstance(old.transform, Latest) and isinstance(new.transform, Latest):
+        return changed(f"column of feature {new.name!r}", old.transform.column, new.transform.column)
+    before, after = transform_text(old.transform), transform_text(new.transform)
+    return changed(f"computation of feature {new.name!r}", before, after)
+
+
+def _filter_text(view: FeatureView) -> str:
+    return expression_identity(view.filter).canonical if view.filter else ""
 
 
 def _tag_differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:

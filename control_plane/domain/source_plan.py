@@ -15,6 +15,7 @@ from control_plane.domain.verdicts import (
 )
 from headrace.definitions.registered import RegisteredSource, RegisteredView, State
 from headrace.definitions.sources import Source
+from headrace.definitions.transform import source_columns
 
 
 def plan_source(draft: Draft, wanted: Source) -> Verdict:
@@ -91,7 +92,7 @@ def _reads(view: RegisteredView, source: str) -> bool:
 
 
 def _uses(view: RegisteredView, column: str) -> bool:
-    return any(feature.transform.column == column for feature in view.definition.features)
+    return column in source_columns(view.definition)
 
 
 def _names(views: list[RegisteredView]) -> str:

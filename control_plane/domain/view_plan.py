@@ -8,10 +8,13 @@ from control_plane.domain.draft import Draft
 from control_plane.domain.verdicts import Problem, Verdict, created, incompatible, refused, renewed, unchanged, updated
 from headrace.definitions.checks import suggestion
 from headrace.definitions.entities import Entity
+from headrace.definitions.plans import compile_plan
 from headrace.definitions.registered import RegisteredView, State, select
 from headrace.definitions.sources import Source
-from headrace.definitions.transform import normalised_plan, transform_digest
+from headrace.definitions.transform import view_digest
+from headrace.definitions.transforms import Latest
 from headrace.definitions.views import Fallback, Feature, FeatureView
+from headrace.errors import InvalidArgument
 
 
 def plan_view(draft: Draft, wanted: FeatureView) -> Verdict:
@@ -51,7 +54,7 @@ def _warnings(view: FeatureView) -> list[str]:
 def _put_version(draft: Draft, view: RegisteredView) -> None:
     entity, source = draft.entity(view.definition.entity), draft.source(view.definition.source)
     assert entity and source, "references were checked"
-    digest = transform_digest(normalised_plan(view.definition, entity.definition, source.definition))
+    digest = view_digest(view.definition, entity.definition, source.definition)
     view_id = draft.take_id()
     draft.put(replace(view, view_id=view_id, schema_id=draft.take_id(), transform_digest=digest))
 
@@ -108,6 +111,11 @@ def _reference_problems(draft: Draft, wanted: FeatureView) -> list[Problem]:
         problems.append(unknown(draft, "source", wanted.source, "source"))
     else:
         problems.extend(_column_problems(source.definition, wanted))
+    if entity and source and not problems:
+        try:
+            compile_plan(wanted, entity.definition, source.definition)
+        except InvalidArgument as error:
+            problems.append(Problem(error.reason, error.field, error.message))
     return problems
 
 
@@ -129,6 +137,8 @@ def _column_problems(source: Source, wanted: FeatureView) -> list[Problem]:
     types = {column.name: column.type for column in source.columns}
     problems = []
     for index, feature in enumerate(wanted.features):
+        if not isinstance(feature.transform, Latest):
+            continue
         name = feature.transform.column
         if name not in types:
             message = f"feature {feature.name!r} reads column {name!r}, which source {source.name!r} does not have"

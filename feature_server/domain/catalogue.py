@@ -70,12 +70,15 @@ class Catalogue:
             self._handles.clear()
 
     def view(self, name: str) -> ViewLayout:
-        """View of "name@v3", or of "name" the newest version that is not retired. Raises NotFound."""
+        """View of "name@v3", or of "name" the newest version that is not retired.
+
+        Raises NotFound, or FailedPrecondition where it computes what is not served.
+        """
         snapshot = self._snapshot
         record = snapshot.state.view(parse_version_ref(name, "feature_view"))
         if record is None:
             raise _unknown("feature view", "UNKNOWN_FEATURE_VIEW", "feature_view", name, snapshot.views)
-        return snapshot.views[str(record.ref)]
+        return _served(snapshot.views[str(record.ref)], "feature_view")
 
     def view_of_id(self, view_id: int) -> ViewLayout | None:
         """View version of an internal id."""
@@ -104,6 +107,8 @@ class Catalogue:
         record = snapshot.state.service(parse_version_ref(name, "feature_service"))
         if record is None:
             raise _unknown("feature service", "UNKNOWN_FEATURE_SERVICE", "feature_service", name, snapshot.services)
+        if record.state is State.ACTIVE:
+            prepare(str(record.ref), list(_service_columns(record, snapshot.views)), snapshot.state.revision)
         raise FailedPrecondition(
             f"feature service {name!r} is retired: read a version that is served",
             reason="FEATURE_SERVICE_RETIRED",
@@ -170,7 +175,7 @@ class Catalogue:
         record = snapshot.state.view(parse_version_ref(name, field_path))
         if record is None:
             raise _unknown("feature view", "UNKNOWN_FEATURE_VIEW", field_path, name, snapshot.views)
-        view = snapshot.views[str(record.ref)]
+        view = _served(snapshot.views[str(record.ref)], field_path)
         if reference.feature not in view.columns:
             raise _unknown(f"feature of {view.ref!r}", "UNKNOWN_FEATURE", field_path, reference.feature, view.columns)
         return SelectedColumn(text, view, reference.feature, view.entity.key_names)
@@ -178,10 +183,23 @@ class Catalogue:
 
 def _service_columns(record: RegisteredService, views: Mapping[str, ViewLayout]) -> Iterable[SelectedColumn]:
     for entry in record.definition.entries:
-        view = views[entry.feature_view]
+        view = _served(views[entry.feature_view], "feature_service")
         keys = tuple(entry.request_column(key) for key in view.entity.key_names)
         for feature in entry.features:
             yield SelectedColumn(entry.output_prefix + feature, view, feature, keys)
+
+
+def _served(view: ViewLayout, field_path: str) -> ViewLayout:
+    """The view, where its rows are rows of its source; what windows and expressions compute is not served yet."""
+    if view.definition.is_plain:
+        return view
+    raise FailedPrecondition(
+        f"{view.ref!r} has a filter, windows or derived features, which this server does not compute yet: "
+        "read and write views of latest columns",
+        reason="TRANSFORM_NOT_SERVED",
+        field=field_path,
+        metadata={"feature_view": view.ref},
+    )
 
 
 def _unknown(what: str, reason: str, field_path: str, name: str, known: Iterable[str]) -> NotFound:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
+from headrace.convert.transforms import transform_from_pb, transform_to_pb
 from headrace.convert.values import (
     duration_from_pb,
     duration_to_pb,
@@ -18,7 +19,7 @@ from headrace.definitions.models import Model
 from headrace.definitions.services import FeatureService, ServiceEntry
 from headrace.definitions.sets import DefinitionSet
 from headrace.definitions.sources import Column, Source, SourceKind
-from headrace.definitions.views import Fallback, Feature, FeatureView, Latest
+from headrace.definitions.views import Fallback, Feature, FeatureView
 from protos.common.v1 import value_pb2
 from protos.control.v1 import definitions_pb2 as pb
 
@@ -98,6 +99,7 @@ def view_to_pb(view: FeatureView) -> pb.FeatureView:
         ttl_duration=None if view.ttl is None else duration_to_pb(view.ttl),
         fallback=pb.Fallback.ValueType(view.fallback),
         freshness_sla_duration=None if view.freshness_sla is None else duration_to_pb(view.freshness_sla),
+        filter=view.filter,
         metadata=_metadata(view),
     )
 
@@ -113,6 +115,7 @@ def view_from_pb(message: pb.FeatureView) -> FeatureView:
         ttl=ttl,
         fallback=_member(Fallback, message.fallback or Fallback.NONE, "fallback"),
         freshness_sla=None if limit is None else duration_from_pb(limit, "freshness_sla_duration"),
+        filter=message.filter,
         **_common(message.name, message.metadata),
     )
 
@@ -150,7 +153,7 @@ def _feature_to_pb(feature: Feature) -> pb.Feature:
     return pb.Feature(
         name=feature.name,
         value_type=type_to_pb(feature.type),
-        transform=pb.Transform(latest=pb.LatestTransform(column=feature.transform.column)),
+        transform=transform_to_pb(feature.transform),
         default_value=None if feature.default is None else value_to_pb(feature.default, feature.type),
         description=feature.description,
     )
@@ -158,10 +161,7 @@ def _feature_to_pb(feature: Feature) -> pb.Feature:
 
 def _feature(message: pb.Feature) -> Feature:
     value_type = type_from_pb(message.value_type)
-    if message.transform.WhichOneof("kind") != "latest":
-        raise invalid(f"transform of feature {message.name!r} is not set", "REQUIRED", "transform")
-    with located("transform.latest"):
-        transform = Latest(message.transform.latest.column)
+    transform = transform_from_pb(message.transform, message.name)
     default = value_from_pb(message.default_value, value_type, "default_value")
     return Feature(message.name, value_type, transform, default=default, description=message.description)
 

@@ -21,9 +21,11 @@ from headrace.definitions.registered import (
 from headrace.definitions.services import FeatureService, ServiceEntry
 from headrace.definitions.sets import DefinitionSet
 from headrace.definitions.sources import Column, Source, SourceKind
-from headrace.definitions.views import Fallback, Feature, FeatureView, Latest, latest
+from headrace.definitions.transforms import AGGREGATES, Derived, Latest, Window, derived, latest, window
+from headrace.definitions.views import Fallback, Feature, FeatureView
 
 __all__ = [
+    "AGGREGATES",
     "REGISTRY_MESSAGE_BYTES_MAX",
     "Change",
     "ChangeKind",
@@ -31,6 +33,7 @@ __all__ = [
     "Definition",
     "DefinitionKind",
     "DefinitionSet",
+    "Derived",
     "Entity",
     "EntityKey",
     "Fallback",
@@ -50,10 +53,13 @@ __all__ = [
     "SourceKind",
     "Stamp",
     "State",
+    "Window",
+    "derived",
     "latest",
     "load",
     "load_python",
     "load_yaml",
     "registry_state",
     "to_yaml",
+    "window",
 ]

@@ -12,8 +12,9 @@ from headrace.definitions.models import Model
 from headrace.definitions.services import FeatureService, ServiceEntry
 from headrace.definitions.sets import KINDS, DefinitionSet
 from headrace.definitions.sources import Column, Source, SourceKind
+from headrace.definitions.transforms import Derived, Latest, Transform, Window
 from headrace.definitions.values import value_from_document
-from headrace.definitions.views import Fallback, Feature, FeatureView, Latest
+from headrace.definitions.views import Fallback, Feature, FeatureView
 
 _Made = TypeVar("_Made")
 _COMMON: Final = frozenset({"name", "owner", "description", "tags"})
@@ -51,7 +52,7 @@ def entity_from_document(document: object) -> Entity:
 def view_from_document(document: object) -> FeatureView:
     """One feature view."""
     required = frozenset({"entity", "source", "features"})
-    known = required | {"ttl", "fallback", "freshness_sla"}
+    known = required | {"ttl", "fallback", "freshness_sla", "filter"}
     fields = _definition_fields(document, known, required, "a feature view")
     rest = _with_duration(fields, "ttl", "freshness_sla")
     if "fallback" in rest:
@@ -90,16 +91,35 @@ def _join_key(document: object) -> EntityKey:
 
 
 def _feature(document: object) -> Feature:
-    required = frozenset({"name", "type", "latest"})
-    fields = _fields(document, required, required | {"default", "description"}, "a feature")
-    column, default = fields.pop("latest"), fields.pop("default", None)
-    with located("latest"):
-        transform = Latest(column)
+    fields = _fields(document, _PAIR, _PAIR | _TRANSFORMS | {"default", "description"}, "a feature")
+    default, transform = fields.pop("default", None), _transform(fields)
     feature = Feature(transform=transform, **fields)
     if default is None:
         return feature
     fields["default"] = value_from_document(default, feature.type)
     return Feature(transform=transform, **fields)
+
+
+def _transform(fields: Fields) -> Transform:
+    """Takes the one transform out of a feature's fields."""
+    given = sorted(_TRANSFORMS & fields.keys())
+    if len(given) != 1:
+        what = f"has {' and '.join(given)}" if given else "has no transform"
+        message = f"feature {fields['name']!r} {what}; give it exactly one of derived, latest, window"
+        raise invalid(message, "REQUIRED" if not given else "UNEXPECTED", given[-1] if given else "latest")
+    form = fields.pop(given[0])
+    with located(given[0]):
+        if given[0] == "latest":
+            return Latest(form)
+        return Derived(form) if given[0] == "derived" else _window(form)
+
+
+def _window(document: object) -> Window:
+    required = frozenset({"aggregate", "over", "hop"})
+    known = required | {"expression", "lateness", "quantile", "item_count", "denominator", "half_life"}
+    fields = _fields(document, required, known, "a window")
+    fields = {"expression": "", **fields}
+    return Window(**_with_duration(fields, "over", "hop", "lateness", "half_life"))
 
 
 def _entry(document: object) -> ServiceEntry:
@@ -160,4 +180,5 @@ def _kind_of(document: object) -> str:
     return kinds.get(type(document), type(document).__name__)
 
 
+_TRANSFORMS: Final = frozenset({"latest", "window", "derived"})
 _PAIR: Final = frozenset({"name", "type"})

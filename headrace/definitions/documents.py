@@ -10,6 +10,7 @@ from headrace.definitions.models import Model
 from headrace.definitions.services import FeatureService, ServiceEntry
 from headrace.definitions.sets import KINDS, DefinitionSet
 from headrace.definitions.sources import Source
+from headrace.definitions.transforms import Derived, Latest, Transform
 from headrace.definitions.values import value_document
 from headrace.definitions.views import Fallback, Feature, FeatureView
 
@@ -55,17 +56,37 @@ def _view(view: FeatureView) -> Fields:
         fields["fallback"] = view.fallback.name.lower()
     if view.freshness_sla is not None:
         fields["freshness_sla"] = format_duration(view.freshness_sla)
+    if view.filter:
+        fields["filter"] = view.filter
     fields["features"] = [_feature(feature) for feature in view.features]
     return fields
 
 
 def _feature(feature: Feature) -> Fields:
-    fields: Fields = {"name": feature.name, "type": str(feature.type), "latest": feature.transform.column}
+    fields: Fields = {"name": feature.name, "type": str(feature.type)} | _transform(feature.transform)
     if feature.default is not None:
         fields["default"] = value_document(feature.default)
     if feature.description:
         fields["description"] = feature.description
     return fields
+
+
+def _transform(transform: Transform) -> Fields:
+    if isinstance(transform, Latest):
+        return {"latest": transform.column}
+    if isinstance(transform, Derived):
+        return {"derived": transform.expression}
+    fields: Fields = {"aggregate": transform.aggregate}
+    fields |= {name: getattr(transform, name) for name in ("expression", "denominator") if getattr(transform, name)}
+    fields |= {"over": format_duration(transform.over), "hop": format_duration(transform.hop)}
+    if transform.lateness:
+        fields["lateness"] = format_duration(transform.lateness)
+    if transform.half_life is not None:
+        fields["half_life"] = format_duration(transform.half_life)
+    for name in ("quantile", "item_count"):
+        if getattr(transform, name) is not None:
+            fields[name] = getattr(transform, name)
+    return {"window": fields}
 
 
 def _service(service: FeatureService) -> Fields:

@@ -15,10 +15,10 @@ from headrace.definitions.checks import (
     check_type,
     check_unique,
     invalid,
-    located,
 )
 from headrace.definitions.entities import check_not_reserved
 from headrace.definitions.layout import check_row_size
+from headrace.definitions.transforms import Derived, Latest, Transform, Window, check_expression
 from headrace.definitions.values import PlainValue, check_value
 from headrace.names import NAME_LENGTH_MAX, check_word, parse_plain_name
 from headrace.types import ValueType
@@ -34,22 +34,6 @@ class Fallback(IntEnum):
     EXPIRED_VALUE = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Latest:
-    """The newest value of a source column."""
-
-    column: str
-
-    def __post_init__(self) -> None:
-        check_text(self.column, "column", NAME_LENGTH_MAX, required=True)
-
-
-def latest(column: str) -> Latest:
-    """Transform that serves the newest value of a source column."""
-    with located("transform"):
-        return Latest(column)
-
-
 @dataclass(frozen=True, slots=True, init=False)
 class Feature:
     """One column of a view: `Feature("dep_delay", "f32", latest("dep_delay"), default=0.0)`.
@@ -60,7 +44,7 @@ class Feature:
 
     name: str
     type: ValueType
-    transform: Latest
+    transform: Transform
     default: PlainValue | None
     description: str
 
@@ -68,7 +52,7 @@ class Feature:
         self,
         name: str,
         type: ValueType | str,  # noqa: A002 - the word of the glossary
-        transform: Latest,
+        transform: Transform,
         *,
         default: object = None,
         description: str = "",
@@ -76,10 +60,10 @@ class Feature:
         check_text(name, "name", 2 * NAME_LENGTH_MAX, required=True)
         check_word(name, "name", "feature name")
         check_not_reserved(name, "feature name")
-        if not isinstance(transform, Latest):
-            raise invalid(
-                f"transform of feature {name!r} must be latest(column)", "WRONG_TYPE", "transform", feature=name
-            )
+        given: object = transform
+        if not isinstance(given, Latest | Window | Derived):
+            known = "latest(column), window(aggregate, …) or derived(expression)"
+            raise invalid(f"transform of feature {name!r} must be {known}", "WRONG_TYPE", "transform", feature=name)
         value_type = check_type(type)
         object.__setattr__(self, "name", name)
         object.__setattr__(self, "type", value_type)
@@ -90,7 +74,9 @@ class Feature:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureView(Definition):
-    """Features of one entity from one source. `ttl` counts from event time, None never expires.
+    """Features of one entity from the events of one source for which `filter` is true; an empty one takes all.
+
+    `ttl` counts from event time, None never expires.
 
     `freshness_sla` is the age from which a value carries STALE, None sets no limit; it alone may change in a version.
     """
@@ -101,6 +87,7 @@ class FeatureView(Definition):
     ttl: timedelta | None = None
     fallback: Fallback = Fallback.NONE
     freshness_sla: timedelta | None = None
+    filter: str = ""
 
     def __post_init__(self) -> None:
         Definition.__post_init__(self)
@@ -114,7 +101,14 @@ class FeatureView(Definition):
                 check_duration(duration, field)
         if not isinstance(self.fallback, Fallback):
             raise invalid("fallback must be a Fallback", "WRONG_TYPE", "fallback")
+        if self.filter != "":
+            check_expression(self.filter, "filter")
         check_row_size(self.name, [feature.type for feature in features])
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a row of the source is a row of the view: every feature is a latest column, and nothing filters."""
+        return not self.filter and all(isinstance(feature.transform, Latest) for feature in self.features)
 
     def feature(self, name: str) -> Feature | None:
         """The feature of a name, or None."""

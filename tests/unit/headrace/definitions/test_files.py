@@ -9,6 +9,7 @@ from headrace.definitions import DefinitionSet, load, load_python, load_yaml, to
 from headrace.definitions import files as module
 from headrace.definitions.document_reading import set_from_document
 from headrace.definitions.documents import set_document
+from headrace.definitions.plans import compile_plan
 from headrace.definitions.transform import canonical_json
 from headrace.errors import InvalidArgument
 from tests.unit.headrace.definitions.samples import entity, sets, source, view, whole_set
@@ -56,6 +57,19 @@ def test_examples_of_the_guide_are_loaded_and_agree(tmp_path: Path, repository: 
         "flights.ml.delay",
         "flights.ml.departure_delay",
     ]
+
+
+def test_examples_of_windows_agree_and_fit_their_source(tmp_path: Path, repository: Path) -> None:
+    guide = (repository / "docs" / "definitions.md").read_text(encoding="utf-8")
+    found = []
+    for language, ending in (("python", "py"), ("yaml", "yaml")):
+        for part in ("", " windows"):
+            file = tmp_path / f"{language}{len(part)}.{ending}"
+            file.write_text(guide.split(f"```{language}{part}\n")[1].split("```")[0], encoding="utf-8")
+        found.append(load(tmp_path / f"{language}8.{ending}").feature_views[0])
+    assert found[0] == found[1]
+    base = load(tmp_path / "yaml0.yaml")
+    assert len(compile_plan(found[0], base.entities[0], base.sources[0]).windows) == 3
 
 
 def test_python_file_gives_what_stands_at_its_module_level_once(tmp_path: Path) -> None:
