@@ -20,7 +20,15 @@ cdef extern from "hr_asof.h" nogil:
         uint32_t entity_count
 
     ctypedef struct hr_asof_match:
+        int64_t event_us
         int64_t mark
+
+    ctypedef struct hr_asof_tie:
+        int64_t write_us
+
+    ctypedef struct hr_asof_kept:
+        hr_asof_match *matches
+        hr_asof_tie *ties
 
     ctypedef struct hr_asof_batch:
         hr_asof_keys keys
@@ -36,10 +44,10 @@ cdef extern from "hr_asof.h" nogil:
 
     int hr_asof_build(hr_asof_spine *spine, const int64_t *times)
     void hr_asof_free(hr_asof_spine *spine)
-    void hr_asof_feed(const hr_asof_spine *spine, hr_asof_match *matches, const hr_asof_batch *batch)
-    void hr_asof_merge(hr_asof_match *matches, const hr_asof_match *others, int64_t count)
+    void hr_asof_feed(const hr_asof_spine *spine, const hr_asof_kept *kept, const hr_asof_batch *batch)
+    void hr_asof_merge(const hr_asof_kept *kept, const hr_asof_kept *other, int64_t count)
     void hr_asof_resolve(
-        const hr_asof_spine *spine, const hr_asof_match *matches, int64_t ttl_us, int64_t stale_us, int64_t *indexes,
+        const hr_asof_spine *spine, const hr_asof_kept *kept, int64_t ttl_us, int64_t stale_us, int64_t *indexes,
         uint8_t *statuses)
 
 
@@ -52,4 +60,4 @@ cdef class Spine:
 @cython.final
 cdef class Matches:
     cdef Spine spine
-    cdef hr_asof_match *matches  # one per position of the spine
+    cdef hr_asof_kept kept  # one match per position of the spine

@@ -27,7 +27,9 @@ class Spine:
 class Matches:
     """What one thread found of one history; tables of several threads are merged, in any order."""
 
-    def __init__(self, spine: Spine) -> None: ...
+    def __init__(self, spine: Spine, has_ties: bool = True) -> None:
+        """Without ties, only the event time orders the rows, and a match takes 16 bytes instead of 40."""
+
     def feed(
         self,
         keys: KeyBatch,

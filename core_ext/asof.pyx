@@ -3,7 +3,7 @@
 import cython
 import numpy as np
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
 from core_ext.arrow cimport HR_ARROW_OK, ArrowBuffers, hr_arrow, hr_arrow_fault, refusal
@@ -81,16 +81,19 @@ cdef hr_asof_keys batch_keys(KeyBatch keys) noexcept:
 cdef class Matches:
     """What one thread found of one history; tables of several threads are merged, in any order."""
 
-    def __cinit__(self, Spine spine not None):
-        cdef size_t count = spine.table.keys.row_count
+    def __cinit__(self, Spine spine not None, bint has_ties=True):
+        cdef size_t count = spine.table.keys.row_count + 1
         self.spine = spine
-        self.matches = <hr_asof_match *>malloc((count + 1) * sizeof(hr_asof_match))
-        if self.matches == NULL:
+        self.kept.matches = <hr_asof_match *>malloc(count * sizeof(hr_asof_match))
+        if has_ties:
+            self.kept.ties = <hr_asof_tie *>calloc(count, sizeof(hr_asof_tie))
+        if self.kept.matches == NULL or (has_ties and self.kept.ties == NULL):
             raise MemoryError
-        memset(self.matches, 0xFF, (count + 1) * sizeof(hr_asof_match))
+        memset(self.kept.matches, 0xFF, count * sizeof(hr_asof_match))
 
     def __dealloc__(self):
-        free(self.matches)
+        free(self.kept.matches)
+        free(self.kept.ties)
 
     def feed(
         self, KeyBatch keys not None, const int64_t[::1] event_us not None, int64_t first_index, int64_t cutoff_us, *,
@@ -103,6 +106,10 @@ cdef class Matches:
         batch.keys = batch_keys(keys)
         batch.first_index = first_index
         batch.cutoff_us = cutoff_us
+        if self.kept.ties == NULL and not (
+            write_us is None and source_ids is None and partitions is None and offsets is None
+        ):
+            raise ValueError("matches without ties are for histories that only the event time orders")
         if not 0 <= first_index <= (1 << 62) - 1 - keys.row_count:
             raise ValueError(f"first_index {first_index} is negative or too great")
         if event_us.shape[0] != keys.row_count:
@@ -129,14 +136,16 @@ cdef class Matches:
             same_rows(offsets.shape[0], keys.row_count, "offsets")
             batch.offsets = &offsets[0]
         with nogil:
-            hr_asof_feed(&self.spine.table, self.matches, &batch)
+            hr_asof_feed(&self.spine.table, &self.kept, &batch)
 
     def merge(self, Matches other not None):
         """Takes over what `other` found for the same spine."""
         if other.spine is not self.spine:
             raise ValueError("matches of another spine cannot be merged")
+        if (other.kept.ties == NULL) != (self.kept.ties == NULL):
+            raise ValueError("matches with and without ties cannot be merged")
         with nogil:
-            hr_asof_merge(self.matches, other.matches, self.spine.table.keys.row_count)
+            hr_asof_merge(&self.kept, &other.kept, self.spine.table.keys.row_count)
 
     def resolve(self, int64_t ttl_us, int64_t stale_us):
         """History index (or -1) and row status of every spine row."""
@@ -146,7 +155,7 @@ cdef class Matches:
         cdef uint8_t[::1] status_view = statuses
         if count > 0:
             with nogil:
-                hr_asof_resolve(&self.spine.table, self.matches, ttl_us, stale_us, &index_view[0], &status_view[0])
+                hr_asof_resolve(&self.spine.table, &self.kept, ttl_us, stale_us, &index_view[0], &status_view[0])
         return indexes, statuses
 
 

@@ -82,9 +82,10 @@ def match(
     found: list[Matches] = []
     names, what = view.match_columns(), f"history {view.name}"
     key_names = [key.history for key in view.keys]
+    has_ties = any((view.write_time, view.source_id, view.partition, view.offset))
 
     def feed(chunks: Iterator[Chunk]) -> None:
-        matches = Matches(spine)
+        matches = Matches(spine, has_ties)
         found.append(matches)
         for chunk in chunks:
             at = chunk.first_row

@@ -53,9 +53,26 @@ typedef struct {
 
 /* The greatest history row kept at a position; mark is index * 2 + tombstone, or -1. */
 typedef struct {
-    hr_order order;
-    int64_t mark;
+    int64_t event_us, mark;
 } hr_asof_match;
+
+/* What decides between rows of one event time; a history without such columns keeps none of it. */
+typedef struct {
+    int64_t write_us, offset;
+    uint32_t source_id;
+    int32_t partition;
+} hr_asof_tie;
+
+typedef struct {
+    hr_asof_match match;
+    hr_asof_tie tie;
+} hr_asof_candidate;
+
+/* One per position; ties is NULL where only the event time orders the rows. */
+typedef struct {
+    hr_asof_match *matches;
+    hr_asof_tie *ties;
+} hr_asof_kept;
 
 /* History columns of one batch. NULL where the view has none: write = event, available = write, order 0. */
 typedef struct {
@@ -246,24 +263,47 @@ static inline uint32_t hr_asof_lower_bound(const int64_t *times, uint32_t first,
     return first;
 }
 
-/* Whether a comes after b; rows equal in the total order keep the one that stands first in the history. */
-static inline int hr_asof_beats(const hr_asof_match *a, const hr_asof_match *b)
+static inline hr_order hr_asof_order(const hr_asof_match *match, const hr_asof_tie *tie)
+{
+    return (hr_order){match->event_us, tie->write_us, tie->source_id, tie->partition, tie->offset};
+}
+
+/* Whether a comes after b; rows equal in the total order keep the one that stands first in the history. Ties are both
+ * given or both NULL. */
+static inline int hr_asof_beats(
+    const hr_asof_match *a, const hr_asof_tie *a_tie, const hr_asof_match *b, const hr_asof_tie *b_tie)
 {
     int order;
     if (a->mark < 0 || b->mark < 0) return a->mark >= 0;
-    order = hr_order_fields_compare(&a->order, &b->order);
-    return order > 0 || (order == 0 && a->mark < b->mark);
+    if (a->event_us != b->event_us) return a->event_us > b->event_us;  /* the first of the total order decides most */
+    if (a_tie != NULL) {
+        hr_order first = hr_asof_order(a, a_tie), second = hr_asof_order(b, b_tie);
+        order = hr_order_fields_compare(&first, &second);
+        if (order != 0) return order > 0;
+    }
+    return a->mark < b->mark;
 }
 
-static inline hr_asof_match hr_asof_row(const hr_asof_batch *batch, int64_t i)
+static inline hr_asof_tie *hr_asof_tie_at(const hr_asof_kept *kept, int64_t at)
 {
-    hr_asof_match row = {{batch->event_us[i], batch->event_us[i], 0, 0, 0}, 2 * (batch->first_index + i)};
-    if (batch->write_us != NULL) row.order.write_us = batch->write_us[i];
-    if (batch->source_ids != NULL) row.order.source_id = batch->source_ids[i];
-    if (batch->partitions != NULL) row.order.partition = batch->partitions[i];
-    if (batch->offsets != NULL) row.order.offset = batch->offsets[i];
-    if (batch->tombstones != NULL && batch->tombstones[i]) row.mark++;
-    return row;
+    return kept->ties != NULL ? &kept->ties[at] : NULL;
+}
+
+/* Keeps row i of a batch at a position when it is the greatest there. */
+static inline void hr_asof_keep(const hr_asof_kept *kept, const hr_asof_batch *batch, int64_t i, uint32_t at)
+{
+    hr_asof_candidate row = {{batch->event_us[i], 2 * (batch->first_index + i)}, {batch->event_us[i], 0, 0, 0}};
+    hr_asof_tie *tie = hr_asof_tie_at(kept, at);
+    if (batch->tombstones != NULL && batch->tombstones[i]) row.match.mark++;
+    if (tie != NULL) {
+        if (batch->write_us != NULL) row.tie.write_us = batch->write_us[i];
+        if (batch->source_ids != NULL) row.tie.source_id = batch->source_ids[i];
+        if (batch->partitions != NULL) row.tie.partition = batch->partitions[i];
+        if (batch->offsets != NULL) row.tie.offset = batch->offsets[i];
+    }
+    if (!hr_asof_beats(&row.match, tie != NULL ? &row.tie : NULL, &kept->matches[at], tie)) return;
+    kept->matches[at] = row.match;
+    if (tie != NULL) *tie = row.tie;
 }
 
 /* When a row is first seen by a query, or INT64_MAX and *is_known 0 when it was written after the cut-off. */
@@ -278,7 +318,7 @@ static inline int64_t hr_asof_seen_us(const hr_asof_batch *batch, int64_t i, int
 
 /* Up to HR_ASOF_BLOCK rows from `start`, in four steps that each fetch what the next one reads. */
 static inline void hr_asof_feed_block(
-    const hr_asof_spine *spine, hr_asof_match *matches, const hr_asof_batch *batch, int64_t start, int count)
+    const hr_asof_spine *spine, const hr_asof_kept *kept, const hr_asof_batch *batch, int64_t start, int count)
 {
     uint64_t hashes[HR_ASOF_BLOCK];
     uint32_t firsts[HR_ASOF_BLOCK], counts[HR_ASOF_BLOCK];
@@ -303,49 +343,52 @@ static inline void hr_asof_feed_block(
         if (counts[i] == 0) continue;
         firsts[i] = hr_asof_lower_bound(spine->times, firsts[i], counts[i], seen[i]);
         if (firsts[i] == end) counts[i] = 0;
-        else __builtin_prefetch(&matches[firsts[i]], 1);
+        else __builtin_prefetch(&kept->matches[firsts[i]], 1);
     }
-    for (i = 0; i < count; i++) {
-        hr_asof_match row;
-        if (counts[i] == 0) continue;
-        row = hr_asof_row(batch, start + i);
-        if (hr_asof_beats(&row, &matches[firsts[i]])) matches[firsts[i]] = row;
-    }
+    for (i = 0; i < count; i++)
+        if (counts[i] > 0) hr_asof_keep(kept, batch, start + i, firsts[i]);
 }
 
-static inline void hr_asof_feed(const hr_asof_spine *spine, hr_asof_match *matches, const hr_asof_batch *batch)
+static inline void hr_asof_feed(const hr_asof_spine *spine, const hr_asof_kept *kept, const hr_asof_batch *batch)
 {
     int64_t i, left;
     for (i = 0; i < batch->keys.row_count; i += HR_ASOF_BLOCK) {
         left = batch->keys.row_count - i;
-        hr_asof_feed_block(spine, matches, batch, i, left < HR_ASOF_BLOCK ? (int)left : HR_ASOF_BLOCK);
+        hr_asof_feed_block(spine, kept, batch, i, left < HR_ASOF_BLOCK ? (int)left : HR_ASOF_BLOCK);
     }
 }
 
-/* Takes over what another table kept. */
-static inline void hr_asof_merge(hr_asof_match *matches, const hr_asof_match *others, int64_t count)
+/* Takes over what another table kept; both have ties, or neither. */
+static inline void hr_asof_merge(const hr_asof_kept *kept, const hr_asof_kept *other, int64_t count)
 {
     int64_t i;
-    for (i = 0; i < count; i++)
-        if (hr_asof_beats(&others[i], &matches[i])) matches[i] = others[i];
+    for (i = 0; i < count; i++) {
+        hr_asof_tie *tie = hr_asof_tie_at(kept, i), *other_tie = hr_asof_tie_at(other, i);
+        if (!hr_asof_beats(&other->matches[i], other_tie, &kept->matches[i], tie)) continue;
+        kept->matches[i] = other->matches[i];
+        if (tie != NULL) *tie = *other_tie;
+    }
 }
 
 /* Index of the history row and row status for every spine row; no row and a tombstone have index -1. */
 static inline void hr_asof_resolve(
-    const hr_asof_spine *spine, const hr_asof_match *matches, int64_t ttl_us, int64_t stale_us, int64_t *indexes,
+    const hr_asof_spine *spine, const hr_asof_kept *kept, int64_t ttl_us, int64_t stale_us, int64_t *indexes,
     uint8_t *statuses)
 {
-    uint32_t e, at;
+    uint32_t e, at, best;
     for (e = 0; e < spine->entity_count; e++) {
-        hr_asof_match best = {{0, 0, 0, 0, 0}, -1};
-        for (at = spine->entity_firsts[e]; at < spine->entity_firsts[e + 1]; at++) {
+        best = spine->entity_firsts[e];
+        for (at = best; at < spine->entity_firsts[e + 1]; at++) {
             uint32_t row = spine->rows[at];
-            if (hr_asof_beats(&matches[at], &best)) best = matches[at];
-            indexes[row] = best.mark < 0 || best.mark & 1 ? -1 : best.mark >> 1;
-            statuses[row] = best.mark < 0 ? hr_row_status(NULL, spine->times[at], ttl_us, stale_us)
-                                          : hr_status_at(best.order.event_us,
-                                                         best.mark & 1 ? HR_FLAG_TOMBSTONE : 0, spine->times[at],
-                                                         ttl_us, stale_us);
+            const hr_asof_match *match;
+            if (hr_asof_beats(&kept->matches[at], hr_asof_tie_at(kept, at), &kept->matches[best],
+                              hr_asof_tie_at(kept, best)))
+                best = at;
+            match = &kept->matches[best];
+            indexes[row] = match->mark < 0 || match->mark & 1 ? -1 : match->mark >> 1;
+            statuses[row] = match->mark < 0 ? hr_row_status(NULL, spine->times[at], ttl_us, stale_us)
+                                            : hr_status_at(match->event_us, match->mark & 1 ? HR_FLAG_TOMBSTONE : 0,
+                                                           spine->times[at], ttl_us, stale_us);
         }
     }
 }

@@ -107,7 +107,7 @@ def test_many_entities_and_times_are_found(seed: int) -> None:
     spine_times, events = random.integers(0, 1_000, 20_000), random.integers(0, 1_000, 50_000)
     kind = [Scalar.I64]
     table = asof.Spine(encode_keys(kind, [arrow_column(pa.array(spine_keys))]), spine_times)
-    matches = asof.Matches(table)
+    matches = asof.Matches(table, has_ties=False)
     matches.feed(encode_keys(kind, [arrow_column(pa.array(history_keys))]), events, 0, 2**62)
     order = np.lexsort((-np.arange(len(events)), events, history_keys))
     combined = history_keys[order] * 1_000 + events[order]
@@ -177,6 +177,15 @@ def test_wrong_sizes_are_refused() -> None:
             matches.feed(two, np.zeros(2, np.int64), index, 0)
     with pytest.raises(ValueError, match="another spine"):
         matches.merge(asof.Matches(asof.Spine(two, np.zeros(2, np.int64))))
+
+
+def test_matches_without_ties_refuse_what_would_need_them() -> None:
+    table, one = asof.Spine(keys_of(["a"]), np.zeros(1, np.int64)), np.zeros(1, np.int64)
+    matches = asof.Matches(table, has_ties=False)
+    with pytest.raises(ValueError, match="only the event time orders"):
+        matches.feed(keys_of(["a"]), one, 0, 0, write_us=one)
+    with pytest.raises(ValueError, match="with and without ties"):
+        matches.merge(asof.Matches(table))
 
 
 def test_what_does_not_fit_is_not_gathered() -> None:
