@@ -1,0 +1,146 @@
+"""The Iceberg catalogue of one deployment: a SQL database that Spark's JDBC catalogue reads as well."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.exceptions import NamespaceAlreadyExistsError, NoSuchTableError, TableAlreadyExistsError
+from pyiceberg.partitioning import UNPARTITIONED_PARTITION_SPEC, PartitionSpec
+from pyiceberg.schema import Schema
+from pyiceberg.table import Table
+from pyiceberg.types import ListType, NestedField
+from sqlalchemy.exc import SQLAlchemyError
+
+from batch.offline.columns import ViewColumns, day_partition
+from batch.offline.roots import S3, Roots
+from batch.offline.view_table import ViewTable
+from headrace.errors import FailedPrecondition, NotFound, Unavailable
+
+CATALOGUE_NAME: Final = "headrace"  # part of every row of the SQL catalogue: Spark must use the same
+OWN_NAMESPACE: Final = ("_headrace",)  # no team begins with an underscore
+METADATA_FILES_MAX: Final = 20  # older ones are deleted with each commit
+TABLE_PROPERTIES: Final = {
+    "format-version": "2",
+    "write.parquet.compression-codec": "zstd",
+    "write.metadata.delete-after-commit.enabled": "true",
+    "write.metadata.previous-versions-max": str(METADATA_FILES_MAX),
+    # A commit that is tried again must first ask anew which rows the table has taken: see view_table.append.
+    "commit.retry.num-retries": "0",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class OfflineConfig:
+    """Where the offline store lies. `file_io` holds pyiceberg's settings, s3.endpoint and its like."""
+
+    catalogue_uri: str  # of SQLAlchemy: sqlite:///FILE or postgresql+psycopg://…
+    warehouse: str
+    roots: Roots
+    file_io: Mapping[str, str] = field(default_factory=dict)
+
+
+class Catalogue:
+    """Opens and makes tables."""
+
+    def __init__(self, config: OfflineConfig) -> None:
+        self.roots = config.roots
+        self._warehouse = config.roots.resolve(config.warehouse, "warehouse")
+        properties = {"uri": config.catalogue_uri, "warehouse": self._warehouse, **config.file_io}
+        if self._warehouse.startswith(f"{S3}://"):
+            properties["py-io-impl"] = "pyiceberg.io.pyarrow.PyArrowFileIO"
+        with _translated():
+            self._catalogue = SqlCatalog(CATALOGUE_NAME, **properties)
+
+    def view_table(self, columns: ViewColumns) -> ViewTable:
+        """The table of a view version, made where there is none. New system columns are added to an older one."""
+        schema = columns.iceberg
+        _evolve(self.table(columns.identifier, schema, day_partition(schema)), schema)
+        return ViewTable(columns, lambda: self.load(columns.identifier))
+
+    def table(
+        self, identifier: tuple[str, ...], schema: Schema, partition: PartitionSpec = UNPARTITIONED_PARTITION_SPEC
+    ) -> Table:
+        """A table, made where there is none."""
+        with _translated():
+            try:
+                return self._catalogue.load_table(identifier)
+            except NoSuchTableError:
+                return self._made(identifier, schema, partition)
+
+    def load(self, identifier: tuple[str, ...]) -> Table:
+        """A table as it is now."""
+        with _translated():
+            try:
+                return self._catalogue.load_table(identifier)
+            except NoSuchTableError as error:
+                name = ".".join(identifier)
+                raise NotFound(f"there is no table {name}", reason="UNKNOWN_TABLE", metadata={"table": name}) from error
+
+    def identifiers(self) -> list[tuple[str, ...]]:
+        """Every table of a view version, in order."""
+        with _translated():
+            found: list[tuple[str, ...]] = []
+            for team in self._catalogue.list_namespaces():
+                if team == OWN_NAMESPACE:
+                    continue
+                for namespace in [team, *self._catalogue.list_namespaces(team)]:
+                    found += map(tuple, self._catalogue.list_tables(namespace))
+            return sorted(set(found))
+
+    def close(self) -> None:
+        """Lets go of the database."""
+        self._catalogue.close()
+
+    def _made(self, identifier: tuple[str, ...], schema: Schema, partition: PartitionSpec) -> Table:
+        *namespace, _ = identifier
+        for depth in range(1, len(namespace) + 1):
+            try:
+                self._catalogue.create_namespace(tuple(namespace[:depth]))
+            except NamespaceAlreadyExistsError:
+                continue
+        location = "/".join((self._warehouse, *identifier))
+        try:
+            return self._catalogue.create_table(identifier, schema, location, partition, properties=TABLE_PROPERTIES)
+        except TableAlreadyExistsError:  # another process was first
+            return self._catalogue.load_table(identifier)
+
+
+def _evolve(table: Table, wanted: Schema) -> None:
+    """Adds columns that a newer version of the platform writes; any other difference is refused."""
+    have = {item.name: item for item in table.schema().fields}
+    missing = [item for item in wanted.fields if item.name not in have]
+    wrong = [item.name for item in wanted.fields if item.name in have and not _is_same(have[item.name], item)]
+    wrong += [item.name for item in missing if not item.name.startswith("_")]
+    if wrong:
+        name = ".".join(table.name())
+        raise FailedPrecondition(
+            f"table {name} differs in {', '.join(wrong)} from the view version of its name; "
+            "it belongs to another registry: name another warehouse",
+            reason="TABLE_MISMATCH",
+            metadata={"table": name, "columns": ",".join(wrong)},
+        )
+    if missing:
+        with table.update_schema() as update:
+            for item in missing:
+                update.add_column(item.name, item.field_type)  # without values in what is written already
+
+
+def _is_same(have: NestedField, wanted: NestedField) -> bool:
+    if isinstance(have.field_type, ListType) and isinstance(wanted.field_type, ListType):
+        return bool(have.field_type.element_type == wanted.field_type.element_type)
+    return bool(have.field_type == wanted.field_type)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except SQLAlchemyError as error:
+        raise Unavailable(
+            f"the database of the offline catalogue fails: {type(error).__name__}; look at its address and its disk",
+            reason="OFFLINE_CATALOGUE",
+        ) from error
+    except OSError as error:
+        raise Unavailable(f"the warehouse fails: {error}", reason="OFFLINE_WAREHOUSE") from error
