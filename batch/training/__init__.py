@@ -1,0 +1,1 @@
+"""Frozen results of historical joins, and the proof of what they hold."""
