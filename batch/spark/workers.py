@@ -1,92 +1,94 @@
-"""What runs inside Spark's Python workers: Arrow in, Arrow out, values and slots by the compiled cores."""
+"""What every function of ours inside a Spark worker does: holds the kernel to the driver's, names its refusals."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
-import numpy as np
 import pyarrow as pa
 from pyspark.errors import PythonException
-from pyspark.sql import DataFrame
 
-from core_ext.arrow import arrow_column
-from core_ext.hashing import SLOT_COUNT
-from core_ext.keys import encode_keys
+from headrace import errors
 from headrace.definitions.transform import KERNEL_SEMANTICS_VERSION
-from headrace.errors import FailedPrecondition, InternalError
-from headrace.types import Scalar, ValueType
+from headrace.errors import FailedPrecondition, HeadraceError
 
-GROUP: Final = "_group"
-GROUPS_MAX: Final = SLOT_COUNT  # a group is a range of slots
+Streamed = Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]
+Paired = Callable[[pa.Table, pa.Table], pa.Table]
+Grouped = Callable[[pa.Table], pa.Table]
 
-
-@dataclass(frozen=True)
-class JoinKey:
-    """A column that is part of an entity's key, with the type that decides its bytes."""
-
-    column: str
-    scalar: Scalar
+# An error crosses from a worker as the text of its trace; its class and reason are read from the last line.
+_REFUSAL: Final = re.compile(r"headrace\.errors\.(\w+): (.*) \[([A-Z0-9_]+)\]\s*$", re.MULTILINE)
+_LACKING: Final = re.compile(r"No module named '(batch|core_ext|headrace|numpy|pyarrow)\b")
 
 
-def grouped(frame: DataFrame, keys: Sequence[JoinKey], groups: int) -> DataFrame:
-    """The frame with one more column: the number of the slot range in which its entity lies."""
-    if not 1 <= groups <= GROUPS_MAX:
-        raise InternalError(f"groups must be 1 to {GROUPS_MAX}, not {groups}", reason="GROUPS_OUT_OF_RANGE")
-    kernel = KERNEL_SEMANTICS_VERSION
-    wanted = tuple(keys)
+def streamed(work: Streamed, kernel: int = KERNEL_SEMANTICS_VERSION) -> Streamed:
+    """A function for mapInArrow. `kernel` is bound where the driver calls this, and compared where it runs."""
 
-    def add(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        return add_group(batches, wanted, groups, kernel)
+    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        require_kernel(kernel)
+        try:
+            yield from work(batches)
+        except HeadraceError as error:
+            raise _named(error) from error
 
-    schema = ", ".join(f"`{field.name}` {field.dataType.simpleString()}" for field in frame.schema.fields)
-    return frame.mapInArrow(add, f"{schema}, `{GROUP}` int")
-
-
-def cogrouped(
-    left: DataFrame, right: DataFrame, join: Callable[[pa.Table, pa.Table], pa.Table], schema: str
-) -> DataFrame:
-    """`join` of the rows of both frames, one slot range at a time: what a worker holds is one range of each."""
-    return left.groupBy(GROUP).cogroup(right.groupBy(GROUP)).applyInArrow(join, schema)
+    return run
 
 
-def add_group(
-    batches: Iterable[pa.RecordBatch], keys: Sequence[JoinKey], groups: int, kernel: int
-) -> Iterator[pa.RecordBatch]:
-    """Batches with the column GROUP. Raises ValueError naming column and row for a null or bad key."""
-    require_kernel(kernel)
-    for batch in batches:
-        slots = slots_of(batch, keys)
-        numbers = slots.astype(np.int32) * groups // SLOT_COUNT
-        yield batch.append_column(GROUP, pa.array(numbers, pa.int32()))
+def of_pair(work: Paired, kernel: int = KERNEL_SEMANTICS_VERSION) -> Paired:
+    """A function for the applyInArrow of a cogroup; else like `streamed`. Spark looks at the number of parameters."""
+
+    def run(left: pa.Table, right: pa.Table) -> pa.Table:
+        require_kernel(kernel)
+        try:
+            return work(left, right)
+        except HeadraceError as error:
+            raise _named(error) from error
+
+    return run
 
 
-def slots_of(batch: pa.RecordBatch, keys: Sequence[JoinKey]) -> "np.ndarray[tuple[int], np.dtype[np.uint16]]":
-    """Slot of every row, the same number that the online store gives its entity."""
-    columns = [batch.column(key.column).cast(ValueType(key.scalar).arrow) for key in keys]
-    return encode_keys([key.scalar for key in keys], [arrow_column(column) for column in columns]).slots
+def of_group(work: Grouped, kernel: int = KERNEL_SEMANTICS_VERSION) -> Grouped:
+    """A function for the applyInArrow of one group; else like `streamed`."""
+
+    def run(table: pa.Table) -> pa.Table:
+        require_kernel(kernel)
+        try:
+            return work(table)
+        except HeadraceError as error:
+            raise _named(error) from error
+
+    return run
 
 
 def require_kernel(expected: int) -> None:
     """Raises FailedPrecondition when the worker's environment would compute other values than the driver's."""
     if expected != KERNEL_SEMANTICS_VERSION:
-        raise FailedPrecondition(
-            f"the driver has kernel semantics {expected}, this worker {KERNEL_SEMANTICS_VERSION}: "
-            "install the same headrace on every worker",
-            reason="KERNEL_VERSIONS_DIFFER",
-            metadata={"driver": str(expected), "worker": str(KERNEL_SEMANTICS_VERSION)},
+        raise _named(
+            FailedPrecondition(
+                f"the driver has kernel semantics {expected}, this worker {KERNEL_SEMANTICS_VERSION}: "
+                "install the same headrace on every worker",
+                reason="KERNEL_VERSIONS_DIFFER",
+            )
         )
 
 
-def translated(exc: PythonException) -> FailedPrecondition | None:
-    """What a worker's failure means where its environment is at fault, else None."""
+def translated(exc: PythonException) -> Exception:
+    """A worker's failure as the error that it raised there, or that its environment stands for."""
     text = str(exc)
-    for package in ("batch", "core_ext", "headrace"):
-        if f"No module named '{package}" in text:
-            return FailedPrecondition(
-                f"the workers run a Python without {package}: install headrace[spark] where they run, and name that "
-                "interpreter as worker_python",
-                reason="WORKERS_WITHOUT_HEADRACE",
-                field="worker_python",
-                metadata={"package": package},
-            )
-    return None
+    if found := _REFUSAL.search(text):
+        kind = getattr(errors, found[1], None)
+        if isinstance(kind, type) and issubclass(kind, HeadraceError):
+            return kind(found[2], reason=found[3])
+    if lacking := _LACKING.search(text):
+        return FailedPrecondition(
+            f"the workers run a Python without {lacking[1]}: install headrace[spark] where they run, and name that "
+            "interpreter as worker_python",
+            reason="WORKERS_WITHOUT_HEADRACE",
+            field="worker_python",
+            metadata={"package": lacking[1]},
+        )
+    return exc
+
+
+def _named(error: HeadraceError) -> HeadraceError:
+    """The error with its reason in its text, which is all that crosses to the driver."""
+    return type(error)(f"{error.message} [{error.reason}]", reason=error.reason, field=error.field)

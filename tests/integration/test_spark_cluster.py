@@ -1,27 +1,29 @@
 """A real standalone cluster: two workers on loopback run the compiled cores, and it leaves nothing behind."""
 
-from collections import Counter
+import sys
 from collections.abc import Iterable, Iterator
 from ipaddress import ip_address
 from pathlib import Path
+from uuid import UUID
 
 import numpy as np
 import psutil
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pyspark.errors import PythonException
 from pyspark.sql import DataFrame, SparkSession
 
+from batch.historical import join_to_parquet
 from batch.spark.cluster import Cluster, standalone_cluster
+from batch.spark.historical import run_historical
+from batch.spark.inputs import file_rows, history_of_files
+from batch.spark.plan import plan_historical
 from batch.spark.session import Catalogue
-from batch.spark.workers import GROUP, JoinKey, cogrouped, grouped, translated
-from core_ext.keys import encode_key, slot_of_key
-from headrace.errors import Unavailable
-from headrace.types import Scalar
+from batch.spark.workers import streamed, translated
+from headrace.errors import FailedPrecondition, Unavailable
 from tests.integration.lakes import as_pyiceberg, catalogue_at, session_on
-
-GROUPS = 16
-KEYS = [JoinKey("carrier", Scalar.STRING), JoinKey("flight", Scalar.I64)]
+from tests.unit.batch.historical import samples
 
 
 @pytest.fixture(scope="module")
@@ -55,32 +57,22 @@ def frame_of(spark: SparkSession, table: pa.Table, parts: int) -> DataFrame:
     return spark.createDataFrame(table).repartition(parts)
 
 
-def expected_groups(table: pa.Table) -> dict[tuple[str, int], int]:
-    types = [key.scalar for key in KEYS]
-    pairs = [(row["carrier"], row["flight"]) for row in table.to_pylist()]
-    return {pair: slot_of_key(encode_key(types, pair)) * GROUPS // 1024 for pair in pairs}
-
-
-def count_both(left: pa.Table, right: pa.Table) -> pa.Table:
-    groups = {value for table in (left, right) for value in table.column(GROUP).to_pylist()}
-    assert len(groups) == 1, "one slot range at a time"
-    return pa.table({"group": pa.array(groups, pa.int32()), "left": [left.num_rows], "right": [right.num_rows]})
-
-
-def test_every_worker_gives_an_entity_the_slot_of_the_online_store(spark: SparkSession) -> None:
-    table = flights(2_000)
-    found = grouped(frame_of(spark, table, 4), KEYS, GROUPS).toArrow().to_pylist()
-    assert {(row["carrier"], row["flight"]): row[GROUP] for row in found} == expected_groups(table)
-
-
-def test_cogroup_brings_both_sides_of_a_slot_range_together(spark: SparkSession) -> None:
-    left, right = flights(900), flights(300)
-    sides = [grouped(frame_of(spark, table, 3), KEYS, GROUPS) for table in (left, right)]
-    found = cogrouped(sides[0], sides[1], count_both, "group int, left long, right long").toArrow().to_pylist()
-    counts = [Counter(expected_groups(table).values()) for table in (left, right)]
-    assert {row["group"]: (row["left"], row["right"]) for row in found} == {
-        group: (count, counts[1][group]) for group, count in counts[0].items()
-    }
+def test_two_executors_give_the_digest_of_the_local_engine(spark: SparkSession, tmp_path: Path, seed: int) -> None:
+    one = samples.sample(seed, 300, 1_500)
+    spine, history = str(tmp_path / "spine.parquet"), str(tmp_path / "history.parquet")
+    pq.write_table(one.spine, spine, row_group_size=100)
+    pq.write_table(one.history, history, row_group_size=400)
+    view, cutoff_us = samples.view(history), samples.FOREVER_US
+    local = join_to_parquet(spine, [view], str(tmp_path / "local.parquet"), time_column="at", cutoff_us=cutoff_us)
+    plan = plan_historical(
+        file_rows(spine, "spine"),
+        [history_of_files(view, history)],
+        run_id=UUID(int=seed),
+        time_column="at",
+        cutoff_us=cutoff_us,
+        output=str(tmp_path / "results"),
+    )
+    assert run_historical(spark, plan).digest == local.digest
 
 
 def test_both_workers_write_one_iceberg_table(spark: SparkSession, catalogue: Catalogue) -> None:
@@ -103,11 +95,32 @@ def where(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         yield pa.record_batch({"worker": [Path.cwd().name]})  # an executor runs in a folder of its own
 
 
-def test_null_key_names_its_column_and_row(spark: SparkSession) -> None:
-    table = pa.table({"carrier": ["a", None], "flight": [1, 2], "delay": [0.0, 0.0]})
-    with pytest.raises(PythonException, match="null") as caught:
-        grouped(spark.createDataFrame(table).coalesce(1), KEYS, GROUPS).toArrow()
-    assert translated(caught.value) is None
+def test_workers_with_another_kernel_are_refused(spark: SparkSession) -> None:
+    work = streamed(iter, kernel=-1)
+    with pytest.raises(PythonException) as caught:
+        spark.range(1).mapInArrow(work, "id bigint").collect()
+    error = translated(caught.value)
+    assert isinstance(error, FailedPrecondition)
+    assert error.reason == "KERNEL_VERSIONS_DIFFER"
+
+
+def test_workers_without_headrace_are_named(spark: SparkSession, tmp_path: Path) -> None:
+    context = spark.sparkContext
+    usual, context.pythonExec = context.pythonExec, bare_python(tmp_path)
+    try:
+        with pytest.raises(PythonException) as caught:
+            spark.range(1).mapInArrow(streamed(iter), "id bigint").collect()
+    finally:
+        context.pythonExec = usual
+    assert getattr(translated(caught.value), "reason", None) == "WORKERS_WITHOUT_HEADRACE"
+
+
+def bare_python(folder: Path) -> str:
+    """An interpreter without our environment."""
+    program = folder / "python"
+    program.write_text(f'#!/bin/sh\nexec "{Path(sys.executable).resolve()}" -S "$@"\n')
+    program.chmod(0o755)
+    return str(program)
 
 
 def test_cluster_listens_on_this_machine_alone(cluster: Cluster, spark: SparkSession) -> None:
