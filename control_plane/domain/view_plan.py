@@ -29,6 +29,8 @@ def plan_view(draft: Draft, wanted: FeatureView) -> Verdict:
         return created(1, _summary(wanted), *_warnings(wanted))
     newest = select(versions, 0)
     frozen = view_frozen_differences(newest.definition, wanted) if newest else ["every earlier version is retired"]
+    if newest and not frozen and _digest(draft, wanted) != newest.transform_digest:
+        frozen = ["the kernel or the time-zone data computes it otherwise than when it was registered"]
     mutable = view_mutable_differences([view.definition for view in versions], wanted)
     if mutable:
         versions = _touch(draft, versions, wanted)
@@ -52,11 +54,15 @@ def _warnings(view: FeatureView) -> list[str]:
 
 
 def _put_version(draft: Draft, view: RegisteredView) -> None:
-    entity, source = draft.entity(view.definition.entity), draft.source(view.definition.source)
-    assert entity and source, "references were checked"
-    digest = view_digest(view.definition, entity.definition, source.definition)
+    digest = _digest(draft, view.definition)
     view_id = draft.take_id()
     draft.put(replace(view, view_id=view_id, schema_id=draft.take_id(), transform_digest=digest))
+
+
+def _digest(draft: Draft, view: FeatureView) -> bytes:
+    entity, source = draft.entity(view.entity), draft.source(view.source)
+    assert entity and source, "references were checked"
+    return view_digest(view, entity.definition, source.definition)
 
 
 def _touch(draft: Draft, versions: Sequence[RegisteredView], wanted: FeatureView) -> list[RegisteredView]:

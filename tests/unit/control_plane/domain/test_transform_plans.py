@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from control_plane.domain.plan import plan
-from headrace.definitions import ChangeKind, Feature, FeatureView, derived, window
+from headrace.definitions import ChangeKind, Feature, FeatureView, derived, transform, window
 from tests.unit.control_plane.domain.plan_cases import NOW, applied, only
 from tests.unit.headrace.definitions.samples import COLUMNS, delay, source, view, whole_set
 
@@ -50,6 +50,15 @@ def test_another_computation_is_the_next_version_and_says_so() -> None:
     assert (kind, version) == (ChangeKind.NEW_VERSION, 2)
     assert "computation of feature 'total' changes from 'sum(flight_count) over 6h hop 5m' to" in details
     assert "computation of feature 'twice' changes from '(total * 2)' to '(total * 3)'" in details
+
+
+def test_new_time_zone_data_is_the_next_version_of_what_uses_zones(monkeypatch: pytest.MonkeyPatch) -> None:
+    hour = "if(hour(event_time, 'Europe/Berlin') < 6, 1, 0)"
+    zoned, plain = windowed(total(hour)), windowed(total(), name="flights.ops.plain")
+    state = applied(whole_set(feature_views=[zoned, plain], feature_services=[], models=[]))
+    monkeypatch.setattr(transform, "TIME_ZONE_DATA_VERSION", "2099z")
+    kinds = [plan(state, only(feature_views=wanted), NOW).changes[-1].change_kind for wanted in (zoned, plain)]
+    assert kinds == [ChangeKind.NEW_VERSION, ChangeKind.UNCHANGED]
 
 
 def test_another_type_is_refused() -> None:
