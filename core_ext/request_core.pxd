@@ -96,6 +96,14 @@ cdef extern from "hr_answer.h" nogil:
     int hr_write_answer(hr_call *call, uint8_t *out)
     void hr_call_end(hr_call *call)
 
+cdef extern from "hr_published.h" nogil:
+    ctypedef struct hr_published:
+        const hr_plan_set *plans
+
+    int hr_published_begin(hr_published *published, const hr_plan_set *plans)
+    void hr_publish(hr_published *published, const hr_plan_set *plans)
+    void hr_published_end(hr_published *published)
+
 
 cdef class Plan:
     cdef hr_plan plan
@@ -128,3 +136,4 @@ cdef class RequestCore:
     cdef RowTable table
     cdef uint32_t shard_count
     cdef PlanSet published
+    cdef hr_published live  # the same plans for threads without the interpreter

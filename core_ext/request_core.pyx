@@ -370,9 +370,17 @@ cdef class RequestCore:
         self.table = table
         self.shard_count = shard_count
         self.published = PlanSet([], {}, 0)
+        if hr_published_begin(&self.live, &self.published.names) != 0:
+            raise MemoryError()
+
+    def __dealloc__(self):
+        hr_published_end(&self.live)
 
     def publish(self, plans, services, int64_t revision):
-        self.published = PlanSet(plans, services, revision)
+        cdef PlanSet fresh = PlanSet(plans, services, revision)
+        with nogil:
+            hr_publish(&self.live, &fresh.names)
+        self.published = fresh
 
     def serve(self, bytes request not None, int64_t read_time_us, Plan plan=None, Overlay overlay=None):
         cdef hr_call call

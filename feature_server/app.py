@@ -13,6 +13,8 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
+import grpc
+
 from core_ext.request_core import RequestCore
 from core_ext.row_table import RowTable
 from feature_server.domain.catalogue import Catalogue
@@ -24,6 +26,7 @@ from feature_server.domain.shard import Shard, ShardState
 from feature_server.domain.shard_set import ShardSet
 from feature_server.domain.writes import Writes
 from feature_server.rpc.feature_servicer import STREAM_COUNT_MAX, FeatureServicer
+from feature_server.rpc.native_front import TRANSPORTS, GrpcioTransport, NativeTransport, default_transport
 from feature_server.rpc.registry_client import RegistryCopy, RegistryWatch
 from feature_server.rpc.services import SERVICE_NAMES, add_services, permissions
 from feature_server.rpc.shard_servicer import ShardServicer
@@ -40,7 +43,6 @@ from headrace.serving.server import (
     bind,
     build_server,
     check_bind,
-    drain,
 )
 from headrace.serving.telemetry import Telemetry, TelemetryConfig
 from headrace.serving.turns import Turns
@@ -106,17 +108,38 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
         server = build_server(authenticator, permissions(), options.host, workers)
         add_services(server, online, peer, telemetry, log)
         add_health_and_reflection(server, health, SERVICE_NAMES)
-        port = bind(server, options.host, options.port)
+        transport, port = _transport(
+            options, server, health, core=core, authenticator=authenticator, telemetry=telemetry, log=log
+        )
         copy = RegistryCopy(options.data / REGISTRY_COPY_NAME, read_file, write_file, log)
         copy.load(keeper)
         server.start()
-        stack.callback(drain, server, health)
+        stack.callback(transport.drain)
+        transport.start()
         token = _token(options.registry_token)
         watch = RegistryWatch(options.registry, token, keeper, copy, random=Random(), log=log)
         watch.start()
         stack.callback(watch.close)
-        log.info("listening", address=f"{options.host}:{port}", port=port, metrics_port=telemetry.metrics_port)
+        address = f"{options.host}:{port}"
+        log.info("listening", address=address, port=port, metrics_port=telemetry.metrics_port, transport=transport.name)
         yield port
+
+
+def _transport(
+    options: argparse.Namespace,
+    server: grpc.Server,
+    health: Health,
+    *,
+    core: RequestCore,
+    authenticator: Authenticator,
+    telemetry: Telemetry,
+    log: EventLog,
+) -> tuple[GrpcioTransport | NativeTransport, int]:
+    """What listens on the port: the native loop before the gRPC server, or that server itself."""
+    if (options.transport or default_transport(log)) == GrpcioTransport.name:
+        return GrpcioTransport(server, health), bind(server, options.host, options.port)
+    native = NativeTransport(server, health, core=core, authenticator=authenticator, telemetry=telemetry, log=log)
+    return native, native.bind(options.host, options.port, options.loops)
 
 
 def _open_shards(
@@ -201,6 +224,8 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--registry-token", type=Path, help="file that holds the bearer token for the control plane")
     parser.add_argument("--host", default="127.0.0.1", help="address to bind; beyond loopback needs --tokens")
     parser.add_argument("--tokens", type=Path, help="YAML file of token digests, principals and permissions")
+    parser.add_argument("--transport", choices=TRANSPORTS, help="native where it was compiled in, else grpcio")
+    parser.add_argument("--loops", type=int, default=0, help="threads of the native transport; one per core without it")
     parser.add_argument("--shards", type=int, help=f"shards of a new store, {SHARD_COUNT} without it")
     parser.add_argument("--table-bytes", type=byte_count, default=TABLE_BYTES, help="memory of the row table")
     parser.add_argument("--block-cache-bytes", type=byte_count, default=BLOCK_CACHE_BYTES, help="memory of disk blocks")

@@ -92,6 +92,16 @@ need_compiler() { # PYTHON : its own compiler, or any other that is here
   fi
 }
 
+native_libraries() { # of the native transport; without them the gRPC server listens by itself
+  local missing=()
+  command -v pkg-config >/dev/null || missing+=(pkg-config)
+  pkg-config --exists libnghttp2 2>/dev/null || missing+=(libnghttp2-dev)
+  pkg-config --exists libcrypto 2>/dev/null || missing+=(libssl-dev)
+  [ ${#missing[@]} = 0 ] && return
+  (apt_install "a library of the native transport is" "${missing[@]}") ||
+    say "going on without the native transport: the feature server serves by grpcio"
+}
+
 environment() { # LOCK DOWNLOAD_MB DISK_MB : .venv with the packages of requirements/LOCK.txt
   local lock="$1" base key
   key="$(digest requirements/"$lock".txt)"
@@ -135,6 +145,7 @@ cores() { # MODE : build/MODE/core_ext/*.so from core_ext/*.pyx
   key="$(digest "${files[@]}" setup.py "$VENV/pyvenv.cfg")"
   if ! done_already "$STAMPS/core-$mode" "$key"; then
     need_compiler "$PYTHON"
+    native_libraries
     rules="$(digest setup.py "$VENV/pyvenv.cfg")" # other flags or another interpreter: nothing of the old build may stay
     done_already "$STAMPS/rules-$mode" "$rules" || rm -rf "build/$mode" "build/cython/$mode"
     say "compiling the cores ($mode)"

@@ -45,6 +45,9 @@ class Authenticator(Protocol):
     def current_principal(self) -> Principal:
         """Principal of the call that this thread serves."""
 
+    def digests(self, permission: str) -> frozenset[bytes] | None:
+        """SHA-256 digests of the tokens whose bearers hold a permission; None where everybody does."""
+
 
 class OpenAuthenticator:
     """Everybody is LOCAL; for servers bound to loopback."""
@@ -58,6 +61,10 @@ class OpenAuthenticator:
     def current_principal(self) -> Principal:
         """LOCAL."""
         return LOCAL
+
+    def digests(self, permission: str) -> frozenset[bytes] | None:
+        """None: everybody holds every permission."""
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +115,16 @@ class TokenAuthenticator:
             raise Unauthenticated("there is no principal outside of a call", reason="TOKEN_REQUIRED")
         return principal
 
-    def _reread(self) -> None:
+    def digests(self, permission: str) -> frozenset[bytes] | None:
+        """Digests of the tokens whose bearers hold a permission, by the file as it is now."""
+        self._reread(interval_s=0.0)
+        # Of two entries with one digest the last decides, as in `authenticate`.
+        last = {token.digest: token.principal for token in self._tokens}
+        return frozenset(digest for digest, principal in last.items() if permission in principal.permissions)
+
+    def _reread(self, interval_s: float = RECHECK_INTERVAL_S) -> None:
         now = self._monotonic()
-        if now - self._checked_s < RECHECK_INTERVAL_S or not self._lock.acquire(blocking=False):
+        if now - self._checked_s < interval_s or not self._lock.acquire(blocking=False):
             return
         try:
             self._checked_s = now

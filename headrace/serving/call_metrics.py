@@ -35,6 +35,11 @@ class MethodMeter:
         self._started = 0
         self._counts: list[list[int] | None] = [None] * len(CODE_NAMES)
         self._sums_s = [0.0] * len(CODE_NAMES)
+        self._elsewhere: Callable[[], tuple[list[int], float]] | None = None
+
+    def count_elsewhere(self, read: Callable[[], tuple[list[int], float]]) -> None:
+        """Adds calls that were counted outside of the interpreter, all OK: bucket counts and sum of seconds."""
+        self._elsewhere = read
 
     def start(self) -> None:
         """Counts a call of a stream, which ends much later."""
@@ -62,7 +67,14 @@ class MethodMeter:
                 for code, counts in enumerate(self._counts)
                 if counts is not None
             ]
-            return self._started, ended
+            started = self._started
+        if self._elsewhere is None:
+            return started, ended
+        more, more_s = self._elsewhere()
+        own, own_s = next(((counts, sum_s) for name, counts, sum_s in ended if name == CODE_NAMES[OK]), ([], 0.0))
+        counts = [a + b for a, b in zip(own or [0] * len(more), more, strict=True)]
+        others = [one for one in ended if one[0] != CODE_NAMES[OK]]
+        return started + sum(more), [(CODE_NAMES[OK], counts, own_s + more_s), *others]
 
     def _add(self, seconds: float, code: int, bucket: int) -> None:
         counts = self._counts[code]

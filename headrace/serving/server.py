@@ -22,6 +22,7 @@ STREAM_COUNT_MAX: Final = 1_024  # of one connection
 PING_INTERVAL_MIN_MS: Final = 10_000  # clients may ping as often as gRPC lets them
 KEEPALIVE_INTERVAL_MS: Final = 60_000
 KEEPALIVE_TIMEOUT_MS: Final = 20_000
+LISTEN_BACKLOG: Final = 1_024  # connections that wait to be accepted
 DRAIN_NOTICE_S: Final = 0.0  # time for balancers to see NOT_SERVING; embedded clients have none
 DRAIN_GRACE_S: Final = 10.0
 
@@ -114,6 +115,21 @@ def bind(server: grpc.Server, host: str, port: int) -> int:
     if not bound:
         raise _not_bound(address, port)
     return bound
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket on a port, 0 for a free one; raises PORT_IN_USE where it is taken."""
+    bare = host.strip("[]")
+    family = socket.AF_INET6 if ":" in bare else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((bare, port))
+        listener.listen(LISTEN_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise _not_bound(f"{host}:{port}", port) from error
+    return listener
 
 
 def drain(server: grpc.Server, servicer_health: Health, notice_s: float = DRAIN_NOTICE_S) -> None:

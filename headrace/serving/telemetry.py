@@ -40,6 +40,7 @@ SPAN_QUEUE_MAX: Final = 2_048  # spans waiting for export; more are dropped, nev
 _SCOPE: Final = InstrumentationScope("headrace")
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
 _TRACEPARENT: Final = "traceparent"
+_SAMPLED: Final = "headrace-sampled"  # set by the native loop, which takes it off what comes from outside
 _SAMPLED_FLAG: Final = 1
 
 
@@ -79,7 +80,7 @@ class Telemetry:
             self._tracer_provider.add_span_processor(processor)
         self.tracer: Tracer = self._tracer_provider.get_tracer(_SCOPE.name)
         self.is_tracing = bool(processors)
-        self._sample_one_in = config.sample_one_in
+        self.sample_one_in = config.sample_one_in
         self._unsampled = 0
         self.metrics_port, self._http = _serve_metrics(config.metrics_port, self._registry)
 
@@ -89,8 +90,10 @@ class Telemetry:
             if key == _TRACEPARENT:
                 text = value if isinstance(value, str) else value.decode("ascii", "replace")
                 return _PROPAGATOR.extract({_TRACEPARENT: text}) if _is_sampled(text) else None
+            if key == _SAMPLED:
+                return Context()
         self._unsampled += 1
-        if self._unsampled < self._sample_one_in:
+        if self._unsampled < self.sample_one_in:
             return None
         self._unsampled = 0
         return Context()

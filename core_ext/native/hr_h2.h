@@ -1,0 +1,303 @@
+/* Shapes and bounds of the native loop: threads that speak HTTP/2 by libnghttp2.
+ *
+ * One front connection carries the streams of one client. A read whose rows are all in the table is answered in
+ * the loop; every other stream is forwarded, frame by frame, to the grpcio server of this process over one
+ * connection of its own (the back), which is opened when it is first needed. So whatever is odd, a miss, an error,
+ * a compressed message, a refused token, is answered by the code that answers it without the loop.
+ *
+ * Ownership: a connection and all it holds belong to the one thread of its loop; nothing of it is locked. Other
+ * threads touch a loop through `inbox` (under its lock), `draining` and `stopping` (atomic) and the eventfd. */
+#ifndef HR_H2_H
+#define HR_H2_H
+
+#include <nghttp2/nghttp2.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "hr_answer.h"
+#include "hr_published.h"
+
+enum {
+    HR_H2_LOOPS_MAX = 64,
+    HR_H2_CONNECTIONS_MAX = 4096,             /* of all loops; each may need two descriptors of the 16,384 */
+    HR_H2_STREAMS_MAX = 1024,                 /* of a connection, as the grpcio server has it */
+    HR_H2_METADATA_BYTES_MAX = 16 << 10,      /* as the grpcio server has it; counted as HPACK counts, 32 a field */
+    HR_H2_FIELDS_MAX = 128,
+    HR_H2_REQUEST_BYTES_MAX = 192 << 10,      /* within a stream's window; larger ones are forwarded as they arrive */
+    HR_H2_HELD_BYTES_MAX = 4 << 20,           /* requests of one connection that wait for their end */
+    HR_H2_ANSWER_BYTES_MAX = 4 << 20,         /* a larger answer takes the loop for milliseconds: forwarded */
+    HR_H2_ANSWERS_BYTES_MAX = 16 << 20,       /* unsent answers of one connection; then reads are forwarded */
+    HR_H2_FRONT_STREAM_WINDOW = 256 << 10,
+    HR_H2_FRONT_WINDOW = 16 << 20,            /* 64 stalled uploads do not stop the others */
+    HR_H2_BACK_STREAM_WINDOW = 256 << 10,     /* what a slow reader makes us hold per stream */
+    HR_H2_BACK_WINDOW = 1 << 28,              /* all streams' windows: a slow one does not stop the others */
+    HR_H2_OUT_BYTES = 64 << 10,               /* frames prepared ahead of the socket */
+    HR_H2_SCRATCH_BYTES = 64 << 10,
+    HR_H2_RECEIVES_MAX = 4,                   /* reads of one socket before others get their turn */
+    HR_H2_EVENTS_MAX = 64,
+    HR_H2_TOKEN_BYTES_MAX = 4096,             /* headrace/serving/auth.py */
+    HR_H2_AUTHORIZATION_KEPT = 256,           /* longer headers are hashed at every call */
+    HR_H2_BUCKETS = 42                        /* latency buckets of headrace/serving/call_metrics.py, plus one */
+};
+enum {
+    HR_H2_TICK_MS = 500,
+    HR_H2_HEADER_S = 10,                      /* a header block, or the preface, must be whole within it */
+    HR_H2_BODY_S = 10,                        /* then a read that is still arriving is forwarded */
+    HR_H2_KEEPALIVE_S = 60,                   /* silence after which we ping, as the grpcio server has it */
+    HR_H2_KEEPALIVE_TIMEOUT_S = 20,
+    HR_H2_STALL_S = 60,                       /* a socket that takes no byte of ours this long is closed */
+    HR_H2_PING_S = 10,                        /* pings may come this often without data; gRPC's own rule */
+    HR_H2_PING_STRIKES_MAX = 2,
+    HR_H2_BUDGET = 2000,                      /* control frames at once: resets and priorities 1, SETTINGS 20 */
+    HR_H2_BUDGET_PER_S = 500                  /* resets of a client that cancels every other call at 1,000/s */
+};
+
+#define HR_H2_SECOND 1000000000LL
+
+typedef struct {
+    uint8_t *data;
+    size_t start, end, room;
+} hr_buffer;
+
+typedef struct {
+    uint32_t name_at, value_at;
+    uint16_t name_bytes, value_bytes;
+} hr_field;
+
+/* Header fields in the order they came; text and fields stay allocated while their stream is reused. */
+typedef struct {
+    hr_buffer text;
+    hr_field *fields;
+    uint32_t count, list_bytes;
+    int too_large;
+} hr_fields;
+
+typedef enum { HR_STREAM_OPENING, HR_STREAM_READ, HR_STREAM_FORWARDED, HR_STREAM_ANSWERED } hr_stream_kind;
+
+struct hr_connection;
+
+typedef struct hr_stream {
+    struct hr_connection *connection;
+    struct hr_stream *next, *previous;
+    hr_stream_kind kind;
+    int32_t id, back_id;                      /* back_id 0: no stream behind */
+    int64_t begin_ns, timeout_ns;             /* timeout -1: none */
+    hr_fields request, response, trailers;
+    hr_buffer in;                             /* request bytes that wait, for their end or for the back */
+    hr_buffer out;                            /* response bytes of the back that wait for the front */
+    int is_ended, is_deferred, is_sampled;    /* request: its end came; the back's reader sleeps; a trace is wanted */
+    int response_begun, response_ended, out_deferred;
+    uint32_t back_error;
+    uint8_t *answer;                          /* prefix and message of an answered read */
+    size_t answer_bytes, answer_at;
+} hr_stream;
+
+typedef struct {
+    struct hr_connection *connection;         /* NULL: a descriptor of the loop itself */
+    int fd, is_back, is_writing;              /* is_writing: EPOLLOUT is asked for */
+} hr_source;
+
+typedef struct hr_connection {
+    struct hr_loop *loop;
+    struct hr_connection *next, *previous;
+    hr_source front_source, back_source;
+    nghttp2_session *front, *back;
+    hr_buffer front_out, back_out;
+    hr_stream *streams;
+    uint32_t stream_count;
+    size_t held_bytes, answers_bytes;
+    int64_t open_ns, received_ns, header_ns, ping_sent_ns, ping_received_ns, stalled_ns, budget_ns;
+    int64_t budget;
+    int settled, ping_strikes, shutdown_stage, is_closing, is_dead;
+    uint64_t access_generation;
+    uint32_t authorization_bytes;
+    uint8_t authorization[HR_H2_AUTHORIZATION_KEPT];
+} hr_connection;
+
+/* Who may read: digests of the tokens whose principals hold FEATURE_READ. */
+typedef struct {
+    int is_open;                              /* no tokens: everybody may */
+    uint32_t count;
+    uint8_t (*digests)[32];
+    uint64_t generation;
+} hr_access;
+
+/* Counts of one loop; read by others with relaxed loads. */
+typedef struct {
+    uint64_t answered, seconds_ns, buckets[HR_H2_BUCKETS];
+    uint64_t forwarded, connections, refused_connections, abusive_connections, timed_out_connections;
+} hr_counts;
+
+typedef struct hr_loop {
+    struct hr_server *server;
+    int number, epoll, event;
+    pthread_t thread;
+    int is_started;
+    hr_source event_source, listen_source;
+    pthread_mutex_t lock;
+    int *inbox;
+    uint32_t inbox_count;
+    hr_connection *connections, *dead;
+    hr_stream *spare;
+    uint32_t spare_count, sample_count;
+    int64_t now_ns, ticked_ns;
+    int is_accepting, drain_stage;
+    nghttp2_session_callbacks *front_callbacks, *back_callbacks;
+    nghttp2_option *option;
+    hr_counts counts;
+    uint8_t scratch[HR_H2_SCRATCH_BYTES];
+} hr_loop;
+
+typedef struct hr_server {
+    hr_table *table;
+    hr_published *published;
+    hr_access access;
+    pthread_rwlock_t access_lock;
+    hr_loop *loops[HR_H2_LOOPS_MAX];
+    uint32_t loop_count, next_loop;
+    int listener;
+    char back_name[64];                       /* of the abstract unix socket */
+    uint32_t sample_one_in;                   /* 0: no traces are taken */
+    uint32_t connections_max;
+    uint32_t connection_count;                /* atomic */
+    int draining, stopping;                   /* atomic */
+    hr_counts ended;                          /* of loops that are gone */
+} hr_server;
+
+/* ---- small things that every part needs ---- */
+
+static inline int64_t hr_now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * HR_H2_SECOND + now.tv_nsec;
+}
+
+static inline void hr_count(uint64_t *counter, uint64_t more)
+{
+    /* One writer: a plain load is enough, the store must only not tear. */
+    __atomic_store_n(counter, *counter + more, __ATOMIC_RELAXED);
+}
+
+static inline size_t hr_buffer_bytes(const hr_buffer *buffer) { return buffer->end - buffer->start; }
+
+static inline int hr_buffer_reserve(hr_buffer *buffer, size_t more)
+{
+    size_t held = hr_buffer_bytes(buffer), room = buffer->room ? buffer->room : 512;
+    uint8_t *grown;
+    if (buffer->room - buffer->end >= more) return HR_OK;
+    if (buffer->start > 0) {
+        memmove(buffer->data, buffer->data + buffer->start, held);
+        buffer->start = 0;
+        buffer->end = held;
+        if (buffer->room - held >= more) return HR_OK;
+    }
+    while (room < held + more) room *= 2;
+    grown = realloc(buffer->data, room);
+    if (grown == NULL) return HR_E_NO_MEMORY;
+    buffer->data = grown;
+    buffer->room = room;
+    return HR_OK;
+}
+
+static inline int hr_buffer_add(hr_buffer *buffer, const void *data, size_t bytes)
+{
+    if (bytes == 0) return HR_OK;
+    if (hr_buffer_reserve(buffer, bytes) != HR_OK) return HR_E_NO_MEMORY;
+    memcpy(buffer->data + buffer->end, data, bytes);
+    buffer->end += bytes;
+    return HR_OK;
+}
+
+static inline void hr_buffer_take(hr_buffer *buffer, size_t bytes)
+{
+    buffer->start += bytes;
+    if (buffer->start == buffer->end) buffer->start = buffer->end = 0;
+}
+
+static inline void hr_buffer_free(hr_buffer *buffer)
+{
+    free(buffer->data);
+    memset(buffer, 0, sizeof(*buffer));
+}
+
+/* Empties it; gives back memory beyond what most calls need. */
+static inline void hr_buffer_reset(hr_buffer *buffer)
+{
+    buffer->start = buffer->end = 0;
+    if (buffer->room > 8192) hr_buffer_free(buffer);
+}
+
+static inline void hr_fields_reset(hr_fields *fields)
+{
+    hr_buffer_reset(&fields->text);
+    fields->count = fields->list_bytes = 0;
+    fields->too_large = 0;
+}
+
+static inline void hr_fields_free(hr_fields *fields)
+{
+    hr_buffer_free(&fields->text);
+    free(fields->fields);
+    fields->fields = NULL;
+}
+
+/* Adds a field, or notes that the list is beyond its bound and drops what follows. */
+static inline int hr_fields_add(hr_fields *fields, const uint8_t *name, size_t name_bytes, const uint8_t *value, size_t value_bytes)
+{
+    hr_field *field;
+    size_t bytes = name_bytes + value_bytes + 32;
+    if (fields->too_large || fields->count == HR_H2_FIELDS_MAX || fields->list_bytes + bytes > HR_H2_METADATA_BYTES_MAX) {
+        fields->too_large = 1;
+        return HR_OK;
+    }
+    if (fields->fields == NULL) fields->fields = malloc(HR_H2_FIELDS_MAX * sizeof(hr_field));
+    if (fields->fields == NULL) return HR_E_NO_MEMORY;
+    fields->list_bytes += (uint32_t)bytes;
+    field = &fields->fields[fields->count];
+    field->name_at = (uint32_t)fields->text.end;
+    field->value_at = field->name_at + (uint32_t)name_bytes;
+    field->name_bytes = (uint16_t)name_bytes;
+    field->value_bytes = (uint16_t)value_bytes;
+    if (hr_buffer_add(&fields->text, name, name_bytes) != HR_OK) return HR_E_NO_MEMORY;
+    if (hr_buffer_add(&fields->text, value, value_bytes) != HR_OK) return HR_E_NO_MEMORY;
+    fields->count++;
+    return HR_OK;
+}
+
+static inline hr_span hr_field_name(const hr_fields *fields, uint32_t i)
+{
+    const uint8_t *at = fields->text.data + fields->fields[i].name_at;
+    hr_span span = {at, at + fields->fields[i].name_bytes};
+    return span;
+}
+
+static inline hr_span hr_field_value(const hr_fields *fields, uint32_t i)
+{
+    const uint8_t *at = fields->text.data + fields->fields[i].value_at;
+    hr_span span = {at, at + fields->fields[i].value_bytes};
+    return span;
+}
+
+static inline int hr_span_is(hr_span span, const char *text)
+{
+    size_t bytes = strlen(text);
+    return hr_span_bytes(span) == bytes && memcmp(span.at, text, bytes) == 0;
+}
+
+static inline int hr_span_begins(hr_span span, const char *text)
+{
+    size_t bytes = strlen(text);
+    return hr_span_bytes(span) >= bytes && memcmp(span.at, text, bytes) == 0;
+}
+
+static inline nghttp2_nv hr_nv(const char *name, const char *value)
+{
+    nghttp2_nv nv = {(uint8_t *)name, (uint8_t *)value, strlen(name), strlen(value), NGHTTP2_NV_FLAG_NO_COPY_NAME};
+    return nv;
+}
+
+#endif

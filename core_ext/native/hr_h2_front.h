@@ -1,0 +1,298 @@
+/* The front: streams of a client from their first header to their end, and what a client may not do. */
+#ifndef HR_H2_FRONT_H
+#define HR_H2_FRONT_H
+
+#include "hr_h2_back.h"
+
+enum { HR_H2_SPARE_STREAMS_MAX = 1024 };    /* kept by a loop for the next streams */
+
+/* ---- streams ---- */
+
+static inline hr_stream *hr_stream_new(hr_connection *connection, int32_t id)
+{
+    hr_loop *loop = connection->loop;
+    hr_stream *stream = loop->spare;
+    if (stream != NULL) {
+        loop->spare = stream->next;
+        loop->spare_count--;
+    } else if ((stream = calloc(1, sizeof(*stream))) == NULL) return NULL;
+    stream->connection = connection;
+    stream->id = id;
+    stream->kind = HR_STREAM_OPENING;
+    stream->begin_ns = loop->now_ns;
+    stream->timeout_ns = -1;
+    stream->previous = NULL;
+    stream->next = connection->streams;
+    if (stream->next != NULL) stream->next->previous = stream;
+    connection->streams = stream;
+    connection->stream_count++;
+    return stream;
+}
+
+/* Frees what a stream holds and keeps its shell for the next one. */
+static inline void hr_stream_free(hr_stream *stream)
+{
+    hr_connection *connection = stream->connection;
+    hr_loop *loop = connection->loop;
+    hr_fields request = stream->request, response = stream->response, trailers = stream->trailers;
+    hr_buffer in = stream->in, out = stream->out;
+    if (stream->previous != NULL) stream->previous->next = stream->next;
+    else connection->streams = stream->next;
+    if (stream->next != NULL) stream->next->previous = stream->previous;
+    connection->stream_count--;
+    connection->answers_bytes -= stream->answer_bytes;
+    if (stream->kind == HR_STREAM_READ) connection->held_bytes -= hr_buffer_bytes(&stream->in);
+    free(stream->answer);
+    hr_fields_reset(&request), hr_fields_reset(&response), hr_fields_reset(&trailers);
+    hr_buffer_reset(&in), hr_buffer_reset(&out);
+    memset(stream, 0, sizeof(*stream));
+    stream->request = request, stream->response = response, stream->trailers = trailers;
+    stream->in = in, stream->out = out;
+    stream->next = loop->spare;
+    loop->spare = stream;
+    loop->spare_count++;
+}
+
+static inline void hr_stream_destroy(hr_stream *stream)
+{
+    hr_fields_free(&stream->request), hr_fields_free(&stream->response), hr_fields_free(&stream->trailers);
+    hr_buffer_free(&stream->in), hr_buffer_free(&stream->out);
+    free(stream->answer);
+    free(stream);
+}
+
+static inline void hr_trim_spare(hr_loop *loop, uint32_t most)
+{
+    while (loop->spare_count > most) {
+        hr_stream *stream = loop->spare;
+        loop->spare = stream->next;
+        loop->spare_count--;
+        hr_stream_destroy(stream);
+    }
+}
+
+/* ---- answers ---- */
+
+/* Ends a call by status alone. `message` is of ours: ASCII without %. */
+static inline void hr_answer_error(hr_stream *stream, const char *code, const char *message)
+{
+    nghttp2_nv fields[] = {
+        hr_nv(":status", "200"), hr_nv("content-type", "application/grpc"), hr_nv("grpc-status", code),
+        hr_nv("grpc-message", message),
+    };
+    nghttp2_session *front = stream->connection->front;
+    stream->kind = HR_STREAM_ANSWERED;
+    stream->response_begun = stream->response_ended = 1;
+    nghttp2_submit_response(front, stream->id, fields, 4, NULL);
+}
+
+static inline ssize_t hr_answer_read(
+    nghttp2_session *session, int32_t id, uint8_t *to, size_t room, uint32_t *flags, nghttp2_data_source *source, void *user)
+{
+    hr_stream *stream = source->ptr;
+    nghttp2_nv trailers[] = {hr_nv("grpc-status", "0")};
+    size_t bytes = stream->answer_bytes - stream->answer_at;
+    (void)user;
+    if (bytes > room) bytes = room;
+    memcpy(to, stream->answer + stream->answer_at, bytes);
+    stream->answer_at += bytes;
+    if (stream->answer_at == stream->answer_bytes) {
+        *flags |= NGHTTP2_DATA_FLAG_EOF | NGHTTP2_DATA_FLAG_NO_END_STREAM;
+        nghttp2_submit_trailer(session, id, trailers, 1);
+    }
+    return (ssize_t)bytes;
+}
+
+/* A read whose message is whole: answered here, or handed to the back. */
+static inline void hr_serve_read(hr_stream *stream)
+{
+    hr_connection *connection = stream->connection;
+    hr_loop *loop = connection->loop;
+    size_t held = hr_buffer_bytes(&stream->in);
+    size_t left = HR_H2_ANSWERS_BYTES_MAX - connection->answers_bytes;
+    size_t room = left < HR_H2_ANSWER_BYTES_MAX ? left : HR_H2_ANSWER_BYTES_MAX;
+    int64_t begin_ns = hr_now_ns();
+    nghttp2_data_provider provider = {.source.ptr = stream, .read_callback = hr_answer_read};
+    nghttp2_nv fields[] = {hr_nv(":status", "200"), hr_nv("content-type", "application/grpc")};
+    hr_span message;
+    if ((stream->timeout_ns > 0 && begin_ns - stream->begin_ns >= stream->timeout_ns)
+        || !hr_grpc_message(&stream->in, &message)
+        || hr_answer_message(loop->server, message, room, &stream->answer, &stream->answer_bytes) != HR_OK) {
+        stream->answer = NULL;
+        stream->answer_bytes = 0;
+        hr_forward(stream);
+        return;
+    }
+    stream->kind = HR_STREAM_ANSWERED;
+    connection->held_bytes -= held;
+    connection->answers_bytes += stream->answer_bytes;
+    hr_buffer_reset(&stream->in);
+    nghttp2_session_consume_connection(connection->front, held);
+    nghttp2_submit_response(connection->front, stream->id, fields, 2, &provider);
+    hr_count_answer(&loop->counts, hr_now_ns() - begin_ns);
+}
+
+/* ---- what a client may not do ---- */
+
+static inline int hr_abuse(hr_connection *connection, const char *what)
+{
+    hr_count(&connection->loop->counts.abusive_connections, 1);
+    nghttp2_submit_goaway(
+        connection->front, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(connection->front),
+        NGHTTP2_ENHANCE_YOUR_CALM, (const uint8_t *)what, strlen(what));
+    connection->is_closing = 1;
+    return 0;
+}
+
+/* Takes from the budget of control frames, which fills again with time. */
+static inline int hr_spend(hr_connection *connection, int64_t cost, const char *what)
+{
+    int64_t now_ns = connection->loop->now_ns;
+    int64_t gained = (now_ns - connection->budget_ns) / (HR_H2_SECOND / HR_H2_BUDGET_PER_S);
+    if (gained > 0) {
+        connection->budget = connection->budget + gained > HR_H2_BUDGET ? HR_H2_BUDGET : connection->budget + gained;
+        connection->budget_ns = now_ns;
+    }
+    connection->budget -= cost;
+    return connection->budget < 0 && !connection->is_closing ? hr_abuse(connection, what) : 0;
+}
+
+static inline int hr_on_ping(hr_connection *connection)
+{
+    int64_t now_ns = connection->loop->now_ns;
+    int is_early = now_ns - connection->ping_received_ns < HR_H2_PING_S * HR_H2_SECOND;
+    connection->ping_received_ns = now_ns;
+    if (!is_early) return hr_spend(connection, 1, "too_many_pings");
+    if (++connection->ping_strikes <= HR_H2_PING_STRIKES_MAX || connection->is_closing) return 0;
+    return hr_abuse(connection, "too_many_pings");
+}
+
+/* ---- callbacks of the front session ---- */
+
+static inline int hr_on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame, void *user)
+{
+    hr_connection *connection = user;
+    hr_stream *stream;
+    if (frame->hd.type != NGHTTP2_HEADERS || frame->headers.cat != NGHTTP2_HCAT_REQUEST) return 0;
+    connection->header_ns = connection->loop->now_ns;
+    stream = hr_stream_new(connection, frame->hd.stream_id);
+    if (stream == NULL) return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+    nghttp2_session_set_stream_user_data(session, frame->hd.stream_id, stream);
+    return 0;
+}
+
+static inline int hr_on_header(
+    nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name, size_t name_bytes, const uint8_t *value,
+    size_t value_bytes, uint8_t flags, void *user)
+{
+    hr_stream *stream = hr_back_stream(session, frame->hd.stream_id);
+    (void)flags, (void)user;
+    /* Trailers of a request mean nothing in gRPC. */
+    if (stream == NULL || frame->headers.cat != NGHTTP2_HCAT_REQUEST) return 0;
+    if (hr_fields_add(&stream->request, name, name_bytes, value, value_bytes) != HR_OK)
+        return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+    return 0;
+}
+
+static inline void hr_on_request(hr_stream *stream)
+{
+    if (stream->request.too_large)
+        hr_answer_error(stream, "8", "the metadata is larger than 16384 bytes or 128 fields; send less");
+    else if (hr_is_read(stream)) stream->kind = HR_STREAM_READ;
+    else hr_forward(stream);
+}
+
+static inline void hr_on_end(hr_stream *stream)
+{
+    stream->is_ended = 1;
+    if (stream->kind == HR_STREAM_READ) hr_serve_read(stream);
+    else if (stream->kind == HR_STREAM_FORWARDED) hr_back_resume(stream);
+}
+
+static inline int hr_on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *user)
+{
+    hr_connection *connection = user;
+    hr_stream *stream = frame->hd.stream_id > 0 ? hr_back_stream(session, frame->hd.stream_id) : NULL;
+    int is_end = (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0, is_ack = (frame->hd.flags & NGHTTP2_FLAG_ACK) != 0;
+    connection->header_ns = 0;
+    switch (frame->hd.type) {
+    case NGHTTP2_SETTINGS:
+        connection->settled = 1;
+        return is_ack ? 0 : hr_spend(connection, 20, "too_many_settings");
+    case NGHTTP2_PING:
+        if (!is_ack) return hr_on_ping(connection);
+        connection->ping_sent_ns = 0;
+        return 0;
+    case NGHTTP2_RST_STREAM: return hr_spend(connection, 1, "too_many_resets");
+    case NGHTTP2_PRIORITY: return hr_spend(connection, 1, "too_many_priorities");
+    case NGHTTP2_DATA:
+        if (frame->hd.length == 0 && !is_end) return hr_spend(connection, 1, "too_many_empty_frames");
+        break;
+    case NGHTTP2_HEADERS:
+        if (stream != NULL && frame->headers.cat == NGHTTP2_HCAT_REQUEST) {
+            if (is_end) stream->is_ended = 1;
+            hr_on_request(stream);
+        }
+        break;
+    default: return 0;
+    }
+    if (stream != NULL && is_end) hr_on_end(stream);
+    return 0;
+}
+
+static inline int hr_on_data(nghttp2_session *session, uint8_t flags, int32_t id, const uint8_t *data, size_t bytes, void *user)
+{
+    hr_connection *connection = user;
+    hr_stream *stream = hr_back_stream(session, id);
+    (void)flags;
+    connection->header_ns = 0;
+    if (stream == NULL || stream->kind == HR_STREAM_ANSWERED
+        || (stream->kind == HR_STREAM_FORWARDED && stream->back_id == 0)) {
+        nghttp2_session_consume(session, id, bytes);  /* nobody waits for it */
+        return 0;
+    }
+    if (hr_buffer_add(&stream->in, data, bytes) != HR_OK) return NGHTTP2_ERR_CALLBACK_FAILURE;
+    if (stream->kind == HR_STREAM_FORWARDED) {
+        hr_back_resume(stream);
+        return 0;
+    }
+    connection->held_bytes += bytes;
+    if (hr_buffer_bytes(&stream->in) > HR_H2_REQUEST_BYTES_MAX || connection->held_bytes > HR_H2_HELD_BYTES_MAX)
+        hr_forward(stream);
+    return 0;
+}
+
+static inline int hr_on_close(nghttp2_session *session, int32_t id, uint32_t error, void *user)
+{
+    hr_connection *connection = user;
+    hr_stream *stream = hr_back_stream(session, id);
+    (void)error;
+    if (stream == NULL) return 0;
+    nghttp2_session_consume_connection(session, hr_buffer_bytes(&stream->in));
+    if (connection->back != NULL) {
+        nghttp2_session_consume_connection(connection->back, hr_buffer_bytes(&stream->out));
+        if (stream->back_id != 0) {
+            nghttp2_session_set_stream_user_data(connection->back, stream->back_id, NULL);
+            nghttp2_submit_rst_stream(connection->back, NGHTTP2_FLAG_NONE, stream->back_id, NGHTTP2_CANCEL);
+        }
+    }
+    nghttp2_session_set_stream_user_data(session, id, NULL);
+    hr_stream_free(stream);
+    return 0;
+}
+
+/* Data of ours forgives pings, as gRPC clients measure the line by a ping after data. An answer that ends before its
+ * request has no use for the rest, which the reset says; sent earlier it would take the answer's place. */
+static inline int hr_on_sent(nghttp2_session *session, const nghttp2_frame *frame, void *user)
+{
+    hr_connection *connection = user;
+    hr_stream *stream;
+    if (frame->hd.type != NGHTTP2_DATA && frame->hd.type != NGHTTP2_HEADERS) return 0;
+    connection->ping_strikes = 0;
+    stream = hr_back_stream(session, frame->hd.stream_id);
+    if (stream != NULL && !stream->is_ended && (frame->hd.flags & NGHTTP2_FLAG_END_STREAM))
+        nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, frame->hd.stream_id, NGHTTP2_NO_ERROR);
+    return 0;
+}
+
+#endif

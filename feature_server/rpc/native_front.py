@@ -1,0 +1,163 @@
+"""What listens on the port of a feature server: the gRPC server itself, or the native loop in front of it."""
+
+import os
+import secrets
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+import grpc
+
+from feature_server.domain.reads import READ_PERMISSION
+from headrace.errors import FailedPrecondition, InvalidArgument
+from headrace.serving.auth import Authenticator
+from headrace.serving.logging import EventLog
+from headrace.serving.server import Health, drain, listen
+from headrace.serving.telemetry import Telemetry
+
+try:
+    from core_ext import native_loop
+except ImportError:  # libnghttp2 was not there when the cores were compiled
+    HAS_NATIVE = False
+else:
+    HAS_NATIVE = True
+
+if TYPE_CHECKING:
+    from core_ext.native_loop import NativeServer
+    from core_ext.request_core import RequestCore
+
+NATIVE: Final = "native"
+GRPCIO: Final = "grpcio"
+TRANSPORTS: Final = (NATIVE, GRPCIO)
+LOOP_COUNT_DEFAULT_MAX: Final = 8  # more only where somebody asks for them
+ACCESS_INTERVAL_S: Final = 0.5  # a revoked token is refused after at most this long
+GOODBYE_S: Final = 0.2  # two ticks of a draining loop: the notice, then the last stream that is served
+READ_METHOD: Final = "/headrace.feature.v1.OnlineFeatureService/GetOnlineFeatures"
+BACK_NAME_BYTES: Final = 16  # random, as abstract sockets of all users of the machine share their names
+
+_SECOND_NS: Final = 1e9
+Read: TypeAlias = Callable[[], Iterable[tuple[float, Mapping[str, str]]]]
+
+
+def default_transport(log: EventLog) -> str:
+    """The native loop where it was compiled in."""
+    if HAS_NATIVE:
+        return NATIVE
+    log.info("native_transport_missing", remedy="install libnghttp2-dev, libssl-dev and pkg-config, then make build")
+    return GRPCIO
+
+
+class GrpcioTransport:
+    """The gRPC server on the port."""
+
+    name = GRPCIO
+
+    def __init__(self, server: grpc.Server, health: Health) -> None:
+        self._server = server
+        self._health = health
+
+    def start(self) -> None:
+        """Nothing: the server listens by itself."""
+
+    def drain(self) -> None:
+        """Lets running calls end and stops."""
+        drain(self._server, self._health)
+
+
+class NativeTransport:
+    """The native loop on the port, and the gRPC server on an abstract unix socket behind it."""
+
+    name = NATIVE
+
+    def __init__(
+        self,
+        server: grpc.Server,
+        health: Health,
+        *,
+        core: "RequestCore",
+        authenticator: Authenticator,
+        telemetry: Telemetry,
+        log: EventLog,
+    ) -> None:
+        if not HAS_NATIVE:
+            raise FailedPrecondition(
+                "the native transport was not compiled in; install libnghttp2-dev, libssl-dev and pkg-config and run "
+                "make build, or take --transport grpcio",
+                reason="NATIVE_TRANSPORT_MISSING",
+                field="transport",
+            )
+        self._server = server
+        self._health = health
+        self._core = core
+        self._authenticator = authenticator
+        self._telemetry = telemetry
+        self._log = log
+        self._native: NativeServer | None = None
+        self._stop = threading.Event()
+        self._watch = threading.Thread(target=self._keep_access, name="native-access", daemon=True)
+
+    def bind(self, host: str, port: int, loop_count: int) -> int:
+        """Takes a port, 0 for a free one, and returns it; raises PORT_IN_USE where it is taken."""
+        if not 0 <= loop_count <= native_loop.LOOP_COUNT_MAX:
+            raise InvalidArgument(
+                f"--loops is 1 to {native_loop.LOOP_COUNT_MAX}, or 0 for one per core, not {loop_count}",
+                reason="LOOP_COUNT",
+                field="loops",
+            )
+        loops = loop_count or min(os.cpu_count() or 1, LOOP_COUNT_DEFAULT_MAX)
+        self._listener = listen(host, port)
+        back_name = f"headrace-{os.getpid()}-{secrets.token_hex(BACK_NAME_BYTES)}"
+        self._server.add_insecure_port(f"unix-abstract:{back_name}")
+        sample_one_in = self._telemetry.sample_one_in if self._telemetry.is_tracing else 0
+        self._native = native_loop.NativeServer(self._core, self._listener, back_name.encode(), loops, sample_one_in)
+        self._observe(self._native)
+        return int(self._listener.getsockname()[1])
+
+    def start(self) -> None:
+        """Starts the loops; the gRPC server must run by now."""
+        assert self._native is not None, "bind comes first"
+        self._push(self._native, None)
+        self._native.start()
+        if self._authenticator.has_auth:
+            self._watch.start()
+
+    def drain(self) -> None:
+        """Tells clients to leave, lets running calls end and stops."""
+        assert self._native is not None, "bind comes first"
+        self._native.drain()
+        drain(self._server, self._health, GOODBYE_S)
+        self._stop.set()
+        if self._watch.is_alive():
+            self._watch.join()
+        self._native.stop()
+        self._listener.close()
+
+    def _keep_access(self) -> None:
+        assert self._native is not None, "bind comes first"
+        known = self._push(self._native, None)
+        while not self._stop.wait(ACCESS_INTERVAL_S):
+            known = self._push(self._native, known)
+
+    def _push(self, native: "NativeServer", known: frozenset[bytes] | None) -> frozenset[bytes] | None:
+        """Tells the loops who may read, where that changed."""
+        digests = self._authenticator.digests(READ_PERMISSION)
+        if digests is None:
+            native.allow_all()
+        elif digests != known:
+            native.allow(digests)
+        return digests
+
+    def _observe(self, native: "NativeServer") -> None:
+        def calls() -> tuple[list[int], float]:
+            counts = native.counts()
+            return counts["buckets"], counts["seconds_ns"] / _SECOND_NS
+
+        def total(name: Literal["forwarded", "refused_connections", "abusive_connections"]) -> Read:
+            return lambda: [(native.counts()[name], {})]
+
+        self._telemetry.calls.meter(READ_METHOD, "unary").count_elsewhere(calls)
+        counter = self._telemetry.counter
+        counter("headrace.native.forwarded", "Streams left to Python.", total("forwarded"))
+        counter("headrace.native.refused", "Connections beyond the bound.", total("refused_connections"))
+        counter("headrace.native.abusive", "Connections told to calm down.", total("abusive_connections"))
+        self._telemetry.gauge("headrace.native.connections", "Open now.", lambda: [(native.connection_count(), {})])
