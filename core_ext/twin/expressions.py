@@ -205,7 +205,8 @@ def _zone(heap: bytes, place: int) -> tuple[int, list[int], list[int]]:
 
 def _value(at: Instruction, arguments: Sequence[Any], inputs: Sequence[Any]) -> Any:
     if at.name == "INPUT":
-        return inputs[at.operand]
+        value = inputs[at.operand]
+        return _float(value) if isinstance(value, float) else value
     if at.name in ("CONST", "NULL"):
         return at.constant
     if at.name in _NULL_AWARE:

@@ -17,6 +17,7 @@ from headrace.errors import InvalidArgument
 FILE_BYTES_MAX: Final = 16 * 1024 * 1024  # of one definition file; a thousand wide views fit
 FILE_COUNT_MAX: Final = 1_000  # of one folder
 _SUFFIXES: Final = (".py", ".yaml", ".yml")
+_OTHER_BREAKS: Final = frozenset("\r\x85\u2028\u2029")
 
 
 def load(path: Path | str) -> DefinitionSet:
@@ -49,7 +50,8 @@ def load_yaml(path: Path | str) -> DefinitionSet:
 
 def to_yaml(definitions: DefinitionSet) -> str:
     """YAML text that `load_yaml` reads back to an equal set."""
-    return str(yaml.safe_dump(set_document(definitions), sort_keys=False, allow_unicode=True, width=120))
+    document = set_document(definitions)
+    return str(yaml.dump(document, Dumper=_ExactDumper, sort_keys=False, allow_unicode=True, width=120))
 
 
 def merge(parts: Iterable[tuple[Path, DefinitionSet]]) -> DefinitionSet:
@@ -84,6 +86,18 @@ class _StrictLoader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} stands twice", key.start_mark)
             seen.add(key.value if isinstance(key.value, str) else repr(key.start_mark))
         return super().construct_mapping(node, deep)
+
+
+class _ExactDumper(yaml.SafeDumper):
+    """Safe YAML whose text comes back as it is: of line breaks other than a newline readers make newlines."""
+
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        """Text with such a break stands in double quotes, where the emitter escapes it."""
+        style = '"' if _OTHER_BREAKS.intersection(text) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_ExactDumper.add_representer(str, _ExactDumper.represent_text)
 
 
 def _load_file(file: Path, root: Path) -> DefinitionSet:

@@ -12,6 +12,7 @@ from loadtest.loading import write_requests
 from loadtest.peers import h2load, redis_peer
 from loadtest.peers.feast_peer import READ_PATH, read_message
 from loadtest.peers.h2load import CONNECTIONS, Amount, Target
+from loadtest.peers.headrace_peer import HeadracePeer
 from loadtest.peers.processes import usage
 from loadtest.peers.result import percentile
 from loadtest.peers.rounds import Measure
@@ -22,6 +23,7 @@ ANSWER_SHARE_MIN: Final = 0.98  # of the checked answer's size; an error answer 
 WRITE_KEYS_FIRST: Final = 100_000_000  # new keys lie above every loaded one
 WRITE_STEP_US: Final = 1_000_000  # each round's rows are this much later than those before
 BLOCKS: Final = 4
+NATIVE_SHARE: Final = 8  # calls of the native loop for one of grpcio, so that both are measured for about as long
 GET_REQUESTS: Final = 10_000
 FEAST_REQUESTS: Final = 800
 HMGET_REQUESTS: Final = 1_000
@@ -59,25 +61,32 @@ def _headrace(stage: Stage, shape: str, number: int) -> Mapping[str, float]:
 
 
 def _headrace_and_empty(stage: Stage, number: int) -> Mapping[str, float]:
-    """Both in short blocks by turns, so that both meet the same neighbours on the machine."""
-    ours, empty = _headrace_target(stage, "1x200", number), stage.empty_target()
+    """Both transports and the empty server in short blocks by turns, so that all meet the same neighbours."""
     calls = stage.scale.calls // BLOCKS
-    found = [
-        (_spent(ours, stage.headrace.child.pid, calls), _spent(empty, stage.empty.pid, calls)) for _ in range(BLOCKS)
-    ]
-    latencies = [one for (load, _), _ in found for one in load.latencies_us]
-    return {
-        "headrace_rps_1x200": harmonic_mean(load.rate for (load, _), _ in found),
-        "headrace_cpu_us_1x200": mean(cpu_us for (_, cpu_us), _ in found),
-        "headrace_p99_ms_1x200": percentile(latencies, 0.99) / 1000,
-        "empty_rps": harmonic_mean(load.rate for _, (load, _) in found),
-        "empty_cpu_us": mean(cpu_us for _, (_, cpu_us) in found),
+    sides = {
+        "headrace": (_headrace_target(stage, "1x200", number), stage.headrace.child.pid, NATIVE_SHARE * calls),
+        "grpcio": (_target(stage, stage.grpcio, "grpcio-1x200", number), stage.grpcio.child.pid, calls),
+        "empty": (stage.empty_target(), stage.empty.pid, calls),
     }
+    found: dict[str, list[tuple[h2load.Load, float]]] = {name: [] for name in sides}
+    for _ in range(BLOCKS):
+        for name, (target, pid, count) in sides.items():
+            found[name].append(_spent(target, pid, count))
+    out = {}
+    for name, suffix in (("headrace", "_1x200"), ("grpcio", "_1x200"), ("empty", "")):
+        out[f"{name}_rps{suffix}"] = harmonic_mean(load.rate for load, _ in found[name])
+        out[f"{name}_cpu_us{suffix}"] = mean(cpu_us for _, cpu_us in found[name])
+    latencies = [one for load, _ in found["headrace"] for one in load.latencies_us]
+    return out | {"headrace_p99_ms_1x200": percentile(latencies, 0.99) / 1000}
 
 
 def _headrace_target(stage: Stage, shape: str, number: int) -> Target:
-    body = stage.folder / f"headrace-{shape}-{number}.body"
-    return stage.headrace.target(shape, stage.scale.compared_entities, SEED + number, body)
+    return _target(stage, stage.headrace, shape, number)
+
+
+def _target(stage: Stage, peer: HeadracePeer, name: str, number: int) -> Target:
+    body = stage.folder / f"headrace-{name}-{number}.body"
+    return peer.target(name.removeprefix("grpcio-"), stage.scale.compared_entities, SEED + number, body)
 
 
 def _spent(target: Target, pid: int, calls: int) -> tuple[h2load.Load, float]:

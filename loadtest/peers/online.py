@@ -53,6 +53,10 @@ AIMS: Final = {
         Aim("p50_100x200_vs_feast_sdk", 50, "higher", "x", "Feast 0.67 SDK in process"),
         Aim("core_cpu_us_100x200", 60, "lower", "us", "none: CPU of the request core alone"),
         Aim("cpu_1x200_vs_empty_grpcio", 1.25, "lower", "x", "empty grpcio raw-bytes sync server"),
+        Aim("native_cpu_us_1x200", 25, "lower", "us", "none: CPU of the server on its native transport"),
+        Aim("native_rps_vs_grpcio", 8, "higher", "x", "the same server on grpcio"),
+        Aim("native_rps_1x200_vs_redis_get", 0.5, "higher", "x", "Redis 7 GET of the same bytes"),
+        Aim("native_rps_1x200_vs_redis_hmget", 10, "higher", "x", "Redis 7 HMGET of 200 fields"),
         Aim("write_rows_vs_feast", 80, "higher", "x", "Feast 0.67 write_to_online_store, new keys"),
         Aim("write_existing_rows_vs_feast", 40, "higher", "x", "Feast 0.67 write_to_online_store, existing keys"),
         Aim("memory_per_row_vs_packed", 1.5, "lower", "x", "none: packed bytes of a row"),
@@ -82,10 +86,16 @@ def read_figures(found: Rounds) -> list[Figure]:
         figure(f"rps_1x200_vs_{name}", ratios(ours, found[f"{name}_rps_1x200"]))
         for name in ("feast_server", "feast_precomputed")
     ]
-    out.append(figure("cpu_1x200_vs_empty_grpcio", ratios(found["headrace_cpu_us_1x200"], found["empty_cpu_us"])))
+    out.append(figure("cpu_1x200_vs_empty_grpcio", ratios(found["grpcio_cpu_us_1x200"], found["empty_cpu_us"])))
+    out.append(figure("native_cpu_us_1x200", found["headrace_cpu_us_1x200"]))
+    out.append(figure("native_rps_vs_grpcio", ratios(ours, found["grpcio_rps_1x200"])))
+    out += [
+        figure(f"native_rps_1x200_vs_redis_{name}", ratios(ours, found[f"redis_{name}_rps_1x200"]))
+        for name in ("get", "hmget")
+    ]
     for name, rounds in found.items():
         shape = name.rpartition("_")[2]
-        if name.startswith("redis") or (shape != "1x200" and name.startswith("feast")):
+        if shape != "1x200" and name.startswith(("redis", "feast")):
             id_ = f"rps_{shape}_vs_{name.removesuffix(f'_rps_{shape}')}"
             out.append(Figure(id_, ratios(found[f"headrace_rps_{shape}"], rounds), "higher", "x", name))
     units = {"rps": "requests/s", "us": "us of CPU", "ms": "ms"}

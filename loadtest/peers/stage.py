@@ -35,6 +35,7 @@ class Stage:
     scale: Scale
     folder: Path
     headrace: HeadracePeer
+    grpcio: HeadracePeer
     redis: RedisPeer
     feast: FeastServer
     sdk: FeastWorker
@@ -80,17 +81,18 @@ def start(scale: Scale, cached: Path, ending: ExitStack) -> Stage:
     folder = Path(ending.enter_context(tempfile.TemporaryDirectory(prefix="headrace-peers-")))
     with ThreadPoolExecutor(2) as pool:
         ours = pool.submit(_start_headrace, scale, folder, ending)
+        fallback = pool.submit(_start_grpcio, scale, folder, ending)
         redis = RedisPeer(cached / "redis", free_port())
         ending.callback(redis.child.stop)
         feast = FeastServer(_feast_folder(cached, folder, "server", redis.port), free_port())
         ending.callback(feast.stop)
         sdk = FeastWorker(_feast_folder(cached, folder, "sdk", redis.port), redis.port)
         ending.callback(sdk.stop)
-        headrace = ours.result()
+        headrace, grpcio = ours.result(), fallback.result()
         feast.wait()
         sdk.wait()
     empty, empty_port = start_empty(folder, ending)
-    return Stage(scale, folder, headrace, redis, feast, sdk, empty, empty_port)
+    return Stage(scale, folder, headrace, grpcio, redis, feast, sdk, empty, empty_port)
 
 
 def start_empty(folder: Path, ending: ExitStack) -> tuple[Child, int]:
@@ -106,6 +108,15 @@ def _start_headrace(scale: Scale, folder: Path, ending: ExitStack) -> HeadracePe
     peer = HeadracePeer(folder / "headrace", Memory(scale.table_bytes, BLOCK_CACHE_BYTES, WRITE_BUFFER_BYTES))
     ending.callback(peer.stop)
     peer.load(scale.entities)
+    return peer
+
+
+def _start_grpcio(scale: Scale, folder: Path, ending: ExitStack) -> HeadracePeer:
+    """The same server without the native loop, with the rows that are compared."""
+    memory = Memory(scale.table_bytes, BLOCK_CACHE_BYTES, WRITE_BUFFER_BYTES)
+    peer = HeadracePeer(folder / "grpcio", memory, lambda line: [*line, "--transport", "grpcio"])
+    ending.callback(peer.stop)
+    peer.load(scale.compared_entities)
     return peer
 
 

@@ -80,6 +80,17 @@ def test_the_canonical_text_is_a_fixed_point_with_an_equal_program(text: str) ->
     assert spaced == compiled
 
 
+def test_a_nan_of_any_form_leaves_as_the_one_nan() -> None:
+    other = struct.unpack("<d", struct.pack("<Q", 0x7FF8000000000001))[0]
+    for text in ("number", "if(flag, number, number)", "coalesce(number, 1.0)"):
+        compiled = compile_expression(text, COLUMNS)
+        rows = [{"flag": None, "number": other}]
+        inputs = [rows[0][name] for name in compiled.columns]
+        found = [*evaluate(compiled, rows)[0], Program(compiled.program).evaluate_row(inputs)[0]]
+        found.append(twin.Program(compiled.program).evaluate_row(inputs)[0])
+        assert list(map(bits, found)) == [bits(NAN)] * 3
+
+
 def test_blocks_and_slices_do_not_show() -> None:
     rows = [{"whole": i if i % 7 else None, "text": "ab" * (i % 5)} for i in range(3000)]
     for text in ("whole * 3 - 1", "concat(text, cast(whole as string))", "text = 'abab'"):

@@ -42,7 +42,8 @@ def test_value_comes_back_through_its_wire_bytes(data: st.DataObject) -> None:
     value_type = data.draw(value_types())
     value = check_value(data.draw(values_of(value_type)), value_type)
     message = pb.Value.FromString(value_to_pb(value, value_type).SerializeToString())
-    assert value_from_pb(message, value_type) == value
+    # In lists, which find the one NaN equal to itself.
+    assert [value_from_pb(message, value_type)] == [value]
 
 
 def test_null_is_an_unset_kind() -> None:

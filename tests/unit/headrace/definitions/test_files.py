@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 
-from headrace.definitions import DefinitionSet, load, load_python, load_yaml, to_yaml
+from headrace.definitions import DefinitionSet, Model, load, load_python, load_yaml, to_yaml
 from headrace.definitions import files as module
 from headrace.definitions.document_reading import set_from_document
 from headrace.definitions.documents import set_document
@@ -34,6 +34,13 @@ def test_yaml_text_comes_back_to_an_equal_set(tmp_path_factory: pytest.TempPathF
     file = tmp_path_factory.mktemp("yaml") / "set.yaml"
     file.write_text(to_yaml(wanted), encoding="utf-8")
     assert load(file) == wanted
+
+
+@pytest.mark.parametrize("text", ["\x85", "a\u2028b", "a\u2029", "a\r\nb", "\r", "a\n b", "\ufeff", "'\"", " a "])
+def test_line_breaks_of_every_kind_come_back_from_yaml(tmp_path: Path, text: str) -> None:
+    wanted = DefinitionSet(models=[Model("a.b.c", owner="a", feature_service="a.b.s@v1", description=f"x{text}y")])
+    (tmp_path / "set.yaml").write_bytes(to_yaml(wanted).encode())
+    assert load(tmp_path / "set.yaml") == wanted
 
 
 @given(sets())
