@@ -15,11 +15,14 @@ ROUNDS = [1.0, 2.0, 3.0, 4.0, 5.0]
 def reads(rate: float = 4_000.0) -> dict[str, list[float]]:
     return {
         "headrace_rps_1x200": [rate] * 5,
-        "headrace_cpu_us_1x200": [200.0] * 5,
+        "headrace_cpu_us_1x200": [20.0] * 5,
+        "grpcio_rps_1x200": [500.0] * 5,
+        "grpcio_cpu_us_1x200": [200.0] * 5,
         "headrace_p99_ms_1x200": ROUNDS,
         "feast_server_rps_1x200": [80.0] * 5,
         "feast_precomputed_rps_1x200": [100.0] * 5,
-        "redis_get_rps_1x200": [50_000.0] * 5,
+        "redis_get_rps_1x200": [5_000.0] * 5,
+        "redis_hmget_rps_1x200": [400.0] * 5,
         "empty_cpu_us": [160.0] * 5,
     }
 
@@ -39,7 +42,7 @@ def test_quick_run_may_leave_out_the_cold_store_alone() -> None:
 def test_measured_figures_come_in_the_order_of_the_list_and_information_last() -> None:
     found = completed([*read_figures(reads()), missing("core_cpu_us_100x200", "no core")], "stopped", QUICK)
     assert [one.id for one in found[: len(AIMS)]] == list(AIMS)
-    assert {"rps_1x200_vs_redis_get", "empty_cpu_us"} <= {one.id for one in found[len(AIMS) :]}
+    assert {"redis_get_rps_1x200", "empty_cpu_us"} <= {one.id for one in found[len(AIMS) :]}
 
 
 def test_ratios_are_ours_over_theirs() -> None:
@@ -47,7 +50,11 @@ def test_ratios_are_ours_over_theirs() -> None:
     assert found["rps_1x200_vs_feast_server"].value == 50
     assert found["rps_1x200_vs_feast_precomputed"].value == 40
     assert found["cpu_1x200_vs_empty_grpcio"].value == 1.25
-    assert all(found[name].ok for name in ("rps_1x200_vs_feast_server", "cpu_1x200_vs_empty_grpcio"))
+    assert found["native_cpu_us_1x200"].value == 20
+    assert found["native_rps_vs_grpcio"].value == 8
+    assert found["native_rps_1x200_vs_redis_get"].value == 0.8
+    assert found["native_rps_1x200_vs_redis_hmget"].value == 10
+    assert all(one.ok for one in found.values())
     assert not {one.id: one for one in read_figures(reads(3_000.0))}["rps_1x200_vs_feast_server"].ok
 
 
