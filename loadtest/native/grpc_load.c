@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/tcp.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -223,6 +224,13 @@ static void read_bodies(const char *name) {
     if (about.st_size < 4) fail("no bodies");
 }
 
+static volatile sig_atomic_t stopping; /* SIGTERM ends a run early, with the report of what it did */
+
+static void stop(int number) {
+    (void)number;
+    stopping = 1;
+}
+
 int main(int count, char **words) {
     if (count != 8) fail("usage: grpc_load PORT PATH BODIES CONNECTIONS RATE SECONDS ANSWER_BYTES_MIN");
     int port = atoi(words[1]), connection_count = atoi(words[4]);
@@ -235,8 +243,10 @@ int main(int count, char **words) {
     int poll = epoll_create1(0);
     for (int at = 0; at < connection_count; at++) open_connection(&connections[at], port, poll);
     int64_t began = now_ns(), end = began + (int64_t)(seconds * 1e9), due_count = 0;
+    signal(SIGTERM, stop);
     for (int busy = 1; now_ns() < end || (busy && now_ns() < end + DRAIN_NS);) {
         busy = 0;
+        if (stopping && now_ns() < end) end = now_ns();
         for (int at = 0; at < connection_count; at++) {
             struct connection *c = &connections[at];
             int64_t now = now_ns(), due = rate > 0 ? began + (int64_t)((double)due_count / rate * 1e9) : now;
@@ -251,6 +261,6 @@ int main(int count, char **words) {
         for (int at = 0; at < ready; at++) take_input(events[at].data.ptr);
     }
     for (int at = 0; at < connection_count; at++) failed_count += connections[at].busy;
-    report(seconds);
+    report((double)(end - began) / 1e9);
     return 0;
 }

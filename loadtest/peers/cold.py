@@ -12,7 +12,7 @@ from loadtest.peers.cgroup import limited
 from loadtest.peers.grpc_load import Aim
 from loadtest.peers.h2load import load_failed
 from loadtest.peers.headrace_peer import HeadracePeer, Memory
-from loadtest.peers.slo import Judged, Place
+from loadtest.peers.slo import Generator, Judged, Place
 from loadtest.rows import SEED
 
 MEMORY_BYTES: Final = 2 << 30
@@ -57,7 +57,9 @@ def measure(folder: Path, tools: Path, duration_s: float, sizes: Cold = Cold()) 
         place = Place(peer.features, sizes.user_count, folder)
         held = _aim(peer, folder / "held.bodies", sizes, SEED + 1)
         line = grpc_load.command(tool, held, rate, duration_s + slo.LOCUST_START_S)
-        return slo.judged(place, [line], rate, duration_s)
+        output = folder / "held.log"
+        generator = Generator(line, output, output, lambda record: grpc_load.parse(record.read_text()).rate)
+        return slo.judged(place, [generator], rate, duration_s)
 
 
 def _aim(peer: HeadracePeer, path: Path, sizes: Cold, seed: int) -> Aim:

@@ -130,6 +130,19 @@ def parse(output: str, log: str) -> Load:
     return Load(int(requests[2]), bad, float(finished[3]), int(traffic[3]), latencies)
 
 
+def logged_rate(log: Path) -> float:
+    """Requests a second between the first and the last line of a per-request log, of a run that was ended early."""
+    count, first, last = 0, b"", b""
+    with log.open("rb") as lines:
+        for line in lines:
+            if line.endswith(b"\n"):  # the last one may be cut off
+                count, first, last = count + 1, first or line, line
+    if count < 2:
+        raise load_failed(f"{log.name} names {count} requests: nothing held the load")
+    span_us = int(last.split(b"\t")[0]) - int(first.split(b"\t")[0])
+    return (count - 1) / (span_us / 1e6) if span_us > 0 else 0.0
+
+
 def load_failed(message: str) -> Unavailable:
     """The error of a load that did not run as asked."""
     return Unavailable(message, reason="LOAD_FAILED")

@@ -1,5 +1,6 @@
 """The C generator sends the bodies of its file in turn and tells good answers from errors."""
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -8,7 +9,8 @@ import grpc
 import pytest
 
 from headrace.errors import Unavailable
-from loadtest.peers.grpc_load import Aim, command, program, run, write_bodies
+from loadtest.peers.grpc_load import Aim, command, parse, program, run, write_bodies
+from loadtest.peers.processes import Child
 
 METHOD = "/test.v1.TestService/Echo"
 ANSWER = b"a" * 40_000
@@ -80,3 +82,13 @@ def test_no_server_is_reported(tool: Path, tmp_path: Path) -> None:
 def test_command_states_port_rate_and_length(tmp_path: Path) -> None:
     words = command(Path("tool"), Aim(70, METHOD, tmp_path, 9), 12.5, 3)
     assert words == ["tool", "70", METHOD, str(tmp_path), "8", "12.5", "3", "9"]
+
+
+def test_a_run_that_is_ended_early_says_what_it_held(tool: Path, echo: tuple[int, Echo], tmp_path: Path) -> None:
+    port, _ = echo
+    line = command(tool, aim(port, tmp_path, [b"one"]), 200, 60)
+    with Child(line, tmp_path / "load.log") as child:
+        time.sleep(1.0)
+    answers = parse(child.log.read_text())
+    assert answers.failed == 0
+    assert 150 < answers.rate <= 210

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from headrace.errors import Unavailable
-from loadtest.peers.h2load import Amount, command, grpc_body, grpc_target, json_target, parse
+from loadtest.peers.h2load import Amount, command, grpc_body, grpc_target, json_target, logged_rate, parse
 
 SUMMARY = """
 finished in 1.20s, 3230.00 req/s, 3.47MB/s
@@ -54,3 +54,12 @@ def test_failed_streams_and_bad_statuses_count_as_failed() -> None:
 def test_other_output_is_refused() -> None:
     with pytest.raises(Unavailable, match="another form"):
         parse("h2load: could not connect", "")
+
+
+def test_rate_of_a_run_that_was_ended_comes_from_its_log(tmp_path: Path) -> None:
+    log = tmp_path / "requests.tsv"
+    log.write_bytes(b"".join(b"%d\t200\t90\n" % (1_000_000 + at * 500) for at in range(2_001)) + b"20000")
+    assert logged_rate(log) == 2_000.0
+    log.write_bytes(b"1000000\t200\t90\n")
+    with pytest.raises(Unavailable, match="nothing held the load"):
+        logged_rate(log)
