@@ -11,9 +11,10 @@
 #define HR_STATE_H
 
 #include "hr_state_bucket.h"
-#include "hr_state_exact.h"
+#include "hr_state_decay.h"
 #include "hr_state_hll.h"
 #include "hr_state_items.h"
+#include "hr_state_top.h"
 
 typedef struct {
     hr_state_spec spec;
@@ -21,7 +22,8 @@ typedef struct {
     hr_exact squares;        /* MOMENTS */
     hr_registers registers;  /* DISTINCT */
     hr_buckets buckets;      /* QUANTILE */
-    hr_items items;          /* MIN, MAX, FIRST, LAST, LAST_N, TOP */
+    hr_items items;          /* MIN, MAX, FIRST, LAST, LAST_N */
+    hr_top top;              /* TOP */
 } hr_state;
 
 /* ---- specifications ---- */
@@ -63,7 +65,7 @@ static inline int hr_state_is_empty(const hr_state *state);
 static inline int hr_state_add(
     hr_state *state, const hr_value *value, const hr_value *second, const hr_order *order);
 
-/* Takes a value back that was added; HR_STATE_NOT_RETRACTABLE where that is not possible. */
+/* Takes a value back that was added. A window that moves takes back before it adds, as a cap that was passed stays so; HR_STATE_NOT_RETRACTABLE where that is not possible. */
 static inline int hr_state_retract(
     hr_state *state, const hr_value *value, const hr_value *second, const hr_order *order);
 
