@@ -9,7 +9,7 @@ cdef extern from "hr_expression_run.h" nogil:
         HR_PROGRAM_OK
         HR_FAULT_COUNT
         HR_ARROW_OK
-        HR_BLOCK_ROWS
+        HR_EXPRESSION_ROWS
         HR_BOOL
         HR_STRING
         HR_SINGLE

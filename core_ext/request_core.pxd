@@ -1,6 +1,7 @@
 # Plans as C sees them: native/hr_plan.h; one read in progress: native/hr_resolve.h.
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
+from core_ext.computed cimport ComputedView, hr_computed
 from core_ext.row_codec cimport Schema, hr_column
 from core_ext.row_table cimport RowTable, hr_table
 
@@ -19,6 +20,7 @@ cdef extern from "hr_answer.h" nogil:
         uint32_t first_group, group_count
 
     ctypedef struct hr_group:
+        hr_computed *computed
         uint32_t lookup, view_id, schema_id, fixed_bytes, row_lines
         int64_t ttl_us, stale_us
         int fallback
@@ -32,6 +34,7 @@ cdef extern from "hr_answer.h" nogil:
         const uint8_t *default_value
         uint32_t head_bytes, tail_bytes, default_bytes
         int has_default
+        int is_computed
 
     ctypedef struct hr_plan:
         uint8_t handle[32]
@@ -115,7 +118,8 @@ cdef class Plan:
     cdef int set_lookups(self, lookups) except -1
     cdef int set_groups(self, groups) except -1
     cdef int set_outputs(self, groups, columns) except -1
-    cdef int set_output(self, hr_output *output, Schema schema, str name, uint32_t group, index, default) except -1
+    cdef int set_output(self, hr_output *output, Schema schema, ComputedView computed, str name, uint32_t group,
+                        index, default) except -1
 
 
 cdef class PlanSet:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import final
 
+from core_ext.computed import ComputedView
 from core_ext.row_codec import Schema
 from core_ext.row_table import RowTable
 
@@ -23,7 +24,8 @@ class Plan:
     """One resolved selection.
 
     join_keys: (name, element type) per request column. lookups: (entity id, indexes into join_keys in key order).
-    groups: (lookup, view id, schema, ttl_us, stale_us, fallback), limits of 0 meaning none.
+    groups: (lookup, view id, schema, ttl_us, stale_us, fallback, computed), limits of 0 meaning none, and
+    computed None where rows are answered as they are stored.
     columns: (output name, group, column of the schema, default bytes as in a response slot or None).
     handle: 32 bytes. revision: that of the registry. Raises ValueError when an index is out of range.
     """
@@ -36,7 +38,7 @@ class Plan:
         revision: int,
         join_keys: Sequence[tuple[str, int]],
         lookups: Sequence[tuple[int, Sequence[int]]],
-        groups: Sequence[tuple[int, int, Schema, int, int, int]],
+        groups: Sequence[tuple[int, int, Schema, int, int, int, ComputedView | None]],
         columns: Sequence[tuple[str, int, int, bytes | None]],
     ) -> None: ...
 

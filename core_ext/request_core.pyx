@@ -5,6 +5,7 @@ from cython cimport final
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
+from core_ext.computed cimport ComputedView
 from core_ext.row_codec cimport Schema
 from core_ext.row_table cimport row_bytes
 
@@ -158,9 +159,10 @@ cdef class Plan:
     cdef int set_groups(self, groups) except -1:
         cdef hr_group *group
         cdef Schema schema
+        cdef ComputedView computed
         cdef uint32_t previous = 0
         self.plan.groups = <hr_group *>zeroed(len(groups), sizeof(hr_group))
-        for number, view_id, schema, ttl_us, stale_us, fallback in groups:
+        for number, view_id, schema, ttl_us, stale_us, fallback, computed in groups:
             check_index("lookup", number, self.plan.lookup_count)
             if schema is None:
                 raise TypeError("a group needs the schema of its rows")
@@ -172,7 +174,13 @@ cdef class Plan:
             group.view_id = view_id
             group.schema_id = schema.schema_id
             group.fixed_bytes = schema.fixed_bytes
-            group.row_lines = min(schema.fixed_bytes // CACHE_LINE_BYTES + 1, <uint32_t>HR_FETCH_LINES_MAX)
+            if computed is not None:
+                if computed.answered is not schema:
+                    raise ValueError("a computed view answers with its own schema")
+                group.computed = &computed.view
+                group.fixed_bytes = computed.stored.fixed_bytes
+                self.keep.append(computed)
+            group.row_lines = min(group.fixed_bytes // CACHE_LINE_BYTES + 1, <uint32_t>HR_FETCH_LINES_MAX)
             group.ttl_us = ttl_us
             group.stale_us = stale_us
             group.fallback = fallback
@@ -190,7 +198,9 @@ cdef class Plan:
         self.plan.by_group = <uint32_t *>zeroed(len(columns), sizeof(uint32_t))
         for name, number, index, default in columns:
             check_index("group", number, self.plan.group_count)
-            self.set_output(&self.plan.outputs[self.plan.output_count], groups[number][2], name, number, index, default)
+            schema, computed = groups[number][2], groups[number][6]
+            self.set_output(
+                &self.plan.outputs[self.plan.output_count], schema, computed, name, number, index, default)
             self.plan.groups[number].output_count += 1
             self.plan.output_count += 1
         for number in range(self.plan.group_count):
@@ -202,8 +212,11 @@ cdef class Plan:
                     at += 1
         return 0
 
-    cdef int set_output(self, hr_output *output, Schema schema, str name, uint32_t group, index, default) except -1:
+    cdef int set_output(
+        self, hr_output *output, Schema schema, ComputedView computed, str name, uint32_t group, index, default
+    ) except -1:
         check_index("column", index, schema.column_count)
+        output.is_computed = computed is not None and computed.is_computed(index)
         output.column = schema.columns[index]
         output.group = group
         output.index = index

@@ -24,7 +24,7 @@ cdef extern from "hr_table.h" nogil:
         hr_segment segments[64]
         uint64_t ticket
 
-    ctypedef struct hr_put:
+    ctypedef struct hr_row_put:
         uint32_t view_id, row_bytes
         const uint8_t *row
 
@@ -37,9 +37,9 @@ cdef extern from "hr_table.h" nogil:
     void hr_read_end(hr_table *table, int reader)
     hr_entry *hr_table_find(hr_table *table, uint64_t hash, const uint8_t *prefix, size_t prefix_bytes)
     int hr_entry_row(const hr_entry *entry, uint32_t view_id, const uint8_t **row)
-    int hr_table_fill(hr_table *table, const uint8_t *prefix, uint32_t prefix_bytes, const hr_put *puts,
+    int hr_table_fill(hr_table *table, const uint8_t *prefix, uint32_t prefix_bytes, const hr_row_put *puts,
                       uint32_t put_count, uint64_t ticket)
-    void hr_table_apply(hr_table *table, const uint8_t *prefix, uint32_t prefix_bytes, const hr_put *puts,
+    void hr_table_apply(hr_table *table, const uint8_t *prefix, uint32_t prefix_bytes, const hr_row_put *puts,
                         uint32_t put_count)
     int hr_table_compare(hr_table *table, const uint8_t *prefix, uint32_t prefix_bytes, uint32_t view_id,
                          const uint8_t *row)

@@ -46,7 +46,7 @@ cdef const uint8_t *row_bytes(bytes row) except NULL:
     return at
 
 
-cdef uint32_t take_run(list keys, list rows, Py_ssize_t first, hr_put *puts) except 0:
+cdef uint32_t take_run(list keys, list rows, Py_ssize_t first, hr_row_put *puts) except 0:
     # Gathers neighbours of one entity, so that its entry is built once. Returns how many.
     cdef uint32_t prefix_bytes, other_bytes, count = 0
     cdef const uint8_t *prefix = key_bytes(keys[first], &prefix_bytes)
@@ -92,7 +92,7 @@ cdef class RowTable:
 
     def fill(self, storage_keys, rows, uint64_t ticket):
         cdef list keys, values
-        cdef hr_put puts[RUN_MAX]
+        cdef hr_row_put puts[RUN_MAX]
         cdef uint32_t prefix_bytes, count
         cdef const uint8_t *prefix
         cdef Py_ssize_t at = 0
@@ -110,7 +110,7 @@ cdef class RowTable:
 
     def apply(self, storage_keys, rows):
         cdef list keys, values
-        cdef hr_put puts[RUN_MAX]
+        cdef hr_row_put puts[RUN_MAX]
         cdef uint32_t prefix_bytes, count
         cdef const uint8_t *prefix
         cdef Py_ssize_t at = 0

@@ -21,8 +21,10 @@ static inline uint8_t hr_settle_value(const hr_call *call, const hr_output *outp
     size_t place = (size_t)output->group * call->row_count + row;
     const uint8_t *stored = call->rows[place];
     int is_null = stored != NULL && hr_is_null(stored, output->index);
+    uint8_t row_status = call->row_status[place];
+    if (output->is_computed && stored != NULL && (row_status & HR_STATE_MASK) == HR_MISSING) row_status = HR_PRESENT;
     return hr_value_status(
-        call->row_status[place], is_null, group->fallback, output->has_default, call->request.include_expired, slot);
+        row_status, is_null, group->fallback, output->has_default, call->request.include_expired, slot);
 }
 
 /* Bytes of a variable value; 0 through *ok when the row's own bounds do not hold. */

@@ -36,7 +36,7 @@ typedef struct {
     uint32_t view_id;
     uint32_t row_bytes;
     const uint8_t *row;
-} hr_put;
+} hr_row_put;
 
 /* What the allocator gave for a block, or 0 for NULL. */
 static inline size_t hr_block_bytes(void *block)
@@ -73,7 +73,7 @@ static inline uint32_t hr_entry_row_count(const hr_entry *entry)
     return count;
 }
 
-static inline const hr_put *hr_puts_of(const hr_put *puts, uint32_t put_count, uint32_t view_id)
+static inline const hr_row_put *hr_puts_of(const hr_row_put *puts, uint32_t put_count, uint32_t view_id)
 {
     for (uint32_t i = put_count; i-- > 0;)
         if (puts[i].view_id == view_id) return &puts[i];
@@ -84,7 +84,7 @@ static inline uint32_t hr_round8(uint32_t bytes) { return (bytes + 7u) & ~7u; }
 
 /* Bytes of the entry that merges `old` (or NULL) with the puts, and its count of views. */
 static inline uint32_t hr_merged_bytes(
-    const hr_entry *old, uint32_t prefix_bytes, const hr_put *puts, uint32_t put_count, uint32_t *view_count)
+    const hr_entry *old, uint32_t prefix_bytes, const hr_row_put *puts, uint32_t put_count, uint32_t *view_count)
 {
     uint32_t rows = 0, views = 0;
     for (uint32_t i = 0; old != NULL && i < old->view_count; i++) {
@@ -102,7 +102,7 @@ static inline uint32_t hr_merged_bytes(
     return hr_round8((uint32_t)sizeof(hr_entry) + views * (uint32_t)sizeof(hr_view_ref) + prefix_bytes) + rows;
 }
 
-static inline void hr_entry_add(hr_entry *entry, uint32_t *views, uint32_t *end, hr_put put)
+static inline void hr_entry_add(hr_entry *entry, uint32_t *views, uint32_t *end, hr_row_put put)
 {
     hr_view_ref *ref = &entry->views[(*views)++];
     ref->view_id = put.view_id;
@@ -113,7 +113,7 @@ static inline void hr_entry_add(hr_entry *entry, uint32_t *views, uint32_t *end,
 }
 
 static inline hr_entry *hr_entry_merge(
-    const hr_entry *old, uint64_t hash, const uint8_t *prefix, uint32_t prefix_bytes, const hr_put *puts,
+    const hr_entry *old, uint64_t hash, const uint8_t *prefix, uint32_t prefix_bytes, const hr_row_put *puts,
     uint32_t put_count)
 {
     uint32_t view_count, views = 0, bytes = hr_merged_bytes(old, prefix_bytes, puts, put_count, &view_count);
@@ -127,7 +127,7 @@ static inline hr_entry *hr_entry_merge(
     entry->referenced = old != NULL ? __atomic_load_n(&old->referenced, __ATOMIC_RELAXED) : 0;
     for (uint32_t i = 0; old != NULL && i < old->view_count; i++) {
         const uint8_t *row = old->views[i].row_start ? (const uint8_t *)old + old->views[i].row_start : NULL;
-        hr_put kept = {old->views[i].view_id, row != NULL ? hr_load_u32(row + HR_ROW_LENGTH) : 0, row};
+        hr_row_put kept = {old->views[i].view_id, row != NULL ? hr_load_u32(row + HR_ROW_LENGTH) : 0, row};
         if (hr_puts_of(puts, put_count, kept.view_id) == NULL) hr_entry_add(entry, &views, &end, kept);
     }
     for (uint32_t i = 0; i < put_count; i++)

@@ -35,7 +35,7 @@ enum {
     HR_ZONE_STARTS_MAX = 4096,
     HR_NUMBER_TEXT_MAX = 400,        /* characters of a text that casts to a number */
     HR_NO_REGISTER = 0xFFFF,
-    HR_BLOCK_ROWS = 256,             /* registers of a common program stay in the L1 or L2 cache */
+    HR_EXPRESSION_ROWS = 256,             /* registers of a common program stay in the L1 or L2 cache */
     HR_TEXT_BLOCK_ROWS = 32          /* 32 rows x 32 makers x 64 KiB = 64 MiB at most */
 };
 #define HR_ZONE_OFFSET_MAX_US (86400LL * 1000000)
@@ -278,7 +278,7 @@ static inline hr_program_status hr_check_instructions(hr_expression *program)
     if (makers > HR_TEXT_MAKERS_MAX) return HR_PROGRAM_BAD_COUNT;
     if (program->result >= program->instruction_count) return HR_PROGRAM_BAD_RESULT;
     program->result_type = hr_type_at(program, program->result);
-    program->block_rows = makers > 0 ? HR_TEXT_BLOCK_ROWS : HR_BLOCK_ROWS;
+    program->block_rows = makers > 0 ? HR_TEXT_BLOCK_ROWS : HR_EXPRESSION_ROWS;
     return HR_PROGRAM_OK;
 }
 

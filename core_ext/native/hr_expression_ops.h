@@ -107,7 +107,7 @@ static inline void hr_run_divide(hr_block *block)
         if (y == 0) hr_fault(block, i, HR_FAULT_ZERO_DIVISION);
         else if (y == -1 && block->op == HR_OP_MOD_I) *r = 0;
         else if (y == -1 && x == INT64_MIN) hr_fault(block, i, HR_FAULT_OVERFLOW);
-        else *r = block->op == HR_OP_MOD_I ? hr_floor_mod(x, y) : hr_floor_div(x, y))
+        else *r = block->op == HR_OP_MOD_I ? hr_floor_mod(x, y) : hr_floor_quotient(x, y))
 }
 
 static inline void hr_run_int(hr_block *block)

@@ -26,7 +26,7 @@ typedef struct {
     hr_register *registers;
     uint8_t *memory;
     uint32_t rows;
-    hr_arena arena;
+    hr_text_arena arena;
     locale_t c_locale;
     uint64_t faults[HR_FAULT_COUNT];
 } hr_scratch;
@@ -39,7 +39,7 @@ typedef struct {
 
 static inline void hr_scratch_close(hr_scratch *scratch)
 {
-    hr_arena_free(&scratch->arena);
+    hr_text_arena_free(&scratch->arena);
     free(scratch->memory);
     free(scratch->registers);
     if (scratch->c_locale != (locale_t)0) freelocale(scratch->c_locale);
@@ -126,7 +126,7 @@ static inline void hr_clear_value(hr_register *to, uint8_t type, uint32_t i)
 static inline int hr_expression_eval_block(hr_scratch *scratch, const hr_arrow *arrays, int64_t row, uint32_t n)
 {
     uint32_t i, k;
-    hr_arena_empty(&scratch->arena);
+    hr_text_arena_empty(&scratch->arena);
     for (i = 0; i < scratch->program->instruction_count; i++) {
         hr_instruction at = hr_instruction_at(scratch->program, i);
         hr_register *to = &scratch->registers[i];
@@ -146,7 +146,7 @@ static inline int hr_expression_eval_row(hr_scratch *scratch, const hr_cell *inp
 {
     const hr_register *found = &scratch->registers[scratch->program->result];
     uint32_t i;
-    hr_arena_empty(&scratch->arena);
+    hr_text_arena_empty(&scratch->arena);
     for (i = 0; i < scratch->program->instruction_count; i++) {
         hr_instruction at = hr_instruction_at(scratch->program, i);
         hr_register *to = &scratch->registers[i];

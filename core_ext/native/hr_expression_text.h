@@ -15,25 +15,25 @@ typedef struct {
 } hr_text;
 
 /* Memory of one block of rows: a chain of chunks, so that pointers into it stay; emptied before the next block. */
-typedef struct hr_arena_chunk {
-    struct hr_arena_chunk *next;
+typedef struct hr_text_chunk {
+    struct hr_text_chunk *next;
     size_t room, used;
     uint8_t bytes[];
-} hr_arena_chunk;
+} hr_text_chunk;
 
 typedef struct {
-    hr_arena_chunk *first;
+    hr_text_chunk *first;
     int failed;  /* malloc gave nothing */
-} hr_arena;
+} hr_text_arena;
 
 enum { HR_ARENA_CHUNK_BYTES = 64 * 1024 };
 
-static inline uint8_t *hr_arena_take(hr_arena *arena, size_t size)
+static inline uint8_t *hr_text_arena_take(hr_text_arena *arena, size_t size)
 {
-    hr_arena_chunk *chunk = arena->first;
+    hr_text_chunk *chunk = arena->first;
     if (chunk == NULL || chunk->room - chunk->used < size) {
         size_t room = size > HR_ARENA_CHUNK_BYTES ? size : HR_ARENA_CHUNK_BYTES;
-        chunk = (hr_arena_chunk *)malloc(sizeof(hr_arena_chunk) + room);
+        chunk = (hr_text_chunk *)malloc(sizeof(hr_text_chunk) + room);
         if (chunk == NULL) { arena->failed = 1; return NULL; }
         chunk->next = arena->first, chunk->room = room, chunk->used = 0;
         arena->first = chunk;
@@ -43,19 +43,19 @@ static inline uint8_t *hr_arena_take(hr_arena *arena, size_t size)
 }
 
 /* Keeps one chunk for the next block. */
-static inline void hr_arena_empty(hr_arena *arena)
+static inline void hr_text_arena_empty(hr_text_arena *arena)
 {
     while (arena->first != NULL && arena->first->next != NULL) {
-        hr_arena_chunk *next = arena->first->next;
+        hr_text_chunk *next = arena->first->next;
         free(arena->first);
         arena->first = next;
     }
     if (arena->first != NULL) arena->first->used = 0;
 }
 
-static inline void hr_arena_free(hr_arena *arena)
+static inline void hr_text_arena_free(hr_text_arena *arena)
 {
-    hr_arena_empty(arena);
+    hr_text_arena_empty(arena);
     free(arena->first);
     arena->first = NULL;
 }
@@ -133,23 +133,23 @@ static inline uint64_t hr_text_find(hr_text a, hr_text b, uint64_t from)
 }
 
 /* The following make new text; 0 where it would be longer than HR_TEXT_BYTES_MAX or there is no memory. */
-static inline int hr_text_cased(hr_arena *arena, hr_text a, uint8_t first, uint8_t last, hr_text *made)
+static inline int hr_text_cased(hr_text_arena *arena, hr_text a, uint8_t first, uint8_t last, hr_text *made)
 {
     uint8_t *to;
     uint64_t i;
     if (a.length > HR_TEXT_BYTES_MAX) return 0;
-    to = hr_arena_take(arena, a.length);
+    to = hr_text_arena_take(arena, a.length);
     if (to == NULL) return 0;
     for (i = 0; i < a.length; i++) to[i] = a.at[i] >= first && a.at[i] <= last ? a.at[i] ^ 0x20 : a.at[i];
     made->at = to, made->length = a.length;
     return 1;
 }
 
-static inline int hr_text_joined(hr_arena *arena, hr_text a, hr_text b, hr_text *made)
+static inline int hr_text_joined(hr_text_arena *arena, hr_text a, hr_text b, hr_text *made)
 {
     uint8_t *to;
     if (a.length > HR_TEXT_BYTES_MAX || b.length > HR_TEXT_BYTES_MAX - a.length) return 0;
-    to = hr_arena_take(arena, a.length + b.length);
+    to = hr_text_arena_take(arena, a.length + b.length);
     if (to == NULL) return 0;
     if (a.length > 0) memcpy(to, a.at, a.length);
     if (b.length > 0) memcpy(to + a.length, b.at, b.length);
@@ -157,7 +157,7 @@ static inline int hr_text_joined(hr_arena *arena, hr_text a, hr_text b, hr_text 
     return 1;
 }
 
-static inline int hr_text_replaced(hr_arena *arena, hr_text a, hr_text from, hr_text to, hr_text *made)
+static inline int hr_text_replaced(hr_text_arena *arena, hr_text a, hr_text from, hr_text to, hr_text *made)
 {
     uint64_t hits = 0, at, last, grown;
     uint8_t *out;
@@ -169,7 +169,7 @@ static inline int hr_text_replaced(hr_arena *arena, hr_text a, hr_text from, hr_
     if (to.length > HR_TEXT_BYTES_MAX) return 0;
     grown = a.length - hits * from.length + hits * to.length;
     if (grown > HR_TEXT_BYTES_MAX) return 0;
-    out = hr_arena_take(arena, grown);
+    out = hr_text_arena_take(arena, grown);
     if (out == NULL) return 0;
     made->at = out, made->length = grown;
     for (last = 0, at = hr_text_find(a, from, 0); at < a.length; at = hr_text_find(a, from, last)) {
@@ -183,11 +183,11 @@ static inline int hr_text_replaced(hr_arena *arena, hr_text a, hr_text from, hr_
     return 1;
 }
 
-static inline int hr_text_of_int(hr_arena *arena, int64_t value, hr_text *made)
+static inline int hr_text_of_int(hr_text_arena *arena, int64_t value, hr_text *made)
 {
     char digits[24];
     int length = snprintf(digits, sizeof digits, "%lld", (long long)value);
-    uint8_t *to = hr_arena_take(arena, (size_t)length);
+    uint8_t *to = hr_text_arena_take(arena, (size_t)length);
     if (to == NULL) return 0;
     memcpy(to, digits, (size_t)length);
     made->at = to, made->length = (uint64_t)length;

@@ -2,6 +2,7 @@
 #ifndef HR_PLAN_H
 #define HR_PLAN_H
 
+#include "hr_computed.h"
 #include "hr_hash.h"
 #include "hr_layout.h"
 #include "hr_wire.h"
@@ -20,8 +21,10 @@ typedef struct {
     uint32_t first_group, group_count;
 } hr_lookup;
 
-/* One view version read through one lookup. Groups are sorted by lookup. */
+/* One view version read through one lookup. Groups are sorted by lookup. `fixed_bytes` are those of a stored row;
+ * `computed` is NULL where rows are answered as they are stored. */
 typedef struct {
+    hr_computed *computed;
     uint32_t lookup, view_id, schema_id, fixed_bytes, row_lines;
     int64_t ttl_us, stale_us;
     int fallback;
@@ -35,6 +38,7 @@ typedef struct {
     const uint8_t *head, *tail, *default_value;
     uint32_t head_bytes, tail_bytes, default_bytes;
     int has_default;
+    int is_computed;                      /* has a value although no row is stored */
 } hr_output;
 
 typedef struct {

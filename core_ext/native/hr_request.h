@@ -29,23 +29,23 @@ enum {
 };
 
 /* Memory of one request, given back at once. */
-typedef struct hr_block {
-    struct hr_block *next;
+typedef struct hr_arena_block {
+    struct hr_arena_block *next;
     size_t used, room;
-} hr_block;
+} hr_arena_block;
 typedef struct {
-    hr_block *head;
+    hr_arena_block *head;
 } hr_arena;
 
 enum { HR_ARENA_BLOCK_BYTES = 1 << 16 };
 
 static inline void *hr_arena_take(hr_arena *arena, size_t bytes)
 {
-    hr_block *block = arena->head;
+    hr_arena_block *block = arena->head;
     bytes = (bytes + 15) & ~(size_t)15;
     if (block == NULL || block->room - block->used < bytes) {
         size_t room = bytes > HR_ARENA_BLOCK_BYTES ? bytes : HR_ARENA_BLOCK_BYTES;
-        block = malloc(sizeof(hr_block) + 8 + room);
+        block = malloc(sizeof(hr_arena_block) + 8 + room);
         if (block == NULL) return NULL;
         block->next = arena->head;
         block->used = 0;
@@ -53,13 +53,13 @@ static inline void *hr_arena_take(hr_arena *arena, size_t bytes)
         arena->head = block;
     }
     block->used += bytes;
-    return (uint8_t *)block + ((sizeof(hr_block) + 15) & ~(size_t)15) + block->used - bytes;
+    return (uint8_t *)block + ((sizeof(hr_arena_block) + 15) & ~(size_t)15) + block->used - bytes;
 }
 
 static inline void hr_arena_free(hr_arena *arena)
 {
     while (arena->head != NULL) {
-        hr_block *next = arena->head->next;
+        hr_arena_block *next = arena->head->next;
         free(arena->head);
         arena->head = next;
     }

@@ -238,6 +238,57 @@ static inline void hr_resolve_block(hr_call *call, uint32_t number, uint32_t fir
         }
 }
 
+/* The image of one row in memory of the request; NULL where none can be made, with the reason in the status. */
+static inline int hr_image_row(hr_call *call, const hr_group *group, size_t place, hr_computed_reader *reader)
+{
+    const uint8_t *row = call->rows[place];
+    uint64_t bytes;
+    uint8_t *image;
+    int status = hr_computed_cells(group->computed, reader, row, call->read_us);
+    if (status == HR_COMPUTED_NO_MEMORY) return HR_E_NO_MEMORY;
+    bytes = status == HR_COMPUTED_OK ? hr_image_bytes(group->computed, reader) : UINT64_MAX;
+    if (bytes == UINT64_MAX) {
+        call->rows[place] = NULL;
+        call->row_status[place] = HR_UNAVAILABLE | HR_CAUSE_QUARANTINED;
+        return HR_OK;
+    }
+    image = hr_arena_take(&call->request.arena, bytes);
+    if (image == NULL) return HR_E_NO_MEMORY;
+    hr_image_write(group->computed, reader, row, (uint32_t)bytes, image);
+    call->rows[place] = image;
+    return HR_OK;
+}
+
+/* Windows hold values although no row is stored; a null key names no entity and has none. */
+static inline int hr_has_image(const hr_call *call, const hr_group *group, size_t place, uint32_t row)
+{
+    if ((call->row_status[place] & HR_STATE_MASK) == HR_UNAVAILABLE) return 0;
+    if (call->prefix_bytes[(size_t)group->lookup * call->row_count + row] == 0) return 0;
+    return call->rows[place] != NULL || group->computed->windows != NULL;
+}
+
+static inline int hr_image_group(hr_call *call, uint32_t number)
+{
+    const hr_group *group = &call->plan->groups[number];
+    hr_computed_reader *reader = hr_computed_take(group->computed);
+    int status = reader != NULL ? HR_OK : HR_E_NO_MEMORY;
+    for (uint32_t row = 0; row < call->row_count && status == HR_OK; row++) {
+        size_t place = (size_t)number * call->row_count + row;
+        if (hr_has_image(call, group, place, row)) status = hr_image_row(call, group, place, reader);
+    }
+    if (reader != NULL) hr_computed_give_back(group->computed, reader);
+    return status;
+}
+
+/* Puts images in the place of the rows of computed views. */
+static inline int hr_compute_rows(hr_call *call)
+{
+    int status = HR_OK;
+    for (uint32_t group = 0; group < call->plan->group_count && status == HR_OK; group++)
+        if (call->plan->groups[group].computed != NULL) status = hr_image_group(call, group);
+    return status;
+}
+
 /* Finds the rows, and the groups of them, that need no decision per value. */
 static inline void hr_find_plain_rows(hr_call *call)
 {
@@ -290,8 +341,9 @@ static inline int hr_resolve_rows(hr_call *call)
         }
     }
     if (call->miss_count > 0) return HR_MISS;
+    status = hr_compute_rows(call);
     hr_find_plain_rows(call);
-    return HR_OK;
+    return status;
 }
 
 #endif

@@ -280,7 +280,7 @@ static inline void hr_segment_evict(hr_table *table, hr_segment *segment)
 /* Publishes the merge of what is held and the puts. An entity that is not held is entered only on `insert`. */
 static inline int hr_segment_put(
     hr_table *table, hr_segment *segment, uint64_t hash, const uint8_t *prefix, uint32_t prefix_bytes,
-    const hr_put *puts, uint32_t put_count, int insert)
+    const hr_row_put *puts, uint32_t put_count, int insert)
 {
     hr_entry *old, *entry;
     uint64_t at = hr_index_find(segment->index, hash, prefix, prefix_bytes, &old);
@@ -337,7 +337,7 @@ static inline void hr_segment_forget(
 
 /* Enters what storage held at a time not before the ticket. Returns 1 entered, 0 dropped, or no memory. */
 static inline int hr_table_fill(
-    hr_table *table, const uint8_t *prefix, uint32_t prefix_bytes, const hr_put *puts, uint32_t put_count,
+    hr_table *table, const uint8_t *prefix, uint32_t prefix_bytes, const hr_row_put *puts, uint32_t put_count,
     uint64_t ticket)
 {
     uint64_t hash = hr_table_hash(prefix, prefix_bytes);
@@ -356,7 +356,7 @@ static inline int hr_table_fill(
 
 /* Replaces rows after their commit. */
 static inline void hr_table_apply(
-    hr_table *table, const uint8_t *prefix, uint32_t prefix_bytes, const hr_put *puts, uint32_t put_count)
+    hr_table *table, const uint8_t *prefix, uint32_t prefix_bytes, const hr_row_put *puts, uint32_t put_count)
 {
     uint64_t hash = hr_table_hash(prefix, prefix_bytes);
     hr_segment *segment = hr_segment_of(table, hash);

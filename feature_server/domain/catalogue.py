@@ -72,7 +72,7 @@ class Catalogue:
     def view(self, name: str) -> ViewLayout:
         """View of "name@v3", or of "name" the newest version that is not retired.
 
-        Raises NotFound, or FailedPrecondition where it computes what is not served.
+        Raises NotFound, or FailedPrecondition where it cannot be computed here.
         """
         snapshot = self._snapshot
         record = snapshot.state.view(parse_version_ref(name, "feature_view"))
@@ -190,13 +190,12 @@ def _service_columns(record: RegisteredService, views: Mapping[str, ViewLayout])
 
 
 def _served(view: ViewLayout, field_path: str) -> ViewLayout:
-    """The view, where its rows are rows of its source; what windows and expressions compute is not served yet."""
-    if view.definition.is_plain:
+    """The view, where this installation computes it."""
+    if view.refusal is None:
         return view
     raise FailedPrecondition(
-        f"{view.ref!r} has a filter, windows or derived features, which this server does not compute yet: "
-        "read and write views of latest columns",
-        reason="TRANSFORM_NOT_SERVED",
+        f"{view.ref!r} is not served: {view.refusal.message}",
+        reason=view.refusal.reason,
         field=field_path,
         metadata={"feature_view": view.ref},
     )

@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from core_ext.row_codec import Schema
+from feature_server.domain.computed_layouts import ComputedLayout, computed_layout
 from headrace.definitions.registered import RegisteredEntity, RegisteredView, RegistryState, State
 from headrace.definitions.views import FeatureView
+from headrace.errors import HeadraceError
 from headrace.types import Scalar, ValueType
 
 
@@ -26,7 +28,11 @@ class EntityLayout:
 
 @dataclass(frozen=True, slots=True)
 class ViewLayout:
-    """Rows of one view version. `columns` gives the place of each feature in the schema."""
+    """Rows of one view version. `columns` gives the place of each feature in the schema.
+
+    `computed` is None where a row of the source is the row that is answered. `refusal` says why a version is known but
+    cannot be computed here.
+    """
 
     ref: str
     view_id: int
@@ -36,6 +42,13 @@ class ViewLayout:
     transform_digest: bytes
     columns: Mapping[str, int]
     is_active: bool
+    computed: ComputedLayout | None = None
+    refusal: HeadraceError | None = None
+
+    @property
+    def stored_schema(self) -> Schema:
+        """Layout of stored rows; that of answers has every column."""
+        return self.schema if self.computed is None else self.computed.view.stored
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -59,19 +72,27 @@ def view_layouts(state: RegistryState) -> dict[str, ViewLayout]:
     """Layout of every view version, retired ones included: their rows can still be erased."""
     entities = {name: entity_layout(record) for name, record in state.entities.items()}
     records = [record for versions in state.views.values() for record in versions]
-    return {str(record.ref): _view_layout(record, entities[record.definition.entity]) for record in records}
+    return {str(record.ref): _view_layout(record, entities[record.definition.entity], state) for record in records}
 
 
-def _view_layout(record: RegisteredView, entity: EntityLayout) -> ViewLayout:
+def _view_layout(record: RegisteredView, entity: EntityLayout, state: RegistryState) -> ViewLayout:
     features = record.definition.features
     types = [(int(item.type.scalar), int(item.type.shape), item.type.list_size) for item in features]
+    computed, refusal = None, None
+    if not record.definition.is_plain:
+        try:
+            computed = computed_layout(record, state, types)
+        except HeadraceError as error:
+            refusal = error
     return ViewLayout(
         ref=str(record.ref),
         view_id=record.view_id,
         entity=entity,
-        schema=Schema(record.schema_id, types),
+        schema=Schema(record.schema_id, types) if computed is None else computed.view.answered,
         definition=record.definition,
         transform_digest=record.transform_digest,
         columns={feature.name: place for place, feature in enumerate(features)},
         is_active=record.state is State.ACTIVE,
+        computed=computed,
+        refusal=refusal,
     )

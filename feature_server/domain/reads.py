@@ -75,7 +75,7 @@ class Reads:
             for key, row in zip(keys, rows, strict=True):
                 if row is not None:
                     view = self._catalogue.view_of_id(int.from_bytes(key[-_VIEW_ID_BYTES:], "big"))
-                    check_row(row, view.schema if view is not None else None)
+                    check_row(row, view.stored_schema if view is not None else None)
         except CorruptRowError as error:
             lost = DataLoss(
                 f"a stored row of shard {number} is damaged: {error}",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
+from core_ext.computed import ComputedView
 from core_ext.request_core import COLUMN_COUNT_MAX, Plan
 from core_ext.row_codec import Schema
 from feature_server.domain.layouts import ViewLayout
@@ -120,10 +121,11 @@ def _lookup(column: SelectedColumn, names: Mapping[str, int]) -> tuple[int, tupl
     return column.view.entity.entity_id, tuple(names[name] for name in column.key_columns)
 
 
-def _group(key: tuple[int, int], view: ViewLayout) -> tuple[int, int, Schema, int, int, int]:
+def _group(key: tuple[int, int], view: ViewLayout) -> tuple[int, int, Schema, int, int, int, ComputedView | None]:
     definition = view.definition
     limits = (_microseconds(definition.ttl), _microseconds(definition.freshness_sla))
-    return (key[0], view.view_id, view.schema, *limits, int(definition.fallback))
+    computed = None if view.computed is None else view.computed.view
+    return (key[0], view.view_id, view.schema, *limits, int(definition.fallback), computed)
 
 
 def _microseconds(duration: timedelta | None) -> int:

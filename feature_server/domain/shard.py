@@ -3,16 +3,18 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from enum import IntEnum
 from operator import add
 from typing import Final, NamedTuple
 
+from core_ext.computed import MergedRow
 from core_ext.hashing import xxh3_64
 from core_ext.row_codec import CorruptRowError, check_row
 from core_ext.row_table import UNKNOWN, RowTable
 from core_ext.rules import order_compare
+from core_ext.windows import CorruptMapError
 from feature_server.domain.row_store import RowStore, StoreOpener
 from feature_server.domain.shard_record import RECORD_KEY, ShardRecord, decode_record
 from headrace.errors import (
@@ -36,6 +38,13 @@ _HASH_MASK: Final = (1 << 64) - 1
 
 Stamp = Callable[[int, int], list[bytes]]
 """Finished rows from a write time in us and the offset of the first."""
+
+
+class Deltas(NamedTuple):
+    """What makes rows deltas: how one is merged with what is stored, and the offsets that they take together."""
+
+    merge: Callable[[bytes | None, bytes, int], MergedRow]
+    offset_count: int
 
 
 class ShardState(IntEnum):
@@ -78,6 +87,7 @@ class _Entry:
 
     __slots__ = (
         "byte_count",
+        "deltas",
         "durability",
         "error",
         "is_done",
@@ -88,11 +98,18 @@ class _Entry:
         "time_us",
     )
 
-    def __init__(
-        self, keys: Sequence[bytes], rows: Sequence[bytes], durability: Durability, next_offset: int, time_us: int
+    def __init__(  # noqa: PLR0917 - every one is a different thing that a write has
+        self,
+        keys: Sequence[bytes],
+        rows: Sequence[bytes],
+        durability: Durability,
+        next_offset: int,
+        time_us: int,
+        deltas: Deltas | None,
     ) -> None:
         self.keys = keys
         self.rows = rows
+        self.deltas = deltas
         self.durability = durability
         self.next_offset = next_offset
         self.time_us = time_us
@@ -224,18 +241,21 @@ class Shard:
 
     # Writing.
 
-    def append(self, keys: Sequence[bytes], stamp: Stamp, durability: Durability) -> tuple[Position, int]:
+    def append(
+        self, keys: Sequence[bytes], stamp: Stamp, durability: Durability, deltas: Deltas | None = None
+    ) -> tuple[Position, int]:
         """Writes rows; returns the position of the last one and how many were older than what is stored.
 
-        MEMORY returns when the rows are queued and counts none as older.
+        MEMORY returns when the rows are queued and counts none as older. With `deltas` a row is merged with what is
+        stored; one that would grow beyond what a row may hold refuses the whole write.
         """
         with self._order:
             self.check_writable()
             time_us = max(self._clock_us(), self._time_us)
             rows = stamp(time_us, self._next_offset)
             self._time_us = time_us
-            self._next_offset += len(keys)
-            entry = _Entry(keys, rows, durability, self._next_offset, time_us)
+            self._next_offset += len(keys) if deltas is None else deltas.offset_count
+            entry = _Entry(keys, rows, durability, self._next_offset, time_us, deltas)
             self._queue.append(entry)
             self._queued_bytes += entry.byte_count
             is_queued = durability is Durability.MEMORY and self._queued_bytes <= QUEUE_BYTES_MAX
@@ -433,7 +453,7 @@ class Shard:
         stored = self._stored(store, keys)
         kept = dict(zip(keys, rows, strict=True))
         content_hash = self._record.content_hash
-        if len(kept) < len(keys) or any(stored):
+        if len(kept) < len(keys) or any(stored) or any(entry.deltas for entry in entries):
             kept, content_hash = _newest(entries, stored, content_hash)
         content_hash += sum(map(xxh3_64, map(add, kept.keys(), kept.values())))
         last = entries[-1]
@@ -527,17 +547,47 @@ def _newest(
     newest: dict[bytes, bytes] = {}
     index = 0
     for entry in entries:
-        for key, row in zip(entry.keys, entry.rows, strict=True):
-            old = stored[index]
-            index += 1
-            held = newest.get(key, old)
-            if held is None or order_compare(row, held) > 0:
-                if old is not None and key not in newest:
-                    content_hash -= xxh3_64(key + old)
-                newest[key] = row
-            else:
-                entry.stale_count += 1
+        replaced = stored[index : index + len(entry.keys)]
+        index += len(entry.keys)
+        try:
+            found = _replacing(entry, replaced, newest)
+        except ResourceExhausted as error:
+            entry.error = error  # of this write alone
+            continue
+        for key, old in zip(entry.keys, replaced, strict=True):
+            if old is not None and key in found and key not in newest:
+                content_hash -= xxh3_64(key + old)
+        newest.update(found)
     return newest, content_hash
+
+
+def _replacing(entry: _Entry, stored: Sequence[bytes | None], newest: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+    found: dict[bytes, bytes] = {}
+    for key, row, old in zip(entry.keys, entry.rows, stored, strict=True):
+        held = found.get(key) or newest.get(key, old)
+        if entry.deltas is not None:
+            merged = _merged(entry.deltas, held, row, entry.next_offset - 1)
+            entry.stale_count += merged.is_stale
+            if not merged.is_stale:
+                found[key] = merged.row
+        elif held is None or order_compare(row, held) > 0:
+            found[key] = row
+        else:
+            entry.stale_count += 1
+    return found
+
+
+def _merged(deltas: Deltas, held: bytes | None, row: bytes, offset: int) -> MergedRow:
+    try:
+        return deltas.merge(held, row, offset)
+    except (CorruptRowError, CorruptMapError) as error:
+        raise DataLoss(f"a stored row is damaged: {error}", reason="STORED_ROW_CORRUPT") from error
+    except ValueError as error:
+        raise ResourceExhausted(
+            f"an entity's windows have outgrown its row: {error}; keep fewer or shorter windows in one view",
+            reason="ROW_TOO_LARGE",
+            field="feature_view",
+        ) from error
 
 
 def _checked(row: bytes) -> bytes:

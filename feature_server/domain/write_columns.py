@@ -80,20 +80,29 @@ def _field(data: bytes, table: int, number: int) -> int:
 
 def encode_batch(batch: pa.RecordBatch, target: ViewLayout, now_us: int) -> Iterator[EncodedRows]:
     """Slices of a batch, encoded. Raises InvalidArgument naming the column and, where one is wrong, the row."""
-    _check_text(batch.schema)
-    columns = _named_columns(batch)
-    entity, features = target.entity, target.definition.features
-    _check_names(columns, [*entity.key_names, EVENT_TIME, *target.feature_names], target)
-    for name, scalar in zip(entity.key_names, entity.key_scalars, strict=True):
-        _check_key(columns[name], name, ValueType(scalar))
-    for feature in features:
-        _check_type(columns[feature.name].type, feature.name, feature.type)
-    event_times_us = _event_times(columns[EVENT_TIME], now_us)
-    keys = [columns[name] for name in entity.key_names]
+    columns, event_times_us = checked_columns(
+        batch, target, dict(zip(target.feature_names, target.value_types, strict=True)), now_us
+    )
+    keys = [columns[name] for name in target.entity.key_names]
     values = [columns[name] for name in target.feature_names]
     for start in range(0, batch.num_rows, ENCODE_ROWS):
         times = event_times_us[start : start + ENCODE_ROWS]
         yield _encode(target, keys, values, times, start)
+
+
+def checked_columns(
+    batch: pa.RecordBatch, target: ViewLayout, wanted: Mapping[str, ValueType], now_us: int
+) -> tuple[dict[str, pa.Array], NDArray[np.int64]]:
+    """Columns by name and event times in us, after every check of names, types, keys and times."""
+    _check_text(batch.schema)
+    columns = _named_columns(batch)
+    entity = target.entity
+    _check_names(columns, [*entity.key_names, EVENT_TIME, *wanted], target)
+    for name, scalar in zip(entity.key_names, entity.key_scalars, strict=True):
+        _check_key(columns[name], name, ValueType(scalar))
+    for name, value_type in wanted.items():
+        _check_type(columns[name].type, name, value_type)
+    return columns, _event_times(columns[EVENT_TIME], now_us)
 
 
 def _encode(
@@ -104,17 +113,21 @@ def _encode(
     start: int,
 ) -> EncodedRows:
     count = len(event_times_us)
-    entity = target.entity
-    try:
-        encoded = encode_keys(entity.key_types, [arrow_column(column.slice(start, count)) for column in keys])
-    except ValueError as error:
-        raise _bad_value(error, entity.key_names, start, "BAD_ENTITY_KEY") from error
+    encoded = encoded_keys(target, [column.slice(start, count) for column in keys], start)
     columns = [arrow_column(column.slice(start, count)) for column in values]
     try:
         rows = encode_rows(target.schema, columns, event_times_us)
     except ValueError as error:
-        raise _bad_value(error, target.feature_names, start, "BAD_VALUE") from error
+        raise bad_value(error, target.feature_names, start, "BAD_VALUE") from error
     return EncodedRows(encoded, rows)
+
+
+def encoded_keys(target: ViewLayout, keys: Sequence[pa.Array], start: int) -> KeyBatch:
+    """Entity keys; `start` is the row of the first one in the request, for messages."""
+    try:
+        return encode_keys(target.entity.key_types, [arrow_column(column) for column in keys])
+    except ValueError as error:
+        raise bad_value(error, target.entity.key_names, start, "BAD_ENTITY_KEY") from error
 
 
 def _check_text(schema: pa.Schema) -> None:
@@ -142,17 +155,21 @@ def _check_names(columns: Mapping[str, pa.Array], wanted: Sequence[str], target:
     unknown = sorted(set(columns) - set(wanted))
     if unknown:
         raise _invalid(
-            f"column {unknown[0]!r} is no join key and no feature of {target.ref}; leave it out",
+            f"column {unknown[0]!r} is no join key and no {_what(target)} of {target.ref}; leave it out",
             "UNKNOWN_COLUMN",
             unknown[0],
         )
     missing = [name for name in wanted if name not in columns]
     if missing:
         raise _invalid(
-            f"column {missing[0]!r} of {target.ref} is missing; a feature without values is sent as nulls",
+            f"column {missing[0]!r} of {target.ref} is missing; a {_what(target)} without values is sent as nulls",
             "MISSING_COLUMN",
             missing[0],
         )
+
+
+def _what(target: ViewLayout) -> str:
+    return "feature" if target.computed is None else "source column that its features read"
 
 
 def _check_key(column: pa.Array, name: str, wanted: ValueType) -> None:
@@ -222,7 +239,8 @@ def _check_bytes(byte_count: int) -> None:
         )
 
 
-def _bad_value(error: ValueError, names: Sequence[str], start: int, reason: str) -> InvalidArgument:
+def bad_value(error: ValueError, names: Sequence[str], start: int, reason: str) -> InvalidArgument:
+    """The refusal of a value by a core, with the name of the column."""
     # The core counts columns; a person knows them by name.
     text = str(error)
     match = _COLUMN.match(text)

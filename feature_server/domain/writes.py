@@ -17,9 +17,10 @@ from core_ext.keys import encode_key, shard_of_slot, slot_of_key, storage_key
 from core_ext.row_codec import CorruptRowError, check_row, encode_tombstone
 from feature_server.domain.catalogue import Catalogue
 from feature_server.domain.layouts import EntityLayout, ViewLayout
-from feature_server.domain.shard import Durability, Position, Shard
+from feature_server.domain.shard import Deltas, Durability, Position, Shard
 from feature_server.domain.shard_set import ShardSet
 from feature_server.domain.write_columns import EncodedRows, encode_batch
+from feature_server.domain.write_events import DeltaRows, EncodedEvents, encode_events
 from headrace.errors import DataLoss, FailedPrecondition, InvalidArgument
 from headrace.serving.principal import Principal
 
@@ -71,7 +72,7 @@ class Writes:
         target = self._view(feature_view)
         now_us = self._clock_us()
         with self._beside_reads():
-            encoded = [part for batch in batches(target) for part in encode_batch(batch, target, now_us)]
+            encoded = [part for batch in batches(target) for part in _encoded(batch, target, now_us)]
             answer = self._append(encoded, target, durability)
         self._answers.remember(principal, request, answer)
         return answer
@@ -84,7 +85,7 @@ class Writes:
     def write_batch(self, batch: pa.RecordBatch, target: ViewLayout, durability: Durability) -> WriteAck:
         """One batch of a long write whose caller and view are checked."""
         with self._beside_reads():
-            return self._append(list(encode_batch(batch, target, self._clock_us())), target, durability)
+            return self._append(list(_encoded(batch, target, self._clock_us())), target, durability)
 
     def erase(
         self,
@@ -151,7 +152,9 @@ class Writes:
             stamp = _tombstones([schema_id for _, schema_id in part], newest, shard.number)
             yield shard.append(storage_keys, stamp, durability)[0]
 
-    def _append(self, parts: Sequence[EncodedRows], target: ViewLayout, durability: Durability) -> WriteAck:
+    def _append(
+        self, parts: Sequence[EncodedRows | EncodedEvents], target: ViewLayout, durability: Durability
+    ) -> WriteAck:
         grouped = [(part, _by_shard(part, len(self._shards))) for part in parts]
         self._check_writable({number for _, groups in grouped for number, _ in groups})
         positions: list[Position] = []
@@ -162,7 +165,7 @@ class Writes:
                 for start in range(0, len(indexes), WRITE_ROWS_MAX):
                     chosen = indexes[start : start + WRITE_ROWS_MAX]
                     keys = part.keys.storage_keys(entity_id, view_id, chosen)
-                    position, stale = self._shards[number].append(keys, _stamp(part, chosen, number), durability)
+                    position, stale = _append_chunk(self._shards[number], part, chosen, keys, durability)
                     positions.append(position)
                     stale_count += stale
         row_count = sum(len(part.keys) for part in parts)
@@ -213,7 +216,30 @@ class _Answers:
                 self._known.popitem(last=False)
 
 
-def _by_shard(part: EncodedRows, shard_count: int) -> list[tuple[int, np.typing.NDArray[np.int64]]]:
+def _encoded(batch: pa.RecordBatch, target: ViewLayout, now_us: int) -> Iterator[EncodedRows | EncodedEvents]:
+    if target.computed is None:
+        return encode_batch(batch, target, now_us)
+    return encode_events(batch, target, target.computed, now_us)
+
+
+def _append_chunk(
+    shard: Shard,
+    part: EncodedRows | EncodedEvents,
+    chosen: np.typing.NDArray[np.int64],
+    keys: list[bytes],
+    durability: Durability,
+) -> tuple[Position, int]:
+    if isinstance(part, EncodedRows):
+        return shard.append(keys, _stamp(part, chosen, shard.number), durability)
+    rows = DeltaRows(part, chosen, keys)
+
+    def stamp(write_time_us: int, first_offset: int) -> list[bytes]:
+        return rows.stamped(write_time_us, DIRECT_SOURCE_ID, shard.number, first_offset)
+
+    return shard.append(rows.keys, stamp, durability, Deltas(rows.merge, rows.event_count))
+
+
+def _by_shard(part: EncodedRows | EncodedEvents, shard_count: int) -> list[tuple[int, np.typing.NDArray[np.int64]]]:
     shards = part.keys.slots.astype(np.int64) * shard_count // SLOT_COUNT
     order = np.argsort(shards, kind="stable")  # rows of one shard stay in the order of the write
     numbers, starts = np.unique(shards[order], return_index=True)

@@ -50,6 +50,7 @@ from headrace.definitions.registered import (
     State,
     registry_state,
 )
+from headrace.definitions.transform import view_digest
 from headrace.errors import HeadraceError
 from headrace.serving.auth import OpenAuthenticator
 from headrace.serving.logging import EventLog
@@ -215,11 +216,17 @@ def state_of(definitions: DefinitionSet, revision: int = 1, retired: Sequence[st
     for view in definitions.feature_views:
         number += 1
         state = State.RETIRED if view.name in retired else State.ACTIVE
-        records.append(RegisteredView(view, STAMP, 1, state, number, number, bytes(32)))
+        records.append(RegisteredView(view, STAMP, 1, state, number, number, _digest(view, definitions)))
     for service in definitions.feature_services:
         state = State.RETIRED if service.name in retired else State.ACTIVE
         records.append(RegisteredService(service, STAMP, 1, state))
     return registry_state(revision, number, records)
+
+
+def _digest(view: FeatureView, definitions: DefinitionSet) -> bytes:
+    entity = next(one for one in definitions.entities if one.name == view.entity)
+    source = next(one for one in definitions.sources if one.name == view.source)
+    return view_digest(view, entity, source)
 
 
 def source_of(features: dict[str, str], keys: Sequence[EntityKey]) -> Source:

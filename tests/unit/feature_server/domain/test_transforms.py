@@ -1,42 +1,164 @@
-"""Views that compute more than latest columns: refused for reads and writes, beside views that are served."""
+"""Views that compute: events are written, windows and expressions are read."""
 
 from dataclasses import replace
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from feature_server.domain.shard import Durability
-from headrace.definitions import Feature, FeatureService, ServiceEntry, window
-from headrace.errors import FailedPrecondition
+from headrace.definitions import Column, Feature, FeatureService, ServiceEntry, Source, derived, latest, window
+from headrace.errors import InvalidArgument
 from protos.feature.v1 import online_feature_service_pb2 as pb
-from tests.unit.feature_server.parts import OWNER, PRINCIPAL, VIEW, Parts, shop_batch, shop_definitions, state_of
+from tests.unit.feature_server.parts import NOW_US, OWNER, PRINCIPAL, Parts, shop_definitions, state_of
 
-COUNTS = "shop.web.counts"
+ORDERS = "shop.web.orders"
+HOUR_US = 3_600_000_000
+FEATURES = [
+    Feature("visits", "i64", window("count", over="1h", hop="1m")),
+    Feature("spent", "f64", window("sum", "price * cast(quantity as f64)", over="1h", hop="1m")),
+    Feature("dearest", "f64", window("max", "price", over="1d", hop="1h")),
+    Feature("shops", "list<string>", window("last_n", "shop", over="1d", hop="1h", item_count=2)),
+    Feature("shop", "string", latest("shop")),
+    Feature("mean", "f64", derived("spent / cast(visits as f64)")),
+]
 
 
 @pytest.fixture
-def windowed(parts: Parts) -> Parts:
-    """The shop with a windowed view and a service over it."""
+def orders(parts: Parts) -> Parts:
+    """The shop with a view of windows over orders that were paid, and a service over it."""
     shop = shop_definitions()
-    features = [Feature("visits", "i64", window("count", over="1h", hop="1m"))]
-    view = replace(shop.feature_views[0], name=COUNTS, features=features)
-    service = FeatureService(name="shop.web.rich", owner=OWNER, entries=[ServiceEntry(f"{COUNTS}@v1", ["visits"])])
-    grown = replace(shop, feature_views=[*shop.feature_views, view], feature_services=[*shop.feature_services, service])
-    parts.catalogue.publish(state_of(grown))
+    columns = [Column("user_id", "i64"), Column("event_time", "timestamp_us"), Column("price", "f64")]
+    columns += [Column("quantity", "i64"), Column("shop", "string"), Column("paid", "bool")]
+    source = Source(name="shop.web.order_events", owner=OWNER, columns=columns)
+    view = replace(shop.feature_views[0], name=ORDERS, source=source.name, features=FEATURES, filter="paid", ttl=None)
+    service = FeatureService(name="shop.web.rich", owner=OWNER, entries=[ServiceEntry(f"{ORDERS}@v1")])
+    parts.catalogue.publish(
+        state_of(
+            replace(
+                shop,
+                sources=[*shop.sources, source],
+                feature_views=[*shop.feature_views, view],
+                feature_services=[*shop.feature_services, service],
+            )
+        )
+    )
     return parts
 
 
-@pytest.mark.parametrize("fields", [{"feature_service": "shop.web.rich"}, {"features": [f"{COUNTS}:visits"]}])
-def test_reading_a_windowed_view_says_that_it_is_not_served(windowed: Parts, fields: dict[str, object]) -> None:
-    keys = [pb.EntityColumn(join_key="user_id", int64_values=[1])]
-    request = pb.GetOnlineFeaturesRequest(entity_columns=keys, **fields)  # type: ignore[arg-type]  # by name
-    with pytest.raises(FailedPrecondition, match=f"'{COUNTS}@v1' has a filter, windows or derived") as caught:
-        windowed.reads.get(PRINCIPAL, request.SerializeToString(), lambda: None)
-    assert caught.value.reason == "TRANSFORM_NOT_SERVED"
+def events(*rows: tuple[int, int, float, int, str | None, bool | None]) -> pa.RecordBatch:
+    """Orders: user, microseconds before now, price, quantity, shop, paid."""
+    users, before, prices, quantities, shops, paid = zip(*rows, strict=True)
+    times = pa.array([NOW_US - one for one in before], pa.timestamp("us", "UTC"))
+    return pa.record_batch(
+        {
+            "user_id": pa.array(users, pa.int64()),
+            "event_time": times,
+            "price": pa.array(prices, pa.float64()),
+            "quantity": pa.array(quantities, pa.int64()),
+            "shop": pa.array(shops, pa.string()),
+            "paid": pa.array(paid, pa.bool_()),
+        }
+    )
 
 
-def test_writing_a_windowed_view_says_that_it_is_not_served_and_others_are(windowed: Parts) -> None:
-    batch = shop_batch([1])
-    with pytest.raises(FailedPrecondition) as caught:
-        windowed.writes.write(COUNTS, lambda target: [batch], Durability.LOG, ("", 0), PRINCIPAL)
-    assert caught.value.reason == "TRANSFORM_NOT_SERVED"
-    assert windowed.writes.write(VIEW, lambda target: [batch], Durability.LOG, ("", 0), PRINCIPAL).positions
+def write(parts: Parts, batch: pa.RecordBatch, durability: Durability = Durability.LOG) -> None:
+    parts.writes.write(ORDERS, lambda target: [batch], durability, ("", 0), PRINCIPAL)
+
+
+def read(parts: Parts, users: list[int], now_us: int = NOW_US) -> dict[str, tuple[list[object], list[int]]]:
+    """Values and states of every column."""
+    parts.clock.now_us = now_us
+    request = pb.GetOnlineFeaturesRequest(
+        feature_service="shop.web.rich",
+        entity_columns=[pb.EntityColumn(join_key="user_id", int64_values=users)],
+        options=pb.ReadOptions(include_feature_names=True),
+    )
+    answer = pb.GetOnlineFeaturesResponse.FromString(
+        parts.reads.get(PRINCIPAL, request.SerializeToString(), lambda: None)
+    )
+    return {column.name: (values_of(column), [one & 15 for one in column.statuses]) for column in answer.columns}
+
+
+def values_of(column: pb.FeatureColumn) -> list[object]:
+    if column.offsets:
+        ends = np.frombuffer(column.offsets, "<u4")
+        return [column.values[a:b] for a, b in zip(ends, ends[1:], strict=False)]
+    return np.frombuffer(column.values, {"visits": "<i8"}.get(column.name, "<f8")).tolist()
+
+
+PRESENT, NULL, MISSING = 1, 2, 3
+
+
+def test_windows_latest_columns_and_expressions_are_read_as_of_the_read(orders: Parts) -> None:
+    write(orders, events((1, 10, 2.0, 3, "a", True), (1, 20, 5.0, 1, "b", True), (2, 5, 7.0, 1, None, True)))
+    found = read(orders, [1, 2])
+    assert found["visits"] == ([2, 1], [PRESENT] * 2)
+    assert found["spent"] == ([11.0, 7.0], [PRESENT] * 2)
+    assert found["dearest"] == ([5.0, 7.0], [PRESENT] * 2)
+    assert found["mean"] == ([5.5, 7.0], [PRESENT] * 2)
+    assert found["shop"] == ([b"a", b""], [PRESENT, NULL])
+    assert found["shops"][0][0] == b"\x02\0\0\0\x01\0\0\0\x02\0\0\0ab"
+    later = read(orders, [1, 2], NOW_US + 2 * HOUR_US)
+    assert later["visits"] == ([0, 0], [PRESENT] * 2)
+    assert later["spent"] == ([0.0, 0.0], [PRESENT] * 2)
+    assert later["dearest"] == ([5.0, 7.0], [PRESENT] * 2)
+    assert later["mean"][1] == [NULL] * 2, "a division by zero"
+
+
+def test_an_entity_without_events_has_counts_of_zero_and_no_latest_value(orders: Parts) -> None:
+    found = read(orders, [9])
+    assert found["visits"] == ([0], [PRESENT])
+    assert found["spent"] == ([0.0], [PRESENT])
+    assert [found[name][1] for name in ("dearest", "shops", "mean")] == [[NULL]] * 3
+    assert found["shop"][1] == [MISSING]
+
+
+def test_the_filter_keeps_events_out_also_where_it_is_null(orders: Parts) -> None:
+    write(orders, events((1, 10, 2.0, 1, "a", False), (1, 9, 2.0, 1, "a", None), (1, 8, 4.0, 1, "a", True)))
+    assert read(orders, [1])["spent"] == ([4.0], [PRESENT])
+    write(orders, events((3, 8, 4.0, 1, "a", False)))
+    assert read(orders, [3])["shop"][1] == [MISSING]
+
+
+@pytest.mark.parametrize("durability", list(Durability))
+def test_batches_in_any_order_and_cut_give_one_answer(orders: Parts, durability: Durability) -> None:
+    rows = [(user, 60_000_000 * step, 0.1 * step, 1, f"s{step}", True) for user in (1, 2) for step in range(1, 50)]
+    for start in range(0, len(rows), 7):
+        write(orders, events(*rows[start : start + 7]), durability)
+    for row in rows:
+        write(orders, events((row[0] + 10, *row[1:])), durability)
+    for shard in orders.shards:
+        shard.commit_queued()
+    found = read(orders, [1, 2, 11, 12])
+    for name, (values, _) in found.items():
+        assert len({str(value) for value in values}) == 1, name
+    assert found["visits"][0] == [49] * 4
+
+
+def test_a_late_event_adds_to_its_window_and_leaves_the_latest_value(orders: Parts) -> None:
+    write(orders, events((1, 10, 2.0, 1, "new", True)))
+    write(orders, events((1, 30 * 60_000_000, 3.0, 1, "old", True)))
+    found = read(orders, [1])
+    assert found["spent"] == ([5.0], [PRESENT])
+    assert found["shop"][0] == [b"new"]
+
+
+def test_erased_entities_start_again(orders: Parts) -> None:
+    write(orders, events((1, 10, 2.0, 1, "a", True)))
+    assert read(orders, [1])["visits"] == ([1], [PRESENT])
+    orders.writes.erase("shop.web.user", lambda layout: [[1]], Durability.LOG, ("", 0), PRINCIPAL)
+    found = read(orders, [1])
+    assert found["visits"] == ([0], [PRESENT])
+    assert found["shop"][1] == [MISSING]
+
+
+def test_columns_are_those_of_the_source(orders: Parts) -> None:
+    batch = events((1, 10, 2.0, 1, "a", True))
+    with pytest.raises(InvalidArgument, match="column 'price' of .* is missing") as caught:
+        write(orders, batch.drop_columns(["price"]))
+    assert caught.value.reason == "MISSING_COLUMN"
+    with pytest.raises(InvalidArgument, match="is no join key and no source column") as caught:
+        write(orders, batch.append_column("visits", pa.array([1], pa.int64())))
+    assert caught.value.reason == "UNKNOWN_COLUMN"
+    assert read(orders, [1])["visits"] == ([0], [PRESENT])

@@ -1,0 +1,124 @@
+"""Events of a view that computes: filtered, put into deltas of tile maps, and merged into stored rows."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from core_ext.arrow import ArrowColumn, arrow_column
+from core_ext.computed import MergedRow
+from core_ext.keys import KeyBatch
+from core_ext.row_codec import RowBatch, encode_rows
+from feature_server.domain.computed_layouts import ComputedLayout, EventProgram
+from feature_server.domain.layouts import ViewLayout
+from feature_server.domain.write_columns import (
+    ENCODE_ROWS,
+    EncodedRows,
+    bad_value,
+    checked_columns,
+    encoded_keys,
+)
+from headrace.errors import InvalidArgument
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedEvents:
+    """Events of one slice of a write that passed the filter. `latest` are rows of their latest columns."""
+
+    layout: ComputedLayout
+    keys: KeyBatch
+    event_us: NDArray[np.int64]
+    columns: dict[str, pa.Array]
+    latest: RowBatch
+
+
+class DeltaRows:
+    """Events of one shard as one row per entity, whose tile map is what they add to the stored one."""
+
+    def __init__(self, part: EncodedEvents, indexes: NDArray[np.int64], keys: Sequence[bytes]) -> None:
+        places: dict[bytes, int] = {}
+        self._groups = np.fromiter((places.setdefault(key, len(places)) for key in keys), np.int64, len(keys))
+        self.keys = list(places)
+        self.event_count = len(keys)
+        self._layout = part.layout
+        self._event_us = part.event_us[indexes]
+        self._latest = part.latest
+        self._newest = indexes[_newest(self._groups, self._event_us)]
+        chosen = pa.array(indexes)
+        columns = {name: column.take(chosen) for name, column in part.columns.items()}
+        self._inputs = [evaluated(one, columns, len(keys)) for one in part.layout.inputs]
+
+    def stamped(self, write_time_us: int, source_id: int, shard: int, first_offset: int) -> list[bytes]:
+        """Rows of the entities, in the order of `keys`; every event has an offset of its own."""
+        count, windows = self.event_count, self._layout.windows
+        assert windows is not None
+        deltas = windows.update(
+            self._inputs,
+            self._event_us,
+            self._groups,
+            len(self.keys),
+            write_us=np.full(count, write_time_us, np.int64),
+            source_ids=np.full(count, source_id, np.uint32),
+            partitions=np.full(count, shard, np.int32),
+            offsets=np.arange(first_offset, first_offset + count, dtype=np.int64),
+        )
+        rows = self._latest.stamp(self._newest, write_time_us, None, source_id, shard, first_offset)
+        return [
+            self._layout.view.with_tiles(row, delta)
+            for row, delta in zip(rows, deltas.maps, strict=True)
+            if delta is not None  # every group has an event
+        ]
+
+    def merge(self, stored: bytes | None, delta: bytes, offset: int) -> MergedRow:
+        """Stored row with a delta written at an offset."""
+        return self._layout.view.merge(stored, delta, offset)
+
+
+def encode_events(
+    batch: pa.RecordBatch, target: ViewLayout, layout: ComputedLayout, now_us: int
+) -> Iterator[EncodedRows | EncodedEvents]:
+    """Slices of a batch of events. Without windows every event is a row. Raises InvalidArgument naming the column."""
+    columns, event_us = checked_columns(batch, target, layout.columns, now_us)
+    for start in range(0, batch.num_rows, ENCODE_ROWS):
+        part = {name: column.slice(start, ENCODE_ROWS) for name, column in columns.items()}
+        keys = encoded_keys(target, [part[name] for name in target.entity.key_names], start)
+        times = event_us[start : start + ENCODE_ROWS]
+        if layout.filter is not None:
+            passed = _passed(layout.filter, part, len(times))
+            part = {name: column.filter(passed) for name, column in part.items()}
+            times = times[passed.to_numpy(zero_copy_only=False)]
+            keys = encoded_keys(target, [part[name] for name in target.entity.key_names], start)
+        try:
+            latest = encode_rows(layout.view.stored, [arrow_column(part[name]) for name in layout.latest], times)
+        except ValueError as error:
+            raise bad_value(error, layout.latest, start, "BAD_VALUE") from error
+        if layout.windows is None:
+            yield EncodedRows(keys, latest)
+        else:
+            yield EncodedEvents(layout, keys, times, {name: part[name] for name in layout.columns}, latest)
+
+
+def evaluated(one: EventProgram, columns: dict[str, pa.Array], row_count: int) -> ArrowColumn:
+    """Result of a program over columns of events. Raises InvalidArgument where its texts are too large."""
+    try:
+        return one.program.evaluate([arrow_column(columns[name]) for name in one.columns], row_count).column
+    except OverflowError as error:
+        raise InvalidArgument(f"{error}", reason="BATCH_TOO_LARGE", field="arrow_ipc") from error
+
+
+def _passed(one: EventProgram, columns: dict[str, pa.Array], row_count: int) -> pa.BooleanArray:
+    """Which events the filter lets through: those for which it is true, not null."""
+    column = evaluated(one, columns, row_count)
+    buffers = [None if buffer is None else pa.py_buffer(buffer) for buffer in (column.validity, column.values)]
+    found = pa.Array.from_buffers(pa.bool_(), row_count, buffers, offset=column.offset)
+    return found.fill_null(False)
+
+
+def _newest(groups: NDArray[np.int64], event_us: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Place of the newest event of each group; of equal times the later one."""
+    order = np.lexsort((event_us, groups))
+    ends = np.flatnonzero(np.diff(groups[order], append=-1))
+    newest: NDArray[np.int64] = order[ends]
+    return newest
