@@ -327,7 +327,7 @@ cdef int fill_ladders(hr_window_plan *native, plan) except -1:
     for i, ladder in enumerate(plan.ladders):
         sizes = ladder.sizes_us
         rises = all(0 < fine < coarse and coarse % fine == 0 for fine, coarse in zip(sizes, sizes[1:], strict=False))
-        if not rises or not 1 <= len(sizes) <= HR_WINDOW_LEVELS_MAX or not 0 < sizes[-1] <= 1 << 56:
+        if not rises or not 1 <= len(sizes) <= HR_WINDOW_LEVELS_MAX or not 0 < max(sizes) <= 1 << 56:
             raise ValueError(f"ladder {i} has sizes that do not divide one another, or too many: {sizes}")
         if ladder.first_state != states or len(ladder.keeps_us) != len(sizes) or not all(
             0 < keep <= 1 << 56 for keep in ladder.keeps_us
