@@ -1,4 +1,4 @@
-"""Golden rows and keys: read from their descriptions, written when new. `python -m tests.unit.core_ext.golden` adds."""
+"""Golden rows, keys and states: read from descriptions, written if new: `python -m tests.unit.core_ext.golden` adds."""
 
 import json
 import sys
@@ -7,6 +7,7 @@ from typing import Any
 
 from core_ext.twin import keys as twin_keys
 from core_ext.twin import row_codec as twin
+from core_ext.twin import states as twin_states
 from headrace.types import parse_type
 
 FOLDER = Path(__file__).parents[2] / "data" / "golden"
@@ -67,6 +68,19 @@ def key_by_twin(case: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def spec_of_case(case: dict[str, Any]) -> twin_states.Spec:
+    """Specification of a golden window state."""
+    scalars = [int(parse_type(case[name]).scalar) if case[name] else 0 for name in ("type", "type2")]
+    return twin_states.Spec(twin_states.Kind[case["kind"]], *scalars, case["parameter"])
+
+
+def events_of_case(case: dict[str, Any]) -> list[twin_states.Event]:
+    """Events that a golden window state has taken."""
+    if "range" in case:
+        return [twin_states.Event(value) for value in range(case["range"])]
+    return [twin_states.Event(*plain(event)) for event in case["events"]]
+
+
 def add_missing() -> int:
     """Writes golden bytes that are described and absent; those that exist never change. Returns how many."""
     added = 0
@@ -79,10 +93,16 @@ def add_missing() -> int:
         if "key" not in case:
             case.update(key_by_twin(case))
             added += 1
-    lines = ",\n".join("  " + json.dumps(case) for case in keys)
-    (FOLDER / "keys.json").write_text(f"[\n{lines}\n]\n", encoding="ascii")
+    states = described("states")
+    for case in states:
+        if "bytes" not in case:
+            case["bytes"] = twin_states.encode(spec_of_case(case), events_of_case(case)).hex()
+            added += 1
+    for kind, cases in (("keys", keys), ("states", states)):
+        lines = ",\n".join("  " + json.dumps(case) for case in cases)
+        (FOLDER / f"{kind}.json").write_text(f"[\n{lines}\n]\n", encoding="ascii")
     return added
 
 
 if __name__ == "__main__":
-    sys.stdout.write(f"{add_missing()} golden rows and keys added\n")
+    sys.stdout.write(f"{add_missing()} golden rows, keys and states added\n")

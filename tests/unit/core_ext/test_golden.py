@@ -6,27 +6,32 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core_ext import keys, row_codec
+from core_ext import keys, row_codec, states
 from core_ext.arrow import arrow_column
 from core_ext.twin import keys as twin_keys
 from core_ext.twin import row_codec as twin
+from core_ext.twin import states as twin_states
 from tests.unit.core_ext.golden import (
     ENTITY_ID,
     FOLDER,
     HEADER_FIELDS,
     VIEW_ID,
     described,
+    events_of_case,
     header_of,
     key_by_twin,
     plain,
     row_by_twin,
     row_path,
+    spec_of_case,
     types_of,
 )
 from tests.unit.core_ext.rows import array_of
+from tests.unit.core_ext.state_samples import state_of
 
 ROWS = pytest.mark.parametrize("case", described("rows"), ids=lambda case: case["name"])
 KEYS = pytest.mark.parametrize("case", described("keys"), ids=lambda case: case["name"])
+STATES = pytest.mark.parametrize("case", described("states"), ids=lambda case: case["name"])
 
 
 def row_by_core(case: dict[str, Any]) -> bytes:
@@ -78,3 +83,15 @@ def test_a_golden_key_is_written_and_read(case: dict[str, Any]) -> None:
     assert keys.shard_of_slot(case["slot"], 8) == case["shard_of_8"]
     assert keys.shard_of_slot(case["slot"], 64) == case["shard_of_64"]
     assert key_by_twin(case) == {name: case[name] for name in key_by_twin(case)}
+
+
+@STATES
+def test_a_golden_state_is_written_and_read(case: dict[str, Any]) -> None:
+    spec, events = spec_of_case(case), events_of_case(case)
+    stored = bytes.fromhex(case["bytes"])
+    assert state_of(spec, events).encode() == stored
+    assert twin_states.encode(spec, events) == stored
+    states.check(states.StateSpec(*spec), stored)
+    decoded = state_of(spec)
+    decoded.merge_bytes(stored)
+    assert decoded.encode() == stored
