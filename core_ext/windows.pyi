@@ -45,7 +45,7 @@ class Folded(NamedTuple):
     is_exact: bool
 
 class MapHeader(NamedTuple):
-    """Head of a checked map; TIME_NONE where there is no such time or offset. Tiles are counted per ladder and level."""
+    """Head of a checked map; TIME_NONE where there is no such time or offset. Tiles are counted per ladder, level."""
 
     newest_us: int
     cut_us: int
