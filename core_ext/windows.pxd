@@ -119,6 +119,19 @@ cdef extern from "hr_window_history.h" nogil:
         hr_window_bytes heap
         int is_exact
 
+    ctypedef struct hr_history_column:
+        uint8_t *values
+        uint8_t *nulls
+        hr_window_bytes heap
+        uint64_t *losses
+        uint32_t width
+
+    ctypedef struct hr_history:
+        hr_history_column *columns
+
+    enum:
+        HR_LOST_CAUSES
+
     const char **hr_window_faults
     int hr_state_spec_check(const hr_state_spec *spec)
     int hr_state_answers(const hr_state_spec *spec, int aggregate, int64_t parameter)
@@ -143,6 +156,11 @@ cdef extern from "hr_window_history.h" nogil:
     int hr_fold_open(hr_window_fold *fold, const hr_window_plan *plan)
     void hr_fold_close(hr_window_fold *fold)
     int hr_window_fold_at(hr_window_fold *fold, const uint8_t *map, size_t length, int64_t read_us)
+    int hr_history_open(
+        hr_history *history, const hr_window_plan *plan, const hr_window_events *events, const hr_window_events *reads,
+        uint32_t input_count)
+    int hr_history_run(hr_history *history)
+    void hr_history_close(hr_history *history)
 
 
 @cython.final

@@ -44,6 +44,12 @@ class Folded(NamedTuple):
     losses: list[int]
     is_exact: bool
 
+class History(NamedTuple):
+    """A column per feature, with a value for every read, and per feature the lost values by cause (HR_LOST_*)."""
+
+    columns: list[ArrowColumn]
+    losses: list[list[int]]
+
 class MapHeader(NamedTuple):
     """Head of a checked map; TIME_NONE where there is no such time or offset. Tiles are counted per ladder, level."""
 
@@ -79,6 +85,25 @@ class Windows:
         """One delta per group, from the inputs of the plan for each event. Releases the GIL.
 
         Events come in any order. Without write times these equal the event times; other order columns default to 0.
+        """
+
+    def history(
+        self,
+        columns: Sequence[ArrowColumn],
+        event_us: NDArray[np.int64],
+        groups: NDArray[np.int64],
+        read_us: NDArray[np.int64],
+        read_groups: NDArray[np.int64],
+        group_count: int,
+        *,
+        write_us: NDArray[np.int64] | None = None,
+        source_ids: NDArray[np.uint32] | None = None,
+        partitions: NDArray[np.int32] | None = None,
+        offsets: NDArray[np.int64] | None = None,
+    ) -> History:
+        """Exact values of every feature at any time of any group, in the order of the reads. Releases the GIL.
+
+        Raises OverflowError where the texts of a column exceed 2 GiB.
         """
 
     def apply(self, base: bytes | None, delta: bytes, offset: int) -> Merged:

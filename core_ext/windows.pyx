@@ -1,17 +1,19 @@
 """Windows over events: tile maps made, merged and folded; plans come from core_ext.window_plan."""
 
+from array import array
 from typing import NamedTuple
 
 import cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.unicode cimport PyUnicode_DecodeUTF8
-from libc.stdint cimport INT64_MIN, UINT32_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport INT32_MAX, INT64_MIN, UINT32_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from core_ext.arrow cimport ArrowBuffers, hr_arrow_fault, refusal
 
-from core_ext.window_plan import WindowPlan
+from core_ext.arrow import ArrowColumn
+from core_ext.window_plan import WindowPlan  # no-cython-lint: part of the interface
 
 
 cdef extern from "hr_layout.h" nogil:
@@ -58,6 +60,13 @@ class Folded(NamedTuple):
     values: list
     losses: list
     is_exact: bool
+
+
+class History(NamedTuple):
+    """Values of every feature for every read."""
+
+    columns: list
+    losses: list
 
 
 class MapHeader(NamedTuple):
@@ -159,6 +168,45 @@ cdef class Windows:
         finally:
             free(out.at)
             free(starts)
+
+    def history(
+        self, columns not None, const int64_t[::1] event_us not None, const int64_t[::1] groups not None,
+        const int64_t[::1] read_us not None, const int64_t[::1] read_groups not None, int64_t group_count, *,
+        const int64_t[::1] write_us=None, const uint32_t[::1] source_ids=None, const int32_t[::1] partitions=None,
+        const int64_t[::1] offsets=None,
+    ):
+        """Exact values of every feature at any time of any group."""
+        cdef hr_window_events events, reads
+        cdef ArrowBuffers buffers = ArrowBuffers(columns)
+        cdef hr_history history
+        cdef int status
+        cdef uint32_t i, j
+        memset(&events, 0, sizeof(events))
+        memset(&reads, 0, sizeof(reads))
+        fill_events(&events, event_us, groups, write_us, source_ids, partitions, offsets)
+        fill_events(&reads, read_us, read_groups, None, None, None, None)
+        events.arrays = buffers.arrays
+        check_columns(self.plan, buffers, events.count)
+        self.events_of(&events, group_count)
+        self.events_of(&reads, group_count)
+        try:
+            with nogil:
+                status = hr_history_open(&history, &self.native, &events, &reads, <uint32_t>buffers.count)
+                if status == HR_WINDOW_OK:
+                    status = hr_history_run(&history)
+            self.check(status, "a value")
+            return History(
+                [
+                    column_of(&history.columns[i], &self.native.features[i], reads.count)
+                    for i in range(self.native.feature_count)
+                ],
+                [
+                    [history.columns[i].losses[j] for j in range(HR_LOST_CAUSES)]
+                    for i in range(self.native.feature_count)
+                ],
+            )
+        finally:
+            hr_history_close(&history)
 
     cdef int events_of(self, hr_window_events *events, int64_t group_count) except -1:
         cdef int64_t i
@@ -300,6 +348,95 @@ cdef object element(const uint8_t *at, uint8_t scalar):
         return narrow
     memcpy(&whole, at, sizeof(whole))
     return whole
+
+
+cdef object column_of(const hr_history_column *column, const hr_window_feature *feature, int64_t count):
+    cdef bytes validity = bytes((count + 7) // 8)
+    cdef uint8_t *bits = <uint8_t *>PyBytes_AS_STRING(validity)
+    cdef int64_t i, null_count = 0
+    for i in range(count):
+        if column.nulls[i]:
+            null_count += 1
+        else:
+            bits[i >> 3] |= 1 << (i & 7)
+    held = validity if null_count else None
+    is_text = feature.scalar == HR_STRING or feature.scalar == HR_BYTES
+    if feature.is_list:
+        return list_column(column, feature.scalar, is_text, count, held)
+    if is_text:
+        values, offsets = gathered(column, count, 1)
+        return ArrowColumn(count, 0, held, values, offsets, None)
+    values = PyBytes_FromStringAndSize(<const char *>column.values, <Py_ssize_t>count * column.width)
+    return ArrowColumn(count, 0, held, packed(values) if feature.scalar == HR_BOOL else values, None, None)
+
+
+cdef bytes packed(bytes flags):
+    """Bits of bytes that are 0 or 1."""
+    cdef Py_ssize_t i, count = len(flags)
+    cdef const uint8_t *at = <const uint8_t *>PyBytes_AS_STRING(flags)
+    cdef bytes found = bytes((count + 7) // 8)
+    cdef uint8_t *bits = <uint8_t *>PyBytes_AS_STRING(found)
+    for i in range(count):
+        bits[i >> 3] |= at[i] << (i & 7)
+    return found
+
+
+cdef tuple gathered(const hr_history_column *column, int64_t count, uint32_t width):
+    """Pieces of the heap in the order of the reads, and Arrow offsets in elements of `width` bytes."""
+    cdef int64_t i
+    cdef uint64_t total = 0
+    cdef uint32_t end, length
+    cdef bytes values, offsets
+    cdef uint8_t *to
+    cdef uint8_t *ends
+    for i in range(count):
+        total += hr_load_u32(column.values + 8 * i + 4)
+    if total > INT32_MAX:
+        raise OverflowError("the texts or lists of a feature exceed 2 GiB: ask for fewer reads at a time")
+    values, offsets = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>total), bytes(4 * (count + 1))
+    to, ends = <uint8_t *>PyBytes_AS_STRING(values), <uint8_t *>PyBytes_AS_STRING(offsets)
+    total = 0
+    for i in range(count):
+        length = hr_load_u32(column.values + 8 * i + 4)
+        if length > 0:
+            memcpy(to + total, column.heap.at + hr_load_u32(column.values + 8 * i), length)
+        total += length
+        end = <uint32_t>(total // width)
+        memcpy(ends + 4 * (i + 1), &end, 4)
+    return values, offsets
+
+
+cdef object list_column(const hr_history_column *column, uint8_t scalar, bint is_text, int64_t count, validity):
+    cdef uint32_t width = hr_scalar_bytes(scalar), item_count, k, start, end
+    cdef int64_t i, total = 0, used = 0
+    cdef const uint8_t *at
+    cdef list texts = []
+    cdef bytes offsets
+    cdef list ends = [0]
+    if not is_text:
+        values, starts = gathered(column, count, width)
+        items = len(values) // width
+        child = ArrowColumn(items, 0, None, packed(values) if scalar == HR_BOOL else values, None, None)
+        return ArrowColumn(count, 0, validity, None, starts, child)
+    offsets = bytes(4 * (count + 1))
+    for i in range(count):
+        if hr_load_u32(column.values + 8 * i + 4) > 0:
+            at = column.heap.at + hr_load_u32(column.values + 8 * i)
+            item_count = hr_load_u32(at)
+            start = 0
+            for k in range(item_count):
+                end = hr_load_u32(at + 4 + 4 * <size_t>k)
+                texts.append(PyBytes_FromStringAndSize(<const char *>at + 4 + 4 * <size_t>item_count + start, end - start))
+                used += end - start
+                ends.append(used)
+                start = end
+            total += item_count
+        if max(used, total) > INT32_MAX:
+            raise OverflowError("the texts of a feature exceed 2 GiB: ask for fewer reads at a time")
+        end = <uint32_t>total
+        memcpy(PyBytes_AS_STRING(offsets) + 4 * (i + 1), &end, 4)
+    child = ArrowColumn(total, 0, None, b"".join(texts), array("i", ends).tobytes(), None)
+    return ArrowColumn(count, 0, validity, None, offsets, child)
 
 
 cdef int fill_states(hr_window_plan *native, plan) except -1:
