@@ -67,6 +67,9 @@ class Windows:
 
     @property
     def plan(self) -> WindowPlan: ...
+    @property
+    def result_types(self) -> list[tuple[int, bool]]:
+        """Element type of each feature, as in headrace.types.Scalar, and whether it is a list."""
     def __init__(self, plan: WindowPlan) -> None:
         """Raises ValueError where the plan does not hold together."""
 

@@ -98,6 +98,14 @@ cdef class Windows:
         free(self.native.features)
         free(self.native.uses)
 
+    @property
+    def result_types(self):
+        """Element type of each feature, and whether it is a list."""
+        return [
+            (self.native.features[i].scalar, self.native.features[i].is_list != 0)
+            for i in range(self.native.feature_count)
+        ]
+
     cdef int fill(self) except -1:
         plan = self.plan
         self.native.check = plan.check

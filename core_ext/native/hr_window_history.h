@@ -8,7 +8,7 @@
 #include "hr_window_merge.h"
 #include "hr_window_update.h"
 
-/* Values of one feature, by the number of the read. */
+/* Values of one feature: by sorted reads while they are computed, by the number of the read when finished. */
 typedef struct {
     uint8_t *values;        /* of hr_scalar_bytes each; for texts and lists u32 start and u32 length in the heap */
     uint8_t *nulls;
@@ -247,25 +247,31 @@ static inline int hr_walk_move(hr_history_walk *walk, uint32_t low, uint32_t hig
     return walk->uses_tiles && walk->is_moved ? hr_walk_fold(walk, low, high, read_us) : HR_WINDOW_OK;
 }
 
-/* Writes the value of a feature for a read; where nothing has moved it is that of the read before. */
-static inline int hr_walk_emit(hr_history_walk *walk, uint32_t place, int64_t read_us, uint32_t read, uint32_t before)
+static inline void hr_width_copy(uint8_t *to, const uint8_t *from, uint32_t width)
 {
-    hr_history *history = walk->history;
-    hr_history_column *column = &history->columns[place];
-    const hr_window_feature *feature = &history->plan->features[place];
-    uint8_t *to = column->values + (size_t)read * column->width;
+    if (width == 8) memcpy(to, from, 8);
+    else if (width == 4) memcpy(to, from, 4);
+    else *to = *from;
+}
+
+/* Writes the value of a feature for sorted read i; where nothing has moved it is that of the read before. */
+static inline int hr_walk_emit(hr_history_walk *walk, uint32_t place, int64_t read_us, uint32_t i)
+{
+    hr_history_column *column = &walk->history->columns[place];
+    const hr_window_feature *feature = &walk->history->plan->features[place];
+    uint8_t *to = column->values + (size_t)i * column->width;
     hr_window_value value;
     hr_result result;
     int status;
     if (!walk->is_moved && feature->aggregate != HR_AGG_DECAYED) {
-        memcpy(to, column->values + (size_t)before * column->width, column->width);
-        column->nulls[read] = column->nulls[before];
-        column->losses[column->nulls[read] >> 1] += column->nulls[read] >> 1 != 0;
+        hr_width_copy(to, to - column->width, column->width);
+        column->nulls[i] = column->nulls[i - 1];
+        column->losses[column->nulls[i] >> 1] += column->nulls[i] >> 1 != 0;
         return HR_WINDOW_OK;
     }
     status = hr_merged(hr_state_result(walk->state, feature->aggregate, feature->parameter, read_us, &result));
     if (status != HR_WINDOW_OK) return status;
-    column->nulls[read] = (uint8_t)(result.value.is_null | result.lost << 1);
+    column->nulls[i] = (uint8_t)(result.value.is_null | result.lost << 1);
     column->losses[result.lost] += result.lost != 0;
     if (result.value.is_null) return HR_WINDOW_OK;
     if (!feature->is_list && !hr_scalar_is_text(feature->scalar)) {
@@ -293,8 +299,7 @@ static inline int hr_walk_run(hr_history_walk *walk, uint32_t first_read, uint32
         walk->is_moved = i == first_read || low != last_low || high != last_high;
         status = hr_walk_move(walk, low, high, read_us);
         for (u = walk->first_use; u < walk->end_use && status == HR_WINDOW_OK; u++)
-            status = hr_walk_emit(walk, history->plan->uses[u], read_us, history->reads.rows[i],
-                                  history->reads.rows[i > first_read ? i - 1 : i]);
+            status = hr_walk_emit(walk, history->plan->uses[u], read_us, i);
         walk->is_started = 1;
     }
     return status;
@@ -354,6 +359,43 @@ static inline int hr_history_span(hr_history *history, const hr_window_span *spa
     return status;
 }
 
+/* Brings a column from the order of the sorted reads, of which read r is places[r], into that of the reads. */
+static inline int hr_history_place(hr_history_column *column, const uint32_t *places, size_t count)
+{
+    uint8_t *values = malloc((count + 1) * column->width), *nulls = malloc(count + 1);
+    size_t r;
+    if (values == NULL || nulls == NULL) {
+        free(values);
+        free(nulls);
+        return HR_WINDOW_NO_MEMORY;
+    }
+    if (column->width == 8)
+        for (r = 0; r < count; r++) memcpy(values + 8 * r, column->values + 8 * (size_t)places[r], 8);
+    else if (column->width == 4)
+        for (r = 0; r < count; r++) memcpy(values + 4 * r, column->values + 4 * (size_t)places[r], 4);
+    else
+        for (r = 0; r < count; r++) values[r] = column->values[places[r]];
+    for (r = 0; r < count; r++) nulls[r] = column->nulls[places[r]];
+    free(column->values);
+    free(column->nulls);
+    column->values = values, column->nulls = nulls;
+    return HR_WINDOW_OK;
+}
+
+static inline int hr_history_finish(hr_history *history, size_t count)
+{
+    uint32_t f, *places = history->reads.spare_rows;  /* sorting is over */
+    size_t i;
+    int is_sorted = 1, status = HR_WINDOW_OK;
+    for (i = 0; i < count; i++) {
+        places[history->reads.rows[i]] = (uint32_t)i;
+        is_sorted &= history->reads.rows[i] == i;
+    }
+    for (f = 0; f < history->plan->feature_count && !is_sorted && status == HR_WINDOW_OK; f++)
+        status = hr_history_place(&history->columns[f], places, count);
+    return status;
+}
+
 /* Fills history->columns. */
 static inline int hr_history_run(hr_history *history)
 {
@@ -371,7 +413,8 @@ static inline int hr_history_run(hr_history *history)
         for (s = 0; s < plan->span_count && status == HR_WINDOW_OK; s++)
             status = hr_history_span(history, &plan->spans[s], first_read, end_read);
     }
-    return status;
+    if (status != HR_WINDOW_OK) return status;
+    return hr_history_finish(history, history->reads.firsts[history->events->group_count]);
 }
 
 #endif
