@@ -131,6 +131,7 @@ cdef extern from "hr_window_history.h" nogil:
 
     enum:
         HR_LOST_CAUSES
+        HR_HISTORY_THREADS_MAX
 
     const char **hr_window_faults
     int hr_state_spec_check(const hr_state_spec *spec)
@@ -159,7 +160,7 @@ cdef extern from "hr_window_history.h" nogil:
     int hr_history_open(
         hr_history *history, const hr_window_plan *plan, const hr_window_events *events, const hr_window_events *reads,
         uint32_t input_count)
-    int hr_history_run(hr_history *history)
+    int hr_history_run(hr_history *history, uint32_t thread_count)
     void hr_history_close(hr_history *history)
 
 

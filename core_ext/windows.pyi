@@ -103,8 +103,11 @@ class Windows:
         source_ids: NDArray[np.uint32] | None = None,
         partitions: NDArray[np.int32] | None = None,
         offsets: NDArray[np.int64] | None = None,
+        threads: int = 1,
     ) -> History:
         """Exact values of every feature at any time of any group, in the order of the reads. Releases the GIL.
+
+        Up to `threads` threads (64 at most) share the groups; the values do not depend on it.
 
         Raises OverflowError where the texts of a column exceed 2 GiB.
         """

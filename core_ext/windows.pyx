@@ -181,7 +181,7 @@ cdef class Windows:
         self, columns not None, const int64_t[::1] event_us not None, const int64_t[::1] groups not None,
         const int64_t[::1] read_us not None, const int64_t[::1] read_groups not None, int64_t group_count, *,
         const int64_t[::1] write_us=None, const uint32_t[::1] source_ids=None, const int32_t[::1] partitions=None,
-        const int64_t[::1] offsets=None,
+        const int64_t[::1] offsets=None, int threads=1,
     ):
         """Exact values of every feature at any time of any group."""
         cdef hr_window_events events, reads
@@ -189,6 +189,8 @@ cdef class Windows:
         cdef hr_history history
         cdef int status
         cdef uint32_t i, j
+        if not 1 <= threads <= HR_HISTORY_THREADS_MAX:
+            raise ValueError(f"threads is {threads}: write 1 to {HR_HISTORY_THREADS_MAX}")
         memset(&events, 0, sizeof(events))
         memset(&reads, 0, sizeof(reads))
         fill_events(&events, event_us, groups, write_us, source_ids, partitions, offsets)
@@ -201,7 +203,7 @@ cdef class Windows:
             with nogil:
                 status = hr_history_open(&history, &self.native, &events, &reads, <uint32_t>buffers.count)
                 if status == HR_WINDOW_OK:
-                    status = hr_history_run(&history)
+                    status = hr_history_run(&history, <uint32_t>threads)
             self.check(status, "a value")
             return History(
                 [

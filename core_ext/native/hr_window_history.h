@@ -1,50 +1,49 @@
-/* Values at given instants, straight from sorted events: two edges move over the events of a group, once per window and
- * state. What can be taken back is; least and greatest values stand in a queue, ordered ones at the edges; the others,
- * and states that have passed a cap, are put together from tiles. */
+/* Values at given instants, straight from the events; groups are shared out among threads. */
 #ifndef HR_WINDOW_HISTORY_H
 #define HR_WINDOW_HISTORY_H
 
-#include "hr_window_fold.h"
+#include <pthread.h>
+
 #include "hr_window_merge.h"
-#include "hr_window_update.h"
+#include "hr_window_walk.h"
 
-/* Values of one feature: by sorted reads while they are computed, by the number of the read when finished. */
-typedef struct {
-    uint8_t *values;        /* of hr_scalar_bytes each; for texts and lists u32 start and u32 length in the heap */
-    uint8_t *nulls;
-    hr_window_bytes heap;
-    uint64_t losses[HR_LOST_CAUSES];
-    uint32_t width;
-} hr_history_column;
+enum { HR_HISTORY_THREADS_MAX = 64 };
 
-typedef struct {
-    const hr_window_plan *plan;
-    const hr_window_events *events;
-    uint32_t input_count;
-    hr_window_sorted sorted, reads;
-    hr_window_writer writer;
-    hr_window_fold fold;
-    hr_history_column *columns;  /* one per feature */
-    uint8_t *tiled;              /* per ladder: the writer holds its tiles of the group */
-    /* Of the group at hand: */
-    const uint32_t *rows;
-    const int64_t *times;
-    uint32_t count;
-    hr_value *values;            /* input c of event i at [c * count + i] */
-    uint32_t *queue;
-    size_t value_capacity, queue_capacity;
-} hr_history;
+/* What a worker has of its own. */
+static inline void hr_history_release(hr_history *worker)
+{
+    uint32_t i;
+    for (i = 0; worker->columns != NULL && i < worker->plan->feature_count; i++) free(worker->columns[i].heap.at);
+    free(worker->columns);
+    free(worker->tiled);
+    free(worker->values);
+    free(worker->ranks);
+    free(worker->queue);
+    free(worker->edges);
+    if (worker->writer.plan != NULL) hr_writer_close(&worker->writer);
+    if (worker->fold.plan != NULL) hr_fold_close(&worker->fold);
+}
 
-/* One state moved along one window. Events [low, high) of the group are in it. */
-typedef struct {
-    hr_history *history;
-    const hr_window_span *span;
-    const hr_window_state *planned;
-    hr_state *state;
-    uint32_t n, first_use, end_use;
-    uint32_t low, high, queue_first, queue_end, head;
-    int uses_tiles, is_moved, is_started;
-} hr_history_walk;
+/* A worker on the sorted events and the columns of `history`, which outlives it. */
+static inline int hr_history_join(hr_history *worker, const hr_history *history)
+{
+    const hr_window_plan *plan = history->plan;
+    uint32_t i;
+    int status;
+    memset(worker, 0, sizeof(*worker));
+    worker->plan = plan, worker->events = history->events, worker->input_count = history->input_count;
+    worker->sorted = history->sorted, worker->reads = history->reads;
+    worker->tiled = calloc((size_t)plan->ladder_count + 1, 1);
+    worker->columns = calloc((size_t)plan->feature_count + 1, sizeof(*worker->columns));
+    if (worker->tiled == NULL || worker->columns == NULL) return HR_WINDOW_NO_MEMORY;
+    for (i = 0; i < plan->feature_count; i++) {
+        worker->columns[i].values = history->columns[i].values;
+        worker->columns[i].nulls = history->columns[i].nulls;
+        worker->columns[i].width = history->columns[i].width;
+    }
+    status = hr_writer_open(&worker->writer, plan);
+    return status == HR_WINDOW_OK ? hr_fold_open(&worker->fold, plan) : status;
+}
 
 static inline void hr_history_close(hr_history *history)
 {
@@ -52,18 +51,10 @@ static inline void hr_history_close(hr_history *history)
     for (i = 0; history->columns != NULL && i < history->plan->feature_count; i++) {
         free(history->columns[i].values);
         free(history->columns[i].nulls);
-        free(history->columns[i].heap.at);
     }
-    free(history->columns);
-    free(history->tiled);
-    free(history->values);
-    free(history->queue);
+    if (history->plan != NULL) hr_history_release(history);
     hr_sorted_close(&history->sorted);
     hr_sorted_close(&history->reads);
-    if (history->plan != NULL) {
-        hr_writer_close(&history->writer);
-        hr_fold_close(&history->fold);
-    }
     memset(history, 0, sizeof(*history));
 }
 
@@ -76,14 +67,11 @@ static inline int hr_history_open(
     int status;
     memset(history, 0, sizeof(*history));
     history->plan = plan, history->events = events, history->input_count = input_count;
-    status = hr_writer_open(&history->writer, plan);
-    if (status == HR_WINDOW_OK) status = hr_fold_open(&history->fold, plan);
-    if (status == HR_WINDOW_OK) status = hr_sorted_open(&history->sorted, events);
+    status = hr_sorted_open(&history->sorted, events);
     if (status == HR_WINDOW_OK) status = hr_sorted_open(&history->reads, reads);
     if (status != HR_WINDOW_OK) return status;
     history->columns = calloc((size_t)plan->feature_count + 1, sizeof(*history->columns));
-    history->tiled = calloc((size_t)plan->ladder_count + 1, 1);
-    if (history->columns == NULL || history->tiled == NULL) return HR_WINDOW_NO_MEMORY;
+    if (history->columns == NULL) return HR_WINDOW_NO_MEMORY;
     for (i = 0; i < plan->feature_count; i++) {
         hr_history_column *column = &history->columns[i];
         const hr_window_feature *feature = &plan->features[i];
@@ -95,216 +83,6 @@ static inline int hr_history_open(
     return HR_WINDOW_OK;
 }
 
-/* ---- one event ---- */
-
-static inline const hr_value *hr_walk_value(const hr_history_walk *walk, int32_t column, uint32_t i)
-{
-    const hr_history *history = walk->history;
-    return column < 0 ? NULL : &history->values[(size_t)column * history->count + i];
-}
-
-static inline int hr_walk_feed(const hr_history_walk *walk, uint32_t i, int is_retracted)
-{
-    const hr_window_state *planned = walk->planned;
-    const hr_value *value = hr_walk_value(walk, planned->column, i), *second = hr_walk_value(walk, planned->column2, i);
-    hr_order order = {0, 0, 0, 0, 0};
-    if (hr_state_reads_order(&planned->spec)) order = hr_events_order(walk->history->events, walk->history->rows[i]);
-    return is_retracted ? hr_state_retract(walk->state, value, second, &order)
-                        : hr_state_add(walk->state, value, second, &order);
-}
-
-static inline int hr_walk_feed_all(const hr_history_walk *walk, uint32_t first, uint32_t end)
-{
-    int status = HR_STATE_OK;
-    for (; first < end && status == HR_STATE_OK; first++) status = hr_walk_feed(walk, first, 0);
-    return status;
-}
-
-/* ---- what can be taken back ---- */
-
-static inline int hr_walk_retract(hr_history_walk *walk, uint32_t low, uint32_t high)
-{
-    int status = HR_STATE_OK;
-    uint32_t kept = walk->high > low ? walk->high - low : 0;
-    if (kept < low - walk->low) {  /* taking in what stays is less work than taking back what goes */
-        hr_state_reset(walk->state);
-        return hr_walk_feed_all(walk, low, high);
-    }
-    for (; walk->low < low && status == HR_STATE_OK; walk->low++) status = hr_walk_feed(walk, walk->low, 1);
-    if (status == HR_STATE_OK) status = hr_walk_feed_all(walk, walk->high, high);
-    if (status != HR_STATE_TOO_LARGE) return status;
-    hr_state_reset(walk->state);
-    return hr_walk_feed_all(walk, low, high);
-}
-
-/* ---- least and greatest values ---- */
-
-/* The queue holds the events that may yet be the answer: the answer first, each better than those after it. */
-static inline int hr_walk_queue(hr_history_walk *walk, uint32_t low, uint32_t high)
-{
-    const hr_window_state *planned = walk->planned;
-    uint32_t *queue = walk->history->queue, i;
-    int wanted = planned->spec.kind == HR_KIND_MIN ? -1 : 1;
-    for (i = walk->high > low ? walk->high : low; i < high; i++) {
-        const hr_value *value = hr_walk_value(walk, planned->column, i);
-        if (value->is_null) continue;
-        while (walk->queue_end > walk->queue_first &&
-               hr_value_compare(planned->spec.scalar, hr_walk_value(walk, planned->column, queue[walk->queue_end - 1]),
-                                value) * wanted <= 0)
-            walk->queue_end--;
-        queue[walk->queue_end++] = i;
-    }
-    while (walk->queue_first < walk->queue_end && queue[walk->queue_first] < low) walk->queue_first++;
-    i = walk->queue_first < walk->queue_end ? queue[walk->queue_first] : UINT32_MAX;
-    if (i == walk->head && walk->is_started) {
-        walk->is_moved = 0;
-        return HR_STATE_OK;
-    }
-    walk->head = i;
-    hr_state_reset(walk->state);
-    return i == UINT32_MAX ? HR_STATE_OK : hr_walk_feed(walk, i, 0);
-}
-
-/* ---- first and last values ---- */
-
-/* From the edge inwards: as many values as the state keeps, and those that equal the innermost of them in the order. */
-static inline int hr_walk_edge(hr_history_walk *walk, uint32_t low, uint32_t high)
-{
-    const hr_history *history = walk->history;
-    const hr_window_state *planned = walk->planned;
-    int is_first = planned->spec.kind == HR_KIND_FIRST, status = HR_STATE_OK;
-    int64_t wanted = planned->spec.kind == HR_KIND_LAST_N ? planned->spec.parameter : 1;
-    uint32_t i, at;
-    hr_order innermost = {0, 0, 0, 0, 0};
-    hr_state_reset(walk->state);
-    for (i = 0; i < high - low && status == HR_STATE_OK; i++) {
-        hr_order order;
-        at = is_first ? low + i : high - 1 - i;
-        if (hr_walk_value(walk, planned->column, at)->is_null) continue;
-        order = hr_events_order(history->events, history->rows[at]);
-        if (wanted <= 0 && hr_order_fields_compare(&order, &innermost) != 0) break;
-        innermost = order;
-        wanted--;
-        status = hr_walk_feed(walk, at, 0);
-    }
-    return status;
-}
-
-/* ---- everything else ---- */
-
-/* Tiles of the group for the states of a ladder; the writer keeps those of the other ladders. */
-static inline int hr_walk_tiles(hr_history_walk *walk)
-{
-    hr_history *history = walk->history;
-    const hr_window_ladder *ladder = &history->plan->ladders[walk->span->ladder];
-    uint32_t level;
-    int status;
-    if (history->tiled[walk->span->ladder]) return HR_WINDOW_OK;
-    history->tiled[walk->span->ladder] = 1;
-    status = hr_update_finest(&history->writer, ladder, history->events, &history->sorted,
-                              (uint32_t)(history->rows - history->sorted.rows),
-                              (uint32_t)(history->rows - history->sorted.rows) + history->count);
-    for (level = 1; level < ladder->level_count && status == HR_WINDOW_OK; level++)
-        status = hr_writer_raise(&history->writer, ladder, level);
-    return status;
-}
-
-/* Whole tiles up to the read, then the events of the finest tile that holds it. */
-static inline int hr_walk_fold(hr_history_walk *walk, uint32_t low, uint32_t high, int64_t read_us)
-{
-    hr_history *history = walk->history;
-    const hr_window_ladder *ladder = &history->plan->ladders[walk->span->ladder];
-    int64_t edge = hr_floor_to(read_us, ladder->sizes[0]);
-    uint32_t level, at, first = high;
-    int status = hr_walk_tiles(walk);
-    for (level = 0; level < ladder->level_count && status == HR_WINDOW_OK; level++)
-        history->fold.map.sections[ladder->first_section + level] =
-            hr_writer_view(&history->writer, ladder, ladder->first_section + level);
-    history->fold.map.newest = read_us;
-    if (status == HR_WINDOW_OK) status = hr_fold_cover(&history->fold, walk->span, read_us, 0);
-    if (status == HR_WINDOW_OK) status = hr_fold_state(&history->fold, ladder, walk->n);
-    if (status != HR_WINDOW_OK) return status;
-    while (first > low && history->times[first - 1] > edge) first--;
-    for (at = first; at < high && status == HR_WINDOW_OK; at++) status = hr_merged(hr_walk_feed(walk, at, 0));
-    return status;
-}
-
-/* ---- a walk ---- */
-
-static inline int hr_walk_move(hr_history_walk *walk, uint32_t low, uint32_t high, int64_t read_us)
-{
-    uint8_t kind = walk->planned->spec.kind;
-    int status = HR_STATE_OK;
-    if (!walk->uses_tiles && walk->is_moved) {
-        if (hr_state_can_retract(&walk->planned->spec)) status = hr_walk_retract(walk, low, high);
-        else if (kind == HR_KIND_MIN || kind == HR_KIND_MAX) status = hr_walk_queue(walk, low, high);
-        else if (kind == HR_KIND_DISTINCT) walk->uses_tiles = 1;
-        else status = hr_walk_edge(walk, low, high);
-        if (status == HR_STATE_NOT_RETRACTABLE) walk->uses_tiles = 1;
-        else if (status != HR_STATE_OK) return hr_merged(status);
-    }
-    walk->low = low, walk->high = high;
-    return walk->uses_tiles && walk->is_moved ? hr_walk_fold(walk, low, high, read_us) : HR_WINDOW_OK;
-}
-
-static inline void hr_width_copy(uint8_t *to, const uint8_t *from, uint32_t width)
-{
-    if (width == 8) memcpy(to, from, 8);
-    else if (width == 4) memcpy(to, from, 4);
-    else *to = *from;
-}
-
-/* Writes the value of a feature for sorted read i; where nothing has moved it is that of the read before. */
-static inline int hr_walk_emit(hr_history_walk *walk, uint32_t place, int64_t read_us, uint32_t i)
-{
-    hr_history_column *column = &walk->history->columns[place];
-    const hr_window_feature *feature = &walk->history->plan->features[place];
-    uint8_t *to = column->values + (size_t)i * column->width;
-    hr_window_value value;
-    hr_result result;
-    int status;
-    if (!walk->is_moved && feature->aggregate != HR_AGG_DECAYED) {
-        hr_width_copy(to, to - column->width, column->width);
-        column->nulls[i] = column->nulls[i - 1];
-        column->losses[column->nulls[i] >> 1] += column->nulls[i] >> 1 != 0;
-        return HR_WINDOW_OK;
-    }
-    status = hr_merged(hr_state_result(walk->state, feature->aggregate, feature->parameter, read_us, &result));
-    if (status != HR_WINDOW_OK) return status;
-    column->nulls[i] = (uint8_t)(result.value.is_null | result.lost << 1);
-    column->losses[result.lost] += result.lost != 0;
-    if (result.value.is_null) return HR_WINDOW_OK;
-    if (!feature->is_list && !hr_scalar_is_text(feature->scalar)) {
-        hr_scalar_store(feature->scalar, &result.value, to);
-        return HR_WINDOW_OK;
-    }
-    status = hr_fold_store(&column->heap, feature, &result, &value);
-    hr_store_u32(to, value.heap.start);
-    hr_store_u32(to + 4, value.heap.length);
-    return status;
-}
-
-static inline int hr_walk_run(hr_history_walk *walk, uint32_t first_read, uint32_t end_read)
-{
-    const hr_history *history = walk->history;
-    const int64_t *times = history->times;
-    uint32_t i, u, low = 0, high = 0, last_low, last_high;
-    int status = HR_WINDOW_OK;
-    hr_state_reset(walk->state);
-    for (i = first_read; i < end_read && status == HR_WINDOW_OK; i++) {
-        int64_t read_us = history->reads.times[i], start = hr_window_start(walk->span, read_us);
-        last_low = low, last_high = high;
-        while (high < history->count && times[high] <= read_us) high++;
-        while (low < high && times[low] <= start) low++;
-        walk->is_moved = i == first_read || low != last_low || high != last_high;
-        status = hr_walk_move(walk, low, high, read_us);
-        for (u = walk->first_use; u < walk->end_use && status == HR_WINDOW_OK; u++)
-            status = hr_walk_emit(walk, history->plan->uses[u], read_us, i);
-        walk->is_started = 1;
-    }
-    return status;
-}
-
 /* ---- groups ---- */
 
 static inline int hr_history_gather(hr_history *history, uint32_t first, uint32_t count)
@@ -314,15 +92,17 @@ static inline int hr_history_gather(hr_history *history, uint32_t first, uint32_
     uint8_t scalar;
     if (needed > history->value_capacity) {
         free(history->values);
+        free(history->ranks);
         history->values = malloc(needed * sizeof(hr_value));
-        history->value_capacity = history->values != NULL ? needed : 0;
+        history->ranks = malloc(needed * sizeof(int64_t));
+        history->value_capacity = history->values != NULL && history->ranks != NULL ? needed : 0;
     }
     if (count > history->queue_capacity) {
         free(history->queue);
         history->queue = malloc(count * sizeof(uint32_t));
         history->queue_capacity = history->queue != NULL ? count : 0;
     }
-    if ((needed > 0 && history->values == NULL) || (count > 0 && history->queue == NULL)) return HR_WINDOW_NO_MEMORY;
+    if (needed > history->value_capacity || count > history->queue_capacity) return HR_WINDOW_NO_MEMORY;
     history->count = count;
     history->rows = history->sorted.rows + first, history->times = history->sorted.times + first;
     for (c = 0; c < history->input_count; c++) {
@@ -330,9 +110,37 @@ static inline int hr_history_gather(hr_history *history, uint32_t first, uint32_
             if (history->plan->states[s].column == (int32_t)c) scalar = history->plan->states[s].spec.scalar;
             if (history->plan->states[s].column2 == (int32_t)c) scalar = history->plan->states[s].spec.scalar2;
         }
-        for (i = 0; i < count && scalar != 0; i++)
-            history->values[(size_t)c * count + i] =
-                hr_events_value(&history->events->arrays[c], scalar, history->rows[i]);
+        for (i = 0; i < count && scalar != 0; i++) {
+            hr_value value = hr_events_value(&history->events->arrays[c], scalar, history->rows[i]);
+            history->values[(size_t)c * count + i] = value;
+            history->ranks[(size_t)c * count + i] = hr_scalar_is_float(scalar) ? hr_float_rank(value.f) : value.i;
+        }
+    }
+    return HR_WINDOW_OK;
+}
+
+/* Which events the window of each read holds. */
+static inline int hr_history_edges(
+    hr_history *history, const hr_window_span *span, uint32_t first_read, uint32_t end_read)
+{
+    const int64_t *times = history->times;
+    uint32_t i, low = 0, high = 0, count = end_read - first_read;
+    int64_t start = 0, next = INT64_MIN;
+    if (count > history->edge_capacity) {
+        free(history->edges);
+        history->edges = malloc(count * sizeof(*history->edges));
+        history->edge_capacity = history->edges != NULL ? count : 0;
+        if (history->edges == NULL) return HR_WINDOW_NO_MEMORY;
+    }
+    for (i = 0; i < count; i++) {
+        int64_t read_us = history->reads.times[first_read + i];
+        if (read_us >= next) {  /* the start moves by whole hops: most reads share that of the one before */
+            start = hr_window_start(span, read_us);
+            next = start + span->window_us + span->hop_us;
+        }
+        while (high < history->count && times[high] <= read_us) high++;
+        while (low < high && times[low] <= start) low++;
+        history->edges[i] = (hr_history_edge){low, high};
     }
     return HR_WINDOW_OK;
 }
@@ -341,7 +149,7 @@ static inline int hr_history_span(hr_history *history, const hr_window_span *spa
 {
     const hr_window_plan *plan = history->plan;
     uint32_t u = span->first_use, end = span->first_use + span->use_count;
-    int status = HR_WINDOW_OK;
+    int status = hr_history_edges(history, span, first_read, end_read);
     while (u < end && status == HR_WINDOW_OK) {
         uint32_t n = plan->features[plan->uses[u]].state;
         hr_history_walk walk;
@@ -357,6 +165,57 @@ static inline int hr_history_span(hr_history *history, const hr_window_span *spa
         status = hr_walk_run(&walk, first_read, end_read);
     }
     return status;
+}
+
+/* One thread's share: groups [first, end). */
+typedef struct {
+    hr_history worker;
+    int64_t first, end;
+    int status, is_started;
+    pthread_t thread;
+} hr_history_share;
+
+static inline void *hr_history_work(void *given)
+{
+    hr_history_share *share = given;
+    hr_history *worker = &share->worker;
+    const hr_window_plan *plan = worker->plan;
+    int64_t g;
+    uint32_t s;
+    for (g = share->first; g < share->end && share->status == HR_WINDOW_OK; g++) {
+        uint32_t first = worker->sorted.firsts[g], first_read = worker->reads.firsts[g];
+        uint32_t end_read = worker->reads.firsts[g + 1];
+        if (first_read == end_read) continue;
+        hr_writer_start(&worker->writer);
+        memset(worker->tiled, 0, plan->ladder_count);
+        share->status = hr_history_gather(worker, first, worker->sorted.firsts[g + 1] - first);
+        for (s = 0; s < plan->span_count && share->status == HR_WINDOW_OK; s++)
+            share->status = hr_history_span(worker, &plan->spans[s], first_read, end_read);
+    }
+    return NULL;
+}
+
+/* Takes over the heaps and counts of a share, whose reads lie together. */
+static inline int hr_history_take(hr_history *history, const hr_history_share *share)
+{
+    const hr_window_plan *plan = history->plan;
+    uint32_t f, i, j;
+    for (f = 0; f < plan->feature_count; f++) {
+        hr_history_column *column = &history->columns[f];
+        const hr_history_column *from = &share->worker.columns[f];
+        size_t base = column->heap.length;
+        for (j = 0; j < HR_LOST_CAUSES; j++) column->losses[j] += from->losses[j];
+        if (from->heap.length == 0) continue;
+        if (base + from->heap.length > UINT32_MAX) return HR_WINDOW_TOO_LARGE;
+        if (hr_bytes_reserve(&column->heap, from->heap.length) != HR_WINDOW_OK) return HR_WINDOW_NO_MEMORY;
+        memcpy(column->heap.at + base, from->heap.at, from->heap.length);
+        column->heap.length += from->heap.length;
+        for (i = history->reads.firsts[share->first]; i < history->reads.firsts[share->end] && base > 0; i++) {
+            uint8_t *at = column->values + 8 * (size_t)i;
+            hr_store_u32(at, hr_load_u32(at) + (uint32_t)base);
+        }
+    }
+    return HR_WINDOW_OK;
 }
 
 /* Brings a column from the order of the sorted reads, of which read r is places[r], into that of the reads. */
@@ -396,25 +255,34 @@ static inline int hr_history_finish(hr_history *history, size_t count)
     return status;
 }
 
-/* Fills history->columns. */
-static inline int hr_history_run(hr_history *history)
+/* Fills history->columns by up to `thread_count` threads, the calling one among them. */
+static inline int hr_history_run(hr_history *history, uint32_t thread_count)
 {
-    const hr_window_plan *plan = history->plan;
-    int64_t g;
-    uint32_t s;
-    int status = HR_WINDOW_OK;
-    for (g = 0; g < history->events->group_count && status == HR_WINDOW_OK; g++) {
-        uint32_t first = history->sorted.firsts[g], first_read = history->reads.firsts[g];
-        uint32_t end_read = history->reads.firsts[g + 1];
-        if (first_read == end_read) continue;
-        hr_writer_start(&history->writer);
-        memset(history->tiled, 0, plan->ladder_count);
-        status = hr_history_gather(history, first, history->sorted.firsts[g + 1] - first);
-        for (s = 0; s < plan->span_count && status == HR_WINDOW_OK; s++)
-            status = hr_history_span(history, &plan->spans[s], first_read, end_read);
+    hr_history_share *shares = calloc(thread_count, sizeof(*shares));
+    int64_t groups = history->events->group_count, g = 0;
+    uint64_t work = 0, total = (uint64_t)history->sorted.firsts[groups] + history->reads.firsts[groups];
+    uint32_t t;
+    int status = shares == NULL ? HR_WINDOW_NO_MEMORY : HR_WINDOW_OK;
+    for (t = 0; t < thread_count && status == HR_WINDOW_OK; t++) {
+        hr_history_share *share = &shares[t];
+        status = hr_history_join(&share->worker, history);
+        share->first = g;
+        for (; g < groups && (t + 1 == thread_count || work < total / thread_count * (t + 1)); g++)
+            work = (uint64_t)history->sorted.firsts[g + 1] + history->reads.firsts[g + 1];
+        share->end = g;
     }
-    if (status != HR_WINDOW_OK) return status;
-    return hr_history_finish(history, history->reads.firsts[history->events->group_count]);
+    for (t = 1; t < thread_count && status == HR_WINDOW_OK; t++)
+        shares[t].is_started = pthread_create(&shares[t].thread, NULL, hr_history_work, &shares[t]) == 0;
+    for (t = 0; t < thread_count && status == HR_WINDOW_OK; t++)
+        if (!shares[t].is_started) hr_history_work(&shares[t]);
+    for (t = 0; t < thread_count && shares != NULL; t++) {
+        if (shares[t].is_started) pthread_join(shares[t].thread, NULL);
+        if (status == HR_WINDOW_OK) status = shares[t].status;
+        if (status == HR_WINDOW_OK) status = hr_history_take(history, &shares[t]);
+        if (shares[t].worker.plan != NULL) hr_history_release(&shares[t].worker);
+    }
+    free(shares);
+    return status == HR_WINDOW_OK ? hr_history_finish(history, history->reads.firsts[groups]) : status;
 }
 
 #endif
