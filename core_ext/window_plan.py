@@ -15,10 +15,27 @@ WINDOW_MAX_US: Final = 1 << 50  # thirty-five years; definitions allow ten
 COUNT, SUM, MOMENTS, MIN, MAX, FIRST, LAST, DISTINCT, QUANTILE, TOP, LAST_N, RATIO, DECAYED = range(1, 14)
 """Kinds of states, numbered as in native/hr_state_value.h."""
 
-KIND_OF: Final = (0, COUNT, SUM, SUM, MIN, MAX, FIRST, LAST, MOMENTS, MOMENTS, DISTINCT, QUANTILE, TOP, LAST_N, RATIO, DECAYED)
+KIND_OF: Final = (
+    0,
+    COUNT,
+    SUM,
+    SUM,
+    MIN,
+    MAX,
+    FIRST,
+    LAST,
+    MOMENTS,
+    MOMENTS,
+    DISTINCT,
+    QUANTILE,
+    TOP,
+    LAST_N,
+    RATIO,
+    DECAYED,
+)
 """Kind of state by aggregate, numbered as in headrace/definitions/transforms.py."""
 
-_MAP_LAYOUT: Final = 1
+MAP_LAYOUT: Final = 1  # as native/hr_window_map.h
 _GROUP_MAX: Final = 6  # ratios up to it are one step; greater ones are split into steps near 4
 _STEPS: Final = (4, 5, 3, 6, 2, 7, 8, 9, 10, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47)
 _GROWTH: Final = 4
@@ -147,7 +164,7 @@ def expected_bytes(plan: WindowPlan) -> int:
         states = plan.states[ladder.first_state : ladder.first_state + ladder.state_count]
         tile_bytes = _ENTRY_BYTES + sum(4 + _expected_state_bytes(state) for state in states)
         for level, size in enumerate(ladder.sizes_us):
-            total += tile_bytes * (-(-ladder.keeps_us[level] // size) + coarser(ladder, level) // size + 1)
+            total += tile_bytes * (-(-ladder.keeps_us[level] // size) + coarser(ladder, level) // size + 2)
     return total
 
 
@@ -167,9 +184,9 @@ def window_start(time_us: int, window_us: int, hop_us: int) -> int:
 
 
 def kept_from(ladder: Ladder, level: int, newest_us: int) -> int:
-    """Start of the oldest tile of a level that a read at or after the newest event can need."""
+    """Start of the oldest tile of a level that a read can need, one finest tile before the newest event or later."""
     size = coarser(ladder, level)
-    return (newest_us - ladder.keeps_us[level]) // size * size
+    return (newest_us - ladder.keeps_us[level] - ladder.sizes_us[0]) // size * size
 
 
 def tile_of(time_us: int, size_us: int) -> int:
@@ -311,7 +328,7 @@ def _assembled(
 
 
 def _check(states: list[State], ladders: list[Ladder]) -> int:
-    parts = [[_MAP_LAYOUT], *[list(state) for state in states]]
+    parts = [[MAP_LAYOUT], *[list(state) for state in states]]
     for ladder in ladders:
         parts.append([*ladder.sizes_us, *ladder.keeps_us, ladder.first_state, ladder.state_count])
     text = ";".join(",".join(map(str, part)) for part in parts)

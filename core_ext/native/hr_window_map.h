@@ -110,12 +110,13 @@ static inline int64_t hr_tile_of(int64_t time_us, int64_t size) { return hr_floo
 
 static inline int hr_time_fits(int64_t time_us) { return time_us >= -HR_TIME_MAX_US && time_us <= HR_TIME_MAX_US; }
 
-/* Start of the oldest tile of a level that a read at or after the newest event can need. */
+/* Start of the oldest tile of a level that a read can need, one finest tile before the newest event or later: reads on
+ * other clocks than the events' own are then served as well. */
 static inline int64_t hr_kept_from(const hr_window_ladder *ladder, uint32_t level, int64_t newest_us)
 {
     uint32_t above = level + 1 < ladder->level_count ? level + 1 : level;
     if (newest_us == HR_TIME_NONE) return HR_TIME_NONE;
-    return hr_floor_to(newest_us - ladder->keeps[level], ladder->sizes[above]);
+    return hr_floor_to(newest_us - ladder->keeps[level] - ladder->sizes[0], ladder->sizes[above]);
 }
 
 /* ---- maps seen through checks ---- */

@@ -36,7 +36,7 @@ ANSWERS: Final = {
 _PLAIN = st.sampled_from([0.0, -0.0, 1.0, 1.5, -2.25, 0.1, 1e9, 1e-300, 5e-324, 1.7976931348623157e308, 2.0**-1022])
 _I32 = st.integers(-(2**31), 2**31 - 1) | st.integers(-3, 3)
 _I64 = st.integers(-(2**63), 2**63 - 1) | st.integers(-3, 3)
-_VALUES: Final[dict[int, st.SearchStrategy[Any]]] = {
+VALUES: Final[dict[int, st.SearchStrategy[Any]]] = {
     0: st.none(),
     Scalar.BOOL: st.booleans(),
     Scalar.I32: _I32,
@@ -75,8 +75,8 @@ def events_of(draw: st.DrawFn, spec: Spec, max_size: int = 30) -> list[Event]:
     small = st.integers(0, 2)
     made = st.builds(
         Event,
-        value=st.none() | _VALUES[spec.scalar],
-        second=st.none() | _VALUES[spec.scalar2] if spec.kind == Kind.RATIO else st.none(),
+        value=st.none() | VALUES[spec.scalar],
+        second=st.none() | VALUES[spec.scalar2] if spec.kind == Kind.RATIO else st.none(),
         event_us=times,
         write_us=times | _I64,
         source_id=small | st.integers(0, 2**32 - 1),

@@ -1,0 +1,270 @@
+/* Two edges move over the sorted events of a group, once per window and state. What can be taken back is; least and
+ * greatest values stand in a queue, ordered ones at the edges; the others, and states that have passed a cap, are put
+ * together from tiles. */
+#ifndef HR_WINDOW_WALK_H
+#define HR_WINDOW_WALK_H
+
+#include "hr_window_fold.h"
+#include "hr_window_update.h"
+
+/* Values of one feature: by sorted reads while they are computed, by the number of the read when finished. */
+typedef struct {
+    uint8_t *values;        /* of hr_scalar_bytes each; for texts and lists u32 start and u32 length in the heap */
+    uint8_t *nulls;
+    hr_window_bytes heap;
+    uint64_t losses[HR_LOST_CAUSES];
+    uint32_t width;
+} hr_history_column;
+
+/* Events [low, high) of the group are in the window of a read. */
+typedef struct {
+    uint32_t low, high;
+} hr_history_edge;
+
+typedef struct {
+    const hr_window_plan *plan;
+    const hr_window_events *events;
+    uint32_t input_count;
+    hr_window_sorted sorted, reads;  /* shared by the workers, as are the values of the columns */
+    hr_window_writer writer;
+    hr_window_fold fold;
+    hr_history_column *columns;  /* one per feature */
+    uint8_t *tiled;              /* per ladder: the writer holds its tiles of the group */
+    /* Of the group at hand: */
+    const uint32_t *rows;
+    const int64_t *times;
+    uint32_t count;
+    hr_value *values;            /* input c of event i at [c * count + i] */
+    int64_t *ranks;              /* the same of inputs that are not texts, as whole numbers that order them */
+    uint32_t *queue;
+    hr_history_edge *edges;      /* of the reads of the group in one window */
+    size_t value_capacity, queue_capacity, edge_capacity;
+} hr_history;
+
+/* One state moved along one window. Events [low, high) of the group are in it. */
+typedef struct {
+    hr_history *history;
+    const hr_window_span *span;
+    const hr_window_state *planned;
+    hr_state *state;
+    uint32_t n, first_use, end_use;
+    uint32_t low, high, queue_first, queue_end, head;
+    int uses_tiles, is_moved, is_started;
+} hr_history_walk;
+
+/* ---- one event ---- */
+
+static inline const hr_value *hr_walk_value(const hr_history_walk *walk, int32_t column, uint32_t i)
+{
+    const hr_history *history = walk->history;
+    return column < 0 ? NULL : &history->values[(size_t)column * history->count + i];
+}
+
+static inline int hr_walk_feed(const hr_history_walk *walk, uint32_t i, int is_retracted)
+{
+    const hr_window_state *planned = walk->planned;
+    const hr_value *value = hr_walk_value(walk, planned->column, i), *second = hr_walk_value(walk, planned->column2, i);
+    hr_order order = {0, 0, 0, 0, 0};
+    if (hr_state_reads_order(&planned->spec)) order = hr_events_order(walk->history->events, walk->history->rows[i]);
+    return is_retracted ? hr_state_retract(walk->state, value, second, &order)
+                        : hr_state_add(walk->state, value, second, &order);
+}
+
+static inline int hr_walk_feed_all(const hr_history_walk *walk, uint32_t first, uint32_t end)
+{
+    int status = HR_STATE_OK;
+    for (; first < end && status == HR_STATE_OK; first++) status = hr_walk_feed(walk, first, 0);
+    return status;
+}
+
+/* ---- what can be taken back ---- */
+
+static inline int hr_walk_retract(hr_history_walk *walk, uint32_t low, uint32_t high)
+{
+    int status = HR_STATE_OK;
+    uint32_t kept = walk->high > low ? walk->high - low : 0;
+    if (kept < low - walk->low) {  /* taking in what stays is less work than taking back what goes */
+        hr_state_reset(walk->state);
+        return hr_walk_feed_all(walk, low, high);
+    }
+    for (; walk->low < low && status == HR_STATE_OK; walk->low++) status = hr_walk_feed(walk, walk->low, 1);
+    if (status == HR_STATE_OK) status = hr_walk_feed_all(walk, walk->high, high);
+    if (status != HR_STATE_TOO_LARGE) return status;
+    hr_state_reset(walk->state);
+    return hr_walk_feed_all(walk, low, high);
+}
+
+/* ---- least and greatest values ---- */
+
+static inline int hr_walk_compare(const hr_history_walk *walk, uint32_t a, uint32_t b)
+{
+    const hr_history *history = walk->history;
+    int32_t column = walk->planned->column;
+    const int64_t *ranks = history->ranks + (size_t)column * history->count;
+    if (hr_scalar_is_text(walk->planned->spec.scalar))
+        return hr_value_compare(
+            walk->planned->spec.scalar, hr_walk_value(walk, column, a), hr_walk_value(walk, column, b));
+    return ranks[a] < ranks[b] ? -1 : ranks[a] > ranks[b];
+}
+
+/* The queue holds the events that may yet be the answer: the answer first, each better than those after it. */
+static inline int hr_walk_queue(hr_history_walk *walk, uint32_t low, uint32_t high)
+{
+    const hr_window_state *planned = walk->planned;
+    uint32_t *queue = walk->history->queue, i;
+    int wanted = planned->spec.kind == HR_KIND_MIN ? -1 : 1;
+    for (i = walk->high > low ? walk->high : low; i < high; i++) {
+        if (hr_walk_value(walk, planned->column, i)->is_null) continue;
+        while (walk->queue_end > walk->queue_first && hr_walk_compare(walk, queue[walk->queue_end - 1], i) * wanted <= 0)
+            walk->queue_end--;
+        queue[walk->queue_end++] = i;
+    }
+    while (walk->queue_first < walk->queue_end && queue[walk->queue_first] < low) walk->queue_first++;
+    i = walk->queue_first < walk->queue_end ? queue[walk->queue_first] : UINT32_MAX;
+    if (i == walk->head && walk->is_started) {
+        walk->is_moved = 0;
+        return HR_STATE_OK;
+    }
+    walk->head = i;
+    hr_state_reset(walk->state);
+    return i == UINT32_MAX ? HR_STATE_OK : hr_walk_feed(walk, i, 0);
+}
+
+/* ---- first and last values ---- */
+
+/* From the edge inwards: as many values as the state keeps, and those that equal the innermost of them in the order. */
+static inline int hr_walk_edge(hr_history_walk *walk, uint32_t low, uint32_t high)
+{
+    const hr_history *history = walk->history;
+    const hr_window_state *planned = walk->planned;
+    int is_first = planned->spec.kind == HR_KIND_FIRST, status = HR_STATE_OK;
+    int64_t wanted = planned->spec.kind == HR_KIND_LAST_N ? planned->spec.parameter : 1;
+    uint32_t i, at;
+    hr_order innermost = {0, 0, 0, 0, 0};
+    hr_state_reset(walk->state);
+    for (i = 0; i < high - low && status == HR_STATE_OK; i++) {
+        hr_order order;
+        at = is_first ? low + i : high - 1 - i;
+        if (hr_walk_value(walk, planned->column, at)->is_null) continue;
+        order = hr_events_order(history->events, history->rows[at]);
+        if (wanted <= 0 && hr_order_fields_compare(&order, &innermost) != 0) break;
+        innermost = order;
+        wanted--;
+        status = hr_walk_feed(walk, at, 0);
+    }
+    return status;
+}
+
+/* ---- everything else ---- */
+
+/* Tiles of the group for the states of a ladder; the writer keeps those of the other ladders. */
+static inline int hr_walk_tiles(hr_history_walk *walk)
+{
+    hr_history *history = walk->history;
+    const hr_window_ladder *ladder = &history->plan->ladders[walk->span->ladder];
+    uint32_t level;
+    int status;
+    if (history->tiled[walk->span->ladder]) return HR_WINDOW_OK;
+    history->tiled[walk->span->ladder] = 1;
+    status = hr_update_finest(&history->writer, ladder, history->events, &history->sorted,
+                              (uint32_t)(history->rows - history->sorted.rows),
+                              (uint32_t)(history->rows - history->sorted.rows) + history->count);
+    for (level = 1; level < ladder->level_count && status == HR_WINDOW_OK; level++)
+        status = hr_writer_raise(&history->writer, ladder, level);
+    return status;
+}
+
+/* Whole tiles up to the read, then the events of the finest tile that holds it. */
+static inline int hr_walk_fold(hr_history_walk *walk, uint32_t low, uint32_t high, int64_t read_us)
+{
+    hr_history *history = walk->history;
+    const hr_window_ladder *ladder = &history->plan->ladders[walk->span->ladder];
+    int64_t edge = hr_floor_to(read_us, ladder->sizes[0]);
+    uint32_t level, at, first = high;
+    int status = hr_walk_tiles(walk);
+    for (level = 0; level < ladder->level_count && status == HR_WINDOW_OK; level++)
+        history->fold.map.sections[ladder->first_section + level] =
+            hr_writer_view(&history->writer, ladder, ladder->first_section + level);
+    history->fold.map.newest = read_us;
+    if (status == HR_WINDOW_OK) status = hr_fold_cover(&history->fold, walk->span, read_us, 0);
+    if (status == HR_WINDOW_OK) status = hr_fold_state(&history->fold, ladder, walk->n);
+    if (status != HR_WINDOW_OK) return status;
+    while (first > low && history->times[first - 1] > edge) first--;
+    for (at = first; at < high && status == HR_WINDOW_OK; at++) status = hr_merged(hr_walk_feed(walk, at, 0));
+    return status;
+}
+
+/* ---- a walk ---- */
+
+static inline int hr_walk_move(hr_history_walk *walk, uint32_t low, uint32_t high, int64_t read_us)
+{
+    uint8_t kind = walk->planned->spec.kind;
+    int status = HR_STATE_OK;
+    if (!walk->uses_tiles && walk->is_moved) {
+        if (hr_state_can_retract(&walk->planned->spec)) status = hr_walk_retract(walk, low, high);
+        else if (kind == HR_KIND_MIN || kind == HR_KIND_MAX) status = hr_walk_queue(walk, low, high);
+        else if (kind == HR_KIND_DISTINCT) walk->uses_tiles = 1;
+        else status = hr_walk_edge(walk, low, high);
+        if (status == HR_STATE_NOT_RETRACTABLE) walk->uses_tiles = 1;
+        else if (status != HR_STATE_OK) return hr_merged(status);
+    }
+    walk->low = low, walk->high = high;
+    return walk->uses_tiles && walk->is_moved ? hr_walk_fold(walk, low, high, read_us) : HR_WINDOW_OK;
+}
+
+static inline void hr_width_copy(uint8_t *to, const uint8_t *from, uint32_t width)
+{
+    if (width == 8) memcpy(to, from, 8);
+    else if (width == 4) memcpy(to, from, 4);
+    else *to = *from;
+}
+
+/* Writes the value of a feature for sorted read i; where nothing has moved it is that of the read before. */
+static inline int hr_walk_emit(hr_history_walk *walk, uint32_t place, int64_t read_us, uint32_t i)
+{
+    hr_history_column *column = &walk->history->columns[place];
+    const hr_window_feature *feature = &walk->history->plan->features[place];
+    uint8_t *to = column->values + (size_t)i * column->width;
+    hr_window_value value;
+    hr_result result;
+    int status;
+    if (!walk->is_moved && feature->aggregate != HR_AGG_DECAYED) {
+        hr_width_copy(to, to - column->width, column->width);
+        column->nulls[i] = column->nulls[i - 1];
+        column->losses[column->nulls[i] >> 1] += column->nulls[i] >> 1 != 0;
+        return HR_WINDOW_OK;
+    }
+    status = hr_merged(hr_state_result(walk->state, feature->aggregate, feature->parameter, read_us, &result));
+    if (status != HR_WINDOW_OK) return status;
+    column->nulls[i] = (uint8_t)(result.value.is_null | result.lost << 1);
+    column->losses[result.lost] += result.lost != 0;
+    if (result.value.is_null) return HR_WINDOW_OK;
+    if (!feature->is_list && !hr_scalar_is_text(feature->scalar)) {
+        hr_scalar_store(feature->scalar, &result.value, to);
+        return HR_WINDOW_OK;
+    }
+    status = hr_fold_store(&column->heap, feature, &result, &value);
+    hr_store_u32(to, value.heap.start);
+    hr_store_u32(to + 4, value.heap.length);
+    return status;
+}
+
+static inline int hr_walk_run(hr_history_walk *walk, uint32_t first_read, uint32_t end_read)
+{
+    const hr_history *history = walk->history;
+    uint32_t i, u;
+    int status = HR_WINDOW_OK;
+    hr_state_reset(walk->state);
+    for (i = first_read; i < end_read && status == HR_WINDOW_OK; i++) {
+        hr_history_edge edge = history->edges[i - first_read];
+        int64_t read_us = history->reads.times[i];
+        walk->is_moved = i == first_read || edge.low != walk->low || edge.high != walk->high;
+        status = hr_walk_move(walk, edge.low, edge.high, read_us);
+        for (u = walk->first_use; u < walk->end_use && status == HR_WINDOW_OK; u++)
+            status = hr_walk_emit(walk, history->plan->uses[u], read_us, i);
+        walk->is_started = 1;
+    }
+    return status;
+}
+
+#endif
