@@ -9,7 +9,7 @@ from libc.stdlib cimport calloc, free
 
 from core_ext.expressions cimport Program
 from core_ext.row_codec cimport Schema
-from core_ext.windows cimport Windows
+from core_ext.windows cimport Windows, hr_window_feature
 
 from core_ext.row_codec import CorruptRowError
 from core_ext.windows import CorruptMapError
@@ -23,6 +23,8 @@ cdef extern from "hr_computed.h" nogil:
         HR_FLAG_TOMBSTONE
         HR_FLAG_HAS_TILES
         HR_ROW_OK
+        HR_SINGLE
+        HR_VARIABLE
     uint16_t hr_load_u16(const uint8_t *at)
     uint32_t hr_load_u32(const uint8_t *at)
     void hr_store_u32(uint8_t *at, uint32_t value)
@@ -93,12 +95,13 @@ cdef class ComputedView:
                 if not 0 <= column < self.view.column_count:
                     raise ValueError(f"a program reads column {column}, and there are {self.view.column_count}")
                 kind = self.view.columns[column].scalar, self.view.columns[column].shape
-                if kind != (program.input_types[place], 0):
+                if kind != (program.input_types[place], HR_SINGLE):
                     raise ValueError(f"a program reads column {column} as another type than its own")
                 made.inputs[place] = column
         return 0
 
     cdef int set_sources(self, sources, columns) except -1:
+        cdef const hr_window_feature *feature
         cdef uint32_t latest = 0, i, features = 0 if self.windows is None else self.windows.native.feature_count
         self.view.sources = <hr_computed_source *>calloc(len(sources) + 1, sizeof(hr_computed_source))
         if self.view.sources == NULL:
@@ -114,14 +117,14 @@ cdef class ComputedView:
             elif where == HR_FROM_WINDOW:
                 if not place < features:
                     raise ValueError(f"column {i} is window {place}, and the plan has {features}")
-                feature = self.windows.native.features[place]
-                wanted = feature.scalar, 2 if feature.is_list else 0
+                feature = &self.windows.native.features[place]
+                wanted = feature.scalar, HR_VARIABLE if feature.is_list else HR_SINGLE
                 if wanted != (self.view.columns[i].scalar, self.view.columns[i].shape):
                     raise ValueError(f"column {i} is of another type than its window")
             elif where == HR_FROM_DERIVED:
                 if not place < self.view.program_count:
                     raise ValueError(f"column {i} is program {place}, and there are {self.view.program_count}")
-                if (self.programs[place].result_type, 0) != (self.view.columns[i].scalar, self.view.columns[i].shape):
+                if (self.programs[place].result_type, HR_SINGLE) != (self.view.columns[i].scalar, self.view.columns[i].shape):
                     raise ValueError(f"column {i} is of another type than its program")
             else:
                 raise ValueError(f"column {i} comes from {where}, which is no source")

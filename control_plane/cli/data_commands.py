@@ -14,12 +14,14 @@ from control_plane.cli.tables import FileRows, read_rows, select
 from headrace.client import Durability, FeatureBatch, ReadOptions, RegistryClient, ValueState, WriteToken
 from headrace.definitions import (
     DefinitionKind,
+    Entity,
     RegisteredEntity,
     RegisteredSource,
     RegisteredView,
     Source,
     SourceKind,
 )
+from headrace.definitions.plans import compile_plan
 from headrace.definitions.transforms import Latest
 from headrace.definitions.views import FeatureView
 from headrace.errors import FailedPrecondition, InvalidArgument
@@ -42,9 +44,12 @@ def write(session: Session, view_name: str, file: Path, durability: str) -> None
     """Writes the rows of a file into a view."""
     with session.registry() as registry:
         view, entity = _view(registry, view_name)
+        source = registry.get(DefinitionKind.SOURCE, view.definition.source)
+    assert isinstance(source, RegisteredSource), "the registry answers the kind that was asked for"
     keys = [pa.field(key.name, key.type.arrow) for key in entity.definition.join_keys]
-    features = [pa.field(feature.name, feature.type.arrow) for feature in view.definition.features]
-    rows = read_rows(file, pa.schema([*keys, pa.field(EVENT_TIME, _TIMES), *features]))
+    plain = [pa.field(feature.name, feature.type.arrow) for feature in view.definition.features]
+    values = plain if view.definition.is_plain else _event_fields(view.definition, entity.definition, source.definition)
+    rows = read_rows(file, pa.schema([*keys, pa.field(EVENT_TIME, _TIMES), *values]))
     _send(session, str(view.ref), rows, _durability(durability))
 
 
@@ -60,6 +65,12 @@ def materialize(session: Session, view_name: str, origin: str | None) -> None:
     rows = read_rows(path, pa.schema([pa.field(name, types[name]) for name in dict.fromkeys(origins.values())]))
     renamed = FileRows((select(table, origins) for table in rows.batches), rows.row_count)
     _send(session, str(view.ref), renamed, Durability.LOG)
+
+
+def _event_fields(view: FeatureView, entity: Entity, source: Source) -> list[pa.Field]:
+    """Columns of the source that the view computes from."""
+    wanted = compile_plan(view, entity, source).columns
+    return [pa.field(column.name, column.type.arrow) for column in source.columns if column.name in wanted]
 
 
 def _latest_columns(view: FeatureView, ref: str) -> dict[str, str]:

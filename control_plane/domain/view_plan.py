@@ -6,9 +6,11 @@ from dataclasses import replace
 from control_plane.domain.differences import counted, view_frozen_differences, view_mutable_differences
 from control_plane.domain.draft import Draft
 from control_plane.domain.verdicts import Problem, Verdict, created, incompatible, refused, renewed, unchanged, updated
+from core_ext.window_plan import PlanError, expected_bytes, plan_windows
 from headrace.definitions.checks import suggestion
 from headrace.definitions.entities import Entity
-from headrace.definitions.plans import compile_plan
+from headrace.definitions.layout import ROW_BYTES_MAX
+from headrace.definitions.plans import ViewPlan, compile_plan
 from headrace.definitions.registered import RegisteredView, State, select
 from headrace.definitions.sources import Source
 from headrace.definitions.transform import view_digest
@@ -119,10 +121,32 @@ def _reference_problems(draft: Draft, wanted: FeatureView) -> list[Problem]:
         problems.extend(_column_problems(source.definition, wanted))
     if entity and source and not problems:
         try:
-            compile_plan(wanted, entity.definition, source.definition)
+            plan = compile_plan(wanted, entity.definition, source.definition)
         except InvalidArgument as error:
             problems.append(Problem(error.reason, error.field, error.message))
+        else:
+            problems.extend(_window_problems(wanted, plan))
     return problems
+
+
+def _window_problems(wanted: FeatureView, plan: ViewPlan) -> list[Problem]:
+    """Windows that no tiles serve, or whose tiles would outgrow a row of a busy entity."""
+    if not plan.windows:
+        return []
+    try:
+        tiles = plan_windows(plan.windows, [int(one.type.scalar) for one in plan.inputs])
+    except PlanError as error:
+        names = [feature.name for feature in wanted.features]
+        place = names.index(plan.window_names[error.feature]) if error.feature < len(plan.window_names) else 0
+        return [Problem("WINDOWS_NOT_PLANNED", f"features[{place}].transform", f"{names[place]!r}: {error}")]
+    row_bytes = expected_bytes(tiles)
+    if row_bytes <= ROW_BYTES_MAX:
+        return []
+    message = (
+        f"the windows of {wanted.name!r} need about {row_bytes:,} bytes for an entity with events in every tile, and a "
+        f"row has at most {ROW_BYTES_MAX:,}: take longer hops, shorter windows, or more views"
+    )
+    return [Problem("ROW_TOO_LARGE", "features", message)]
 
 
 def _key_problems(entity: Entity, wanted: FeatureView) -> list[Problem]:

@@ -125,7 +125,7 @@ static inline void hr_buckets_encode(const hr_buckets *buckets, hr_sink *sink)
     }
 }
 
-static inline hr_bucket hr_bucket_take(hr_source *source, int is_first, int32_t last)
+static inline hr_bucket hr_bucket_take(hr_state_source *source, int is_first, int32_t last)
 {
     hr_bucket found;
     uint64_t distance = 0;
@@ -148,7 +148,7 @@ static inline hr_bucket hr_bucket_take(hr_source *source, int is_first, int32_t 
 /* Walks the bytes; adds to or takes from the counts of `buckets`, which is NULL for a check. */
 static inline int hr_buckets_merge_bytes(hr_buckets *buckets, const uint8_t *bytes, size_t length, int back)
 {
-    hr_source source = {bytes, bytes + length, 0};
+    hr_state_source source = {bytes, bytes + length, 0};
     uint64_t count = hr_take_number(&source);
     int64_t total = 0;
     uint32_t i, k = 0, made = 0;

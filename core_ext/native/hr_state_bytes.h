@@ -9,7 +9,7 @@ typedef unsigned __int128 hr_u128;
 typedef struct {
     const uint8_t *at, *end;
     int is_bad;
-} hr_source;
+} hr_state_source;
 
 /* `at` runs on behind `end`, so that the length is known even where nothing fits; nothing is written there. */
 typedef struct {
@@ -24,7 +24,7 @@ static inline int hr_bit_length(hr_u128 w)
     return low == 0 ? 0 : 64 - __builtin_clzll(low);
 }
 
-static inline const uint8_t *hr_take(hr_source *source, size_t count)
+static inline const uint8_t *hr_take(hr_state_source *source, size_t count)
 {
     const uint8_t *at = source->at;
     if ((size_t)(source->end - at) < count) {
@@ -36,7 +36,7 @@ static inline const uint8_t *hr_take(hr_source *source, size_t count)
 }
 
 /* Seven bits a byte, low ones first; the last byte is not 0 unless it is the only one. */
-static inline hr_u128 hr_take_wide(hr_source *source, int bits)
+static inline hr_u128 hr_take_wide(hr_state_source *source, int bits)
 {
     hr_u128 value = 0;
     int shift;
@@ -54,21 +54,21 @@ static inline hr_u128 hr_take_wide(hr_source *source, int bits)
     return 0;
 }
 
-static inline uint64_t hr_take_number(hr_source *source)
+static inline uint64_t hr_take_number(hr_state_source *source)
 {
     if (source->at < source->end && *source->at < 0x80) return *source->at++;
     return (uint64_t)hr_take_wide(source, 64);
 }
 
 /* A count: at most 2^63 - 1. */
-static inline int64_t hr_take_count(hr_source *source)
+static inline int64_t hr_take_count(hr_state_source *source)
 {
     uint64_t count = hr_take_number(source);
     if (count > INT64_MAX) source->is_bad = 1;
     return (int64_t)(count & INT64_MAX);
 }
 
-static inline int64_t hr_take_signed(hr_source *source)
+static inline int64_t hr_take_signed(hr_state_source *source)
 {
     uint64_t folded = hr_take_number(source);
     return (int64_t)(folded >> 1 ^ (0 - (folded & 1)));
@@ -130,7 +130,7 @@ static inline void hr_put_value(hr_sink *sink, uint8_t scalar, const hr_value *v
 }
 
 /* Texts point into the source. */
-static inline hr_value hr_take_value(hr_source *source, uint8_t scalar)
+static inline hr_value hr_take_value(hr_state_source *source, uint8_t scalar)
 {
     const uint8_t *at;
     float narrow;

@@ -200,7 +200,7 @@ typedef struct {
 } hr_exact_bytes;
 
 static inline hr_exact_bytes hr_exact_take(
-    hr_source *source, const hr_exact_kind *kind, uint64_t head, int64_t value_count)
+    hr_state_source *source, const hr_exact_kind *kind, uint64_t head, int64_t value_count)
 {
     hr_exact_bytes found = {NULL, 0, 0, (int)(head & 1)};
     uint64_t count = head >> 2;

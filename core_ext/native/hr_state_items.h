@@ -165,7 +165,7 @@ static inline void hr_put_order(hr_sink *sink, const hr_order *order, int is_fir
     hr_put_signed(sink, order->offset);
 }
 
-static inline hr_order hr_take_order(hr_source *source, int is_first, int64_t last_us)
+static inline hr_order hr_take_order(hr_state_source *source, int is_first, int64_t last_us)
 {
     hr_order order;
     uint64_t distance, id;
@@ -204,7 +204,7 @@ static inline void hr_items_encode(const hr_items *items, const hr_state_spec *s
 static inline int hr_items_merge_bytes(
     hr_items *items, const hr_state_spec *spec, const uint8_t *bytes, size_t length)
 {
-    hr_source source = {bytes, bytes + length, 0};
+    hr_state_source source = {bytes, bytes + length, 0};
     hr_order order = {0, 0, 0, 0, 0}, last_order = order;
     hr_value value, last = hr_value_null();
     int is_list = spec->kind == HR_KIND_LAST_N, status = HR_STATE_OK;

@@ -11,7 +11,7 @@ typedef struct {
 static inline int hr_state_take_sums(
     const hr_state_spec *spec, const uint8_t *bytes, size_t length, hr_sums_bytes *found)
 {
-    hr_source source = {bytes, bytes + length, 0};
+    hr_state_source source = {bytes, bytes + length, 0};
     found->squares.count = 0, found->second.count = 0;
     hr_sum_take_bytes(&source, hr_state_sum_scalar(spec), hr_state_exact_kind(spec), &found->sum);
     if (spec->kind == HR_KIND_RATIO) {

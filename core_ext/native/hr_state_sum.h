@@ -118,9 +118,9 @@ typedef struct {
 } hr_sum_bytes;
 
 static inline void hr_sum_take_bytes(
-    hr_source *source, uint8_t scalar, const hr_exact_kind *kind, hr_sum_bytes *found)
+    hr_state_source *source, uint8_t scalar, const hr_exact_kind *kind, hr_sum_bytes *found)
 {
-    hr_source ahead;
+    hr_state_source ahead;
     uint64_t head;
     hr_u128 folded, size;
     memset(found, 0, sizeof(*found));

@@ -238,7 +238,7 @@ enum { HR_TOP_CHECK, HR_TOP_MERGE, HR_TOP_TRY, HR_TOP_TAKE_BACK };
 
 static inline int hr_top_walk(hr_top *top, uint8_t scalar, const uint8_t *bytes, size_t length, int act)
 {
-    hr_source source = {bytes, bytes + length, 0};
+    hr_state_source source = {bytes, bytes + length, 0};
     uint64_t i, values = hr_take_number(&source), text_bytes = 0;
     hr_value value, last = hr_value_null();
     int status = HR_STATE_OK;

@@ -1,7 +1,7 @@
 """GetOnlineFeatures in plain Python: the oracle of core_ext.request_core."""
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -21,6 +21,19 @@ Row: TypeAlias = bytes | int | None
 
 
 @dataclass(frozen=True)
+class Computed:
+    """How a view is answered that is not answered as it is stored.
+
+    `stored` are the columns of its rows, and `image` makes a row of all columns for a read time. `columns` have values
+    of their own where no row is stored; with none of them there is no image either.
+    """
+
+    stored: Sequence[tuple[int, int, int]]
+    image: Callable[[bytes | None, int], bytes]
+    columns: frozenset[int]
+
+
+@dataclass(frozen=True)
 class Group:
     """One view version read through one lookup; columns as (element type, shape, list size)."""
 
@@ -31,6 +44,7 @@ class Group:
     ttl_us: int
     stale_us: int
     fallback: int
+    computed: Computed | None = None
 
 
 @dataclass(frozen=True)
@@ -73,7 +87,8 @@ def serve(request: bytes, plan: Plan, rows: Mapping[bytes, Row], read_time_us: i
     messages = []
     for output in plan.outputs:
         group = plan.groups[output.group]
-        column = _answered(parsed, group, output, stored[output.group], read_time_us)
+        named = [prefix is not None for prefix in prefixes[group.lookup]]
+        column = _answered(parsed, group, output, list(zip(stored[output.group], named, strict=True)), read_time_us)
         messages.append(_delimited(1, _encoded(parsed, group, output, column)))
         if sum(map(len, messages)) > _RESPONSE_BYTES_MAX:
             raise Refusal("RESPONSE_TOO_LARGE", "")
@@ -133,13 +148,22 @@ def _part(column: KeyColumn, row: int) -> bytes:
     return bytes([2 if column.kind == _STRING else 3]) + struct.pack(">H", len(value)) + value
 
 
-def _answered(request: Request, group: Group, output: Output, rows: Sequence[Row], read_time_us: int) -> _Column:
+def _answered(
+    request: Request, group: Group, output: Output, rows: Sequence[tuple[Row, bool]], read_time_us: int
+) -> _Column:
+    """Rows come with whether their key names an entity."""
     column = _Column()
-    slots, end = _slots(group.schema)
+    slots, _ = _slots(group.schema)
+    _, end = _slots(group.schema if group.computed is None else group.computed.stored)
     start, width = slots[output.index]
     variable = _is_variable(group.schema[output.index])
-    for row in rows:
+    for row, is_named in rows:
         usable, status = _settled(request, group, end, row, read_time_us)
+        if group.computed is not None and is_named and status & rules.STATE_MASK != rules.UNAVAILABLE:
+            has_value = output.index in group.computed.columns
+            if usable is not None or group.computed.columns:
+                usable = group.computed.image(usable, read_time_us)
+            status = rules.PRESENT if has_value and status & rules.STATE_MASK == rules.MISSING else status
         value = None if usable is None else _value(usable, output.index, start, None if variable else width)
         is_null = usable is not None and value is None
         has_default = output.default is not None

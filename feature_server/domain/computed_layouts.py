@@ -49,14 +49,12 @@ def computed_layout(
     plan = plan_of(record, state)
     source = state.sources[record.definition.source].definition
     known = {column.name: column.type for column in source.columns}
-    used = {name for one in (plan.filter, *plan.inputs) if one is not None for name in one.columns}
-    used |= {column for _, column in plan.latest}
     return ComputedLayout(
         view=_computed_view(record, plan, types),
         filter=None if plan.filter is None else _event_program(plan.filter),
         inputs=tuple(map(_event_program, plan.inputs)),
         latest=tuple(column for _, column in plan.latest),
-        columns={name: known[name] for name in sorted(used)},
+        columns={name: known[name] for name in sorted(plan.columns)},
     )
 
 

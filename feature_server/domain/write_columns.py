@@ -33,10 +33,11 @@ _COLUMN: Final = re.compile(r"column (\d+)")
 
 @dataclass(frozen=True, slots=True)
 class EncodedRows:
-    """Keys and rows of one slice of a write."""
+    """Keys and rows of one slice of a write. `row_count` counts also those that a filter left out."""
 
     keys: KeyBatch
     rows: RowBatch
+    row_count: int
 
 
 def read_ipc(data: bytes) -> list[pa.RecordBatch]:
@@ -119,7 +120,7 @@ def _encode(
         rows = encode_rows(target.schema, columns, event_times_us)
     except ValueError as error:
         raise bad_value(error, target.feature_names, start, "BAD_VALUE") from error
-    return EncodedRows(encoded, rows)
+    return EncodedRows(encoded, rows, count)
 
 
 def encoded_keys(target: ViewLayout, keys: Sequence[pa.Array], start: int) -> KeyBatch:

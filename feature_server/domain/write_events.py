@@ -28,6 +28,7 @@ class EncodedEvents:
     """Events of one slice of a write that passed the filter. `latest` are rows of their latest columns."""
 
     layout: ComputedLayout
+    row_count: int
     keys: KeyBatch
     event_us: NDArray[np.int64]
     columns: dict[str, pa.Array]
@@ -85,6 +86,7 @@ def encode_events(
         part = {name: column.slice(start, ENCODE_ROWS) for name, column in columns.items()}
         keys = encoded_keys(target, [part[name] for name in target.entity.key_names], start)
         times = event_us[start : start + ENCODE_ROWS]
+        row_count = len(times)
         if layout.filter is not None:
             passed = _passed(layout.filter, part, len(times))
             part = {name: column.filter(passed) for name, column in part.items()}
@@ -95,9 +97,9 @@ def encode_events(
         except ValueError as error:
             raise bad_value(error, layout.latest, start, "BAD_VALUE") from error
         if layout.windows is None:
-            yield EncodedRows(keys, latest)
+            yield EncodedRows(keys, latest, row_count)
         else:
-            yield EncodedEvents(layout, keys, times, {name: part[name] for name in layout.columns}, latest)
+            yield EncodedEvents(layout, row_count, keys, times, {name: part[name] for name in layout.columns}, latest)
 
 
 def evaluated(one: EventProgram, columns: dict[str, pa.Array], row_count: int) -> ArrowColumn:

@@ -168,7 +168,7 @@ class Writes:
                     position, stale = _append_chunk(self._shards[number], part, chosen, keys, durability)
                     positions.append(position)
                     stale_count += stale
-        row_count = sum(len(part.keys) for part in parts)
+        row_count = sum(part.row_count for part in parts)
         self.row_count += row_count
         self.stale_count += stale_count
         return WriteAck(_highest(positions), row_count, stale_count)
@@ -243,7 +243,7 @@ def _by_shard(part: EncodedRows | EncodedEvents, shard_count: int) -> list[tuple
     shards = part.keys.slots.astype(np.int64) * shard_count // SLOT_COUNT
     order = np.argsort(shards, kind="stable")  # rows of one shard stay in the order of the write
     numbers, starts = np.unique(shards[order], return_index=True)
-    return list(zip(numbers.tolist(), np.split(order, starts[1:]), strict=True))
+    return list(zip(numbers.tolist(), np.split(order, starts)[1:], strict=True))
 
 
 def _stamp(part: EncodedRows, indexes: np.typing.NDArray[np.int64], shard: int) -> Callable[[int, int], list[bytes]]:

@@ -66,6 +66,12 @@ class ViewPlan:
     derived: tuple[tuple[str, CompiledExpression], ...]
     digest: bytes
 
+    @property
+    def columns(self) -> frozenset[str]:
+        """Source columns that an event must carry besides its keys and times."""
+        read = {name for one in (self.filter, *self.inputs) if one is not None for name in one.columns}
+        return frozenset(read | {column for _, column in self.latest})
+
 
 def compile_plan(view: FeatureView, entity: Entity, source: Source) -> ViewPlan:
     """Plan of a view. Raises InvalidArgument with the path of the field that does not fit the source."""

@@ -27,7 +27,7 @@ def build(entity_count: int) -> RequestCore:
     table = RowTable(TABLE_BYTES)
     groups, columns = [], []
     for number, schema in enumerate(fill(table, entity_count)):
-        groups.append((0, number + 1, schema, 0, 0, 1))
+        groups.append((0, number + 1, schema, 0, 0, 1, None))
         columns += [(name, number, at, None) for at, name in enumerate(scenario.views[number].features)]
     plan = Plan(HANDLE, 1, [("user_id", int(I64.scalar))], [(ENTITY_ID, [0])], groups, columns)
     core = RequestCore(table, SHARD_COUNT)

@@ -79,7 +79,7 @@ def filled(entities: int, mixed: bool) -> Store:
         raise SystemExit("the table is too small for the entities: the figures would be of misses")
     core = request_core.RequestCore(table, 8)
     ttl_us = TTL_US if mixed else 0
-    groups = [(0, view, schema, ttl_us, 0, 2) for view in range(1, VIEWS + 1)]
+    groups = [(0, view, schema, ttl_us, 0, 2, None) for view in range(1, VIEWS + 1)]
     names = [("", view, column, None) for view in range(VIEWS) for column in range(COLUMNS)]
     core.publish([request_core.Plan(HANDLE, 1, [("user_id", I64)], [(ENTITY_ID, [0])], groups, names)], {}, 1)
     return Store(table, core, entities)

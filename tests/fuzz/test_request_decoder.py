@@ -24,7 +24,7 @@ PLAN = Plan(
     1,
     [("user", Scalar.I64), ("city", Scalar.STRING), ("tag", Scalar.BYTES)],
     [(1, [0]), (2, [1, 2])],
-    [(0, 5, SCHEMA, 0, 0, 1), (1, 6, SCHEMA, 1000, 10, 2)],
+    [(0, 5, SCHEMA, 0, 0, 1, None), (1, 6, SCHEMA, 1000, 10, 2, None)],
     [("a", 0, 0, None), ("b", 0, 1, b"default"), ("c", 1, 0, bytes(4))],
 )
 

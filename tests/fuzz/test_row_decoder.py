@@ -59,7 +59,7 @@ def test_core_and_twin_agree_on_damaged_rows(seed: int, count: int) -> None:
 def plan_of(case: dict[str, Any], schema: row_codec.Schema) -> Plan:
     """Plan that reads every column of a golden row."""
     columns = [(f"c{index}", 0, index, None) for index in range(schema.column_count)]
-    lookups, groups = [(ENTITY_ID, [0])], [(0, VIEW_ID, schema, 0, 0, 1)]
+    lookups, groups = [(ENTITY_ID, [0])], [(0, VIEW_ID, schema, 0, 0, 1, None)]
     return Plan(bytes(28) + case["schema_id"].to_bytes(4), 1, [("k", Scalar.I64)], lookups, groups, columns)
 
 

@@ -80,7 +80,7 @@ class Case:
             plan.join_keys,
             plan.lookups,
             [
-                (group.lookup, group.view_id, Schema(group.schema_id, group.schema), *limits(group))
+                (group.lookup, group.view_id, Schema(group.schema_id, group.schema), *limits(group), None)
                 for group in plan.groups
             ],
             [(output.name, output.group, output.index, output.default) for output in plan.outputs],

@@ -22,7 +22,7 @@ from tests.unit.core_ext.request_samples import BYTES, F32, I64, SINGLE, STRING,
 READ_TIME_US = 1_700_000_000_000_000
 HANDLE = bytes(range(32))
 SCHEMA = Schema(9, [(I64, SINGLE, 0)])
-GROUPS = [(0, 5, SCHEMA, 0, 0, rules.FALLBACK_NONE)]
+GROUPS = [(0, 5, SCHEMA, 0, 0, rules.FALLBACK_NONE, None)]
 KEY = storage_key(1, [(I64, 7)], 5)
 
 
@@ -154,7 +154,7 @@ BAD_PLANS: dict[str, tuple[Sequence[object], type[Exception]]] = {
         ValueError,
     ),
     "lookup beyond": (
-        (HANDLE, 1, [("u", I64)], [(1, [0])], [(1, 5, SCHEMA, 0, 0, 1)], [("n", 0, 0, None)]),
+        (HANDLE, 1, [("u", I64)], [(1, [0])], [(1, 5, SCHEMA, 0, 0, 1, None)], [("n", 0, 0, None)]),
         ValueError,
     ),
     "groups out of order": (
@@ -163,12 +163,12 @@ BAD_PLANS: dict[str, tuple[Sequence[object], type[Exception]]] = {
             1,
             [("u", I64)],
             [(1, [0]), (2, [0])],
-            [(1, 5, SCHEMA, 0, 0, 1), (0, 5, SCHEMA, 0, 0, 1)],
+            [(1, 5, SCHEMA, 0, 0, 1, None), (0, 5, SCHEMA, 0, 0, 1, None)],
             [("n", 0, 0, None)],
         ),
         ValueError,
     ),
-    "no schema": ((HANDLE, 1, [("u", I64)], [(1, [0])], [(0, 5, None, 0, 0, 1)], [("n", 0, 0, None)]), TypeError),
+    "no schema": ((HANDLE, 1, [("u", I64)], [(1, [0])], [(0, 5, None, 0, 0, 1, None)], [("n", 0, 0, None)]), TypeError),
     "group beyond": ((HANDLE, 1, [("u", I64)], [(1, [0])], GROUPS, [("n", 1, 0, None)]), ValueError),
     "column beyond": ((HANDLE, 1, [("u", I64)], [(1, [0])], GROUPS, [("n", 0, 1, None)]), ValueError),
     "short default": ((HANDLE, 1, [("u", I64)], [(1, [0])], GROUPS, [("n", 0, 0, b"1234")]), ValueError),
@@ -210,7 +210,7 @@ def test_shards_of_misses_are_those_of_their_slots() -> None:
         1,
         [("s", STRING), ("b", BYTES)],
         [(1, [0, 1])],
-        [(0, 5, Schema(9, [(STRING, VARIABLE, 0)]), 0, 0, 1)],
+        [(0, 5, Schema(9, [(STRING, VARIABLE, 0)]), 0, 0, 1, None)],
         [("n", 0, 0, None)],
     )
     columns = [
@@ -234,7 +234,7 @@ from tests.unit.core_ext import request_samples as samples
 
 THREADS = 400
 schema = [(samples.F32, samples.SINGLE, 0)] * 50
-plan = Plan(bytes(32), 1, [("u", samples.I64)], [(1, [0])], [(0, 5, Schema(9, schema), 0, 0, 1)],
+plan = Plan(bytes(32), 1, [("u", samples.I64)], [(1, [0])], [(0, 5, Schema(9, schema), 0, 0, 1, None)],
             [("", 0, index, None) for index in range(50)])
 table = RowTable(16 << 20)
 numbers = range(1000)

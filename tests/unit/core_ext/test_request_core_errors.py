@@ -40,7 +40,7 @@ PLAN = Plan(
     1,
     JOIN_KEYS,
     LOOKUPS,
-    [(0, 5, Schema(9, SCHEMA), 0, 0, 1), (1, 6, Schema(9, SCHEMA), 0, 0, 1)],
+    [(0, 5, Schema(9, SCHEMA), 0, 0, 1, None), (1, 6, Schema(9, SCHEMA), 0, 0, 1, None)],
     [("vector", 0, 0, None), ("vector2", 1, 0, None), ("text", 0, 1, None)],
 )
 TWIN_PLAN = twin.Plan(
@@ -334,7 +334,7 @@ def test_a_row_that_points_outside_itself_is_refused_not_followed() -> None:
         overlay = Overlay()
         overlay.add([storage_key(1, [(I64, 1)], 5)], [sealed(bytes(row))])
         plan = Plan(
-            bytes(32), 1, [("user", I64)], [(1, [0])], [(0, 5, Schema(9, SCHEMA), 0, 0, 1)], [("t", 0, 1, None)]
+            bytes(32), 1, [("user", I64)], [(1, [0])], [(0, 5, Schema(9, SCHEMA), 0, 0, 1, None)], [("t", 0, 1, None)]
         )
         with pytest.raises(Refused) as caught:
             RequestCore(RowTable(1 << 18), 8).serve(keyed(KeyColumn("user", I64, [1])), READ_TIME_US, plan, overlay)

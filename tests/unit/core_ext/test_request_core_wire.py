@@ -44,7 +44,7 @@ TWIN_PLAN = twin.Plan(
     [twin.Group(number, 5 + number, 9, [(F32, SINGLE, 0)], 0, 0, 2) for number in range(2)],
     [twin.Output(*output) for output in OUTPUTS],
 )
-GROUPS = [(number, 5 + number, Schema(9, [(F32, SINGLE, 0)]), 0, 0, 2) for number in range(2)]
+GROUPS = [(number, 5 + number, Schema(9, [(F32, SINGLE, 0)]), 0, 0, 2, None) for number in range(2)]
 PLAN = Plan(HANDLE, 3, JOIN_KEYS, LOOKUPS, GROUPS, OUTPUTS)
 TOKEN = bytes_field(6, number_field(1, 1) + number_field(2, 2) + number_field(3, -3))
 STALENESS = bytes_field(5, number_field(1, 5) + number_field(2, 7))

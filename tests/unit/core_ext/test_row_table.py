@@ -309,7 +309,7 @@ def test_reads_through_the_core_see_whole_rows_while_others_write_fill_and_evict
     table = RowTable(1 << 19)  # about half of the rows
     core = RequestCore(table, 8)
     outputs = [("", 0, index, None) for index in range(40)]
-    plan = Plan(bytes(32), 1, [("u", I64)], [(1, [0])], [(0, 7, Schema(7, WIDE), 0, 0, 1)], outputs)
+    plan = Plan(bytes(32), 1, [("u", I64)], [(1, [0])], [(0, 7, Schema(7, WIDE), 0, 0, 1, None)], outputs)
     keys = [key(entity, 7) for entity in range(THREAD_ENTITIES)]
     storage = [wide_row(entity, 0) for entity in range(THREAD_ENTITIES)]
     all_versions = [list(versions(entity)) for entity in range(0, THREAD_ENTITIES, 7)]
