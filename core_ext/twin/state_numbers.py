@@ -43,7 +43,7 @@ def nearest(value: Fraction) -> float:
     try:
         return value.numerator / value.denominator
     except OverflowError:
-        return -math.inf if value < 0 else math.inf
+        return math.inf if value > 0 else -math.inf
 
 
 def scaled(whole: int, exponent: int) -> float:
@@ -77,3 +77,23 @@ def exp2(rest: int, whole: int) -> int:
     for coefficient in reversed(_EXP2[:-1]):
         total = coefficient + (total * part >> 64)
     return 2**63 + ((total * part >> 64) >> 1)
+
+
+def sigma(x: float) -> float:
+    """What the share of registers at 0 adds to the estimator of distinct counts."""
+    y, z, before = 1.0, x, -1.0
+    while z != before:
+        x *= x
+        before, z, y = z, z + x * y, y + y
+    return z
+
+
+def tau(x: float) -> float:
+    """What the share of registers below the greatest rank adds to it."""
+    y, z, before = 1.0, 1 - x, -1.0
+    if x in (0.0, 1.0):
+        return 0.0
+    while z != before:
+        x, before, y = math.sqrt(x), z, y * 0.5
+        z -= (1 - x) * (1 - x) * y
+    return z / 3

@@ -382,26 +382,8 @@ def _encoded_registers(registers: dict[int, int]) -> bytes:
 def _estimate(registers: dict[int, int]) -> int:
     counts = Counter(registers.values())
     counts[0] = REGISTERS - len(registers)
-    z = REGISTERS * _tau(1 - counts[RANK_BITS + 1] / REGISTERS)
+    z = REGISTERS * numbers.tau(1 - counts[RANK_BITS + 1] / REGISTERS)
     for position in range(RANK_BITS, 0, -1):
         z = 0.5 * (z + counts[position])
-    z += REGISTERS * _sigma(counts[0] / REGISTERS)
+    z += REGISTERS * numbers.sigma(counts[0] / REGISTERS)
     return math.floor(float.fromhex("0x1.71547652b82fep-1") * REGISTERS * REGISTERS / z + 0.5)
-
-
-def _sigma(x: float) -> float:
-    y, z, before = 1.0, x, -1.0
-    while z != before:
-        x *= x
-        before, z, y = z, z + x * y, y + y
-    return z
-
-
-def _tau(x: float) -> float:
-    y, z, before = 1.0, 1 - x, -1.0
-    if x in (0.0, 1.0):
-        return 0.0
-    while z != before:
-        x, before, y = math.sqrt(x), z, y * 0.5
-        z -= (1 - x) * (1 - x) * y
-    return z / 3
