@@ -123,8 +123,8 @@ cdef extern from "hr_window_history.h" nogil:
         uint8_t *values
         uint8_t *nulls
         hr_window_bytes heap
+        uint64_t null_count
         uint64_t *losses
-        uint32_t width
 
     ctypedef struct hr_history:
         hr_history_column *columns
@@ -159,7 +159,8 @@ cdef extern from "hr_window_history.h" nogil:
     int hr_window_fold_at(hr_window_fold *fold, const uint8_t *map, size_t length, int64_t read_us)
     int hr_history_open(
         hr_history *history, const hr_window_plan *plan, const hr_window_events *events, const hr_window_events *reads,
-        uint32_t input_count)
+        uint32_t input_count, uint8_t **values)
+    uint32_t hr_history_width(const hr_window_feature *feature)
     int hr_history_run(hr_history *history, uint32_t thread_count)
     void hr_history_close(hr_history *history)
 

@@ -189,6 +189,8 @@ cdef class Windows:
         cdef hr_history history
         cdef int status
         cdef uint32_t i, j
+        cdef uint8_t **values = NULL
+        cdef list held
         if not 1 <= threads <= HR_HISTORY_THREADS_MAX:
             raise ValueError(f"threads is {threads}: write 1 to {HR_HISTORY_THREADS_MAX}")
         memset(&events, 0, sizeof(events))
@@ -199,15 +201,26 @@ cdef class Windows:
         check_columns(self.plan, buffers, events.count)
         self.events_of(&events, group_count)
         self.events_of(&reads, group_count)
+        memset(&history, 0, sizeof(history))
+        held = [
+            PyBytes_FromStringAndSize(NULL, <Py_ssize_t>(reads.count * hr_history_width(&self.native.features[i])))
+            for i in range(self.native.feature_count)
+        ]
+        values = <uint8_t **>calloc(self.native.feature_count + 1, sizeof(uint8_t *))
         try:
+            if values == NULL:
+                raise MemoryError
+            for i in range(self.native.feature_count):
+                values[i] = <uint8_t *>PyBytes_AS_STRING(held[i])
             with nogil:
-                status = hr_history_open(&history, &self.native, &events, &reads, <uint32_t>buffers.count)
+                status = hr_history_open(
+                    &history, &self.native, &events, &reads, <uint32_t>buffers.count, values)
                 if status == HR_WINDOW_OK:
                     status = hr_history_run(&history, <uint32_t>threads)
             self.check(status, "a value")
             return History(
                 [
-                    column_of(&history.columns[i], &self.native.features[i], reads.count)
+                    column_of(&history.columns[i], &self.native.features[i], reads.count, held[i])
                     for i in range(self.native.feature_count)
                 ],
                 [
@@ -217,6 +230,7 @@ cdef class Windows:
             )
         finally:
             hr_history_close(&history)
+            free(values)
 
     cdef int events_of(self, hr_window_events *events, int64_t group_count) except -1:
         cdef int64_t i
@@ -360,24 +374,27 @@ cdef object element(const uint8_t *at, uint8_t scalar):
     return whole
 
 
-cdef object column_of(const hr_history_column *column, const hr_window_feature *feature, int64_t count):
-    cdef bytes validity = bytes((count + 7) // 8)
-    cdef uint8_t *bits = <uint8_t *>PyBytes_AS_STRING(validity)
-    cdef int64_t i, null_count = 0
-    for i in range(count):
-        if column.nulls[i]:
-            null_count += 1
-        else:
-            bits[i >> 3] |= 1 << (i & 7)
-    held = validity if null_count else None
+cdef object column_of(
+    const hr_history_column *column, const hr_window_feature *feature, int64_t count, bytes values,
+):
+    held = valid(column.nulls, count) if column.null_count > 0 else None
     is_text = feature.scalar == HR_STRING or feature.scalar == HR_BYTES
     if feature.is_list:
         return list_column(column, feature.scalar, is_text, count, held)
     if is_text:
-        values, offsets = gathered(column, count, 1)
-        return ArrowColumn(count, 0, held, values, offsets, None)
-    values = PyBytes_FromStringAndSize(<const char *>column.values, <Py_ssize_t>count * column.width)
+        texts, offsets = gathered(column, count, 1)
+        return ArrowColumn(count, 0, held, texts, offsets, None)
     return ArrowColumn(count, 0, held, packed(values) if feature.scalar == HR_BOOL else values, None, None)
+
+
+cdef bytes valid(const uint8_t *nulls, int64_t count):
+    """Validity bits."""
+    cdef bytes validity = bytes((count + 7) // 8)
+    cdef uint8_t *bits = <uint8_t *>PyBytes_AS_STRING(validity)
+    cdef int64_t i
+    for i in range(count):
+        bits[i >> 3] |= (1 - nulls[i]) << (i & 7)
+    return validity
 
 
 cdef bytes packed(bytes flags):

@@ -7,12 +7,13 @@
 #include "hr_window_fold.h"
 #include "hr_window_update.h"
 
-/* Values of one feature: by sorted reads while they are computed, by the number of the read when finished. */
+/* Values of one feature by the number of the read, and those of the group at hand by its sorted reads. */
 typedef struct {
-    uint8_t *values;        /* of hr_scalar_bytes each; for texts and lists u32 start and u32 length in the heap */
-    uint8_t *nulls;
+    uint8_t *values;        /* of `width` bytes; for texts and lists u32 start and u32 length in the heap */
+    uint8_t *nulls;         /* 1 for NULL */
+    uint8_t *held, *held_nulls;
     hr_window_bytes heap;
-    uint64_t losses[HR_LOST_CAUSES];
+    uint64_t null_count, losses[HR_LOST_CAUSES];
     uint32_t width;
 } hr_history_column;
 
@@ -38,7 +39,7 @@ typedef struct {
     int64_t *ranks;              /* the same of inputs that are not texts, as whole numbers that order them */
     uint32_t *queue;
     hr_history_edge *edges;      /* of the reads of the group in one window */
-    size_t value_capacity, queue_capacity, edge_capacity;
+    size_t value_capacity, queue_capacity, read_capacity;
 } hr_history;
 
 /* One state moved along one window. Events [low, high) of the group are in it. */
@@ -219,26 +220,29 @@ static inline void hr_width_copy(uint8_t *to, const uint8_t *from, uint32_t widt
     else *to = *from;
 }
 
-/* Writes the value of a feature for sorted read i; where nothing has moved it is that of the read before. */
+/* Holds the value of a feature for read i of the group; where nothing has moved it is that of the read before. */
 static inline int hr_walk_emit(hr_history_walk *walk, uint32_t place, int64_t read_us, uint32_t i)
 {
     hr_history_column *column = &walk->history->columns[place];
     const hr_window_feature *feature = &walk->history->plan->features[place];
-    uint8_t *to = column->values + (size_t)i * column->width;
+    uint8_t *to = column->held + (size_t)i * column->width;
     hr_window_value value;
     hr_result result;
     int status;
     if (!walk->is_moved && feature->aggregate != HR_AGG_DECAYED) {
         hr_width_copy(to, to - column->width, column->width);
-        column->nulls[i] = column->nulls[i - 1];
-        column->losses[column->nulls[i] >> 1] += column->nulls[i] >> 1 != 0;
+        column->held_nulls[i] = column->held_nulls[i - 1];
+        column->losses[column->held_nulls[i] >> 1] += column->held_nulls[i] >> 1 != 0;
         return HR_WINDOW_OK;
     }
     status = hr_merged(hr_state_result(walk->state, feature->aggregate, feature->parameter, read_us, &result));
     if (status != HR_WINDOW_OK) return status;
-    column->nulls[i] = (uint8_t)(result.value.is_null | result.lost << 1);
+    column->held_nulls[i] = (uint8_t)(result.value.is_null | result.lost << 1);
     column->losses[result.lost] += result.lost != 0;
-    if (result.value.is_null) return HR_WINDOW_OK;
+    if (result.value.is_null) {
+        memset(to, 0, column->width);
+        return HR_WINDOW_OK;
+    }
     if (!feature->is_list && !hr_scalar_is_text(feature->scalar)) {
         hr_scalar_store(feature->scalar, &result.value, to);
         return HR_WINDOW_OK;
@@ -249,16 +253,17 @@ static inline int hr_walk_emit(hr_history_walk *walk, uint32_t place, int64_t re
     return status;
 }
 
-static inline int hr_walk_run(hr_history_walk *walk, uint32_t first_read, uint32_t end_read)
+/* Values of the `count` sorted reads of the group, the first of which is first_read. */
+static inline int hr_walk_run(hr_history_walk *walk, uint32_t first_read, uint32_t count)
 {
     const hr_history *history = walk->history;
     uint32_t i, u;
     int status = HR_WINDOW_OK;
     hr_state_reset(walk->state);
-    for (i = first_read; i < end_read && status == HR_WINDOW_OK; i++) {
-        hr_history_edge edge = history->edges[i - first_read];
-        int64_t read_us = history->reads.times[i];
-        walk->is_moved = i == first_read || edge.low != walk->low || edge.high != walk->high;
+    for (i = 0; i < count && status == HR_WINDOW_OK; i++) {
+        hr_history_edge edge = history->edges[i];
+        int64_t read_us = history->reads.times[first_read + i];
+        walk->is_moved = i == 0 || edge.low != walk->low || edge.high != walk->high;
         status = hr_walk_move(walk, edge.low, edge.high, read_us);
         for (u = walk->first_use; u < walk->end_use && status == HR_WINDOW_OK; u++)
             status = hr_walk_emit(walk, history->plan->uses[u], read_us, i);
