@@ -2,11 +2,11 @@
  * chunking or grouping of what went in. docs/decisions/0014-window-states.md has the rules and the layouts.
  *
  * An hr_state is a working form: made once per specification, reset for each tile or fold, and used by one thread.
- * Nothing is allocated once its buffers have grown. A state without values encodes to 0 bytes. Equal states have equal
- * bytes. After any status but HR_STATE_OK the state must be reset before its next use; hr_state_encode and the refusals
- * HR_STATE_NOT_RETRACTABLE and HR_STATE_MISUSED alone leave it as it was.
+ * Nothing is allocated once its buffers have grown. A state without values encodes to 0 bytes, equal states to equal
+ * bytes. After any status but HR_STATE_OK the state must be reset before its next use; hr_state_encode and the statuses
+ * HR_STATE_NOT_RETRACTABLE and HR_STATE_MISUSED leave it as it was.
  *
- * NULL values are ignored: they are not counted, and a state of them alone is empty. Duplicates are removed upstream. */
+ * NULL values are ignored: not counted, and a state of them alone is empty. Duplicates are removed upstream. */
 #ifndef HR_STATE_H
 #define HR_STATE_H
 
@@ -28,8 +28,8 @@ typedef struct {
 
 /* ---- specifications ---- */
 
-/* The state that an aggregate needs. `scalar` is 0 for a count of events; `scalar2` is that of ratio's denominator, else
- * 0; `parameter` as in headrace/definitions/plans.py. HR_STATE_MISUSED where they do not fit. */
+/* The state that an aggregate needs. `scalar` is 0 for a count of events; `scalar2` is that of ratio's denominator,
+ * else 0; `parameter` as in headrace/definitions/plans.py. HR_STATE_MISUSED where they do not fit. */
 static inline int hr_state_spec_of(
     int aggregate, uint8_t scalar, uint8_t scalar2, int64_t parameter, hr_state_spec *spec);
 
@@ -65,7 +65,8 @@ static inline int hr_state_is_empty(const hr_state *state);
 static inline int hr_state_add(
     hr_state *state, const hr_value *value, const hr_value *second, const hr_order *order);
 
-/* Takes a value back that was added. A window that moves takes back before it adds, as a cap that was passed stays so; HR_STATE_NOT_RETRACTABLE where that is not possible. */
+/* Takes a value back that was added; HR_STATE_NOT_RETRACTABLE where that is not possible. A moving window takes back
+ * before it adds, as a cap that was passed stays passed. */
 static inline int hr_state_retract(
     hr_state *state, const hr_value *value, const hr_value *second, const hr_order *order);
 

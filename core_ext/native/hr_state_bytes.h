@@ -104,7 +104,7 @@ static inline void hr_put_signed(hr_sink *sink, int64_t value)
     hr_put_number(sink, (uint64_t)value << 1 ^ (uint64_t)(value >> 63));
 }
 
-/* ---- one value: BOOL a byte; whole numbers and times as signed numbers; F32 4 bytes, F64 8; texts with their length ---- */
+/* ---- one value: BOOL a byte; whole numbers and times signed; F32 4 bytes, F64 8; texts after their length ---- */
 
 static inline void hr_put_value(hr_sink *sink, uint8_t scalar, const hr_value *value)
 {

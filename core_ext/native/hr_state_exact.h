@@ -32,8 +32,14 @@ typedef struct {
 static const hr_exact_kind HR_EXACT_SUM = {68, 0, -1074, 128, 2098};
 static const hr_exact_kind HR_EXACT_SQUARES = {134, 0, -2148, 256, 4196};
 static const hr_exact_kind HR_EXACT_WHOLE_SQUARES = {8, 0, 0, 0, 127};
-/* 53 bits of a value, the exponents of floats and HR_HALF_LIVES_MAX; twice that, so that it can slide. */
-static const hr_exact_kind HR_EXACT_DECAYED = {HR_EXACT_LANES_MAX, 1, 0, 0, 2152 + HR_HALF_LIVES_MAX};
+/* The exponents and bits of floats (2,151), part of a byte, and the half lives of a window and of its hop. */
+static const hr_exact_kind HR_EXACT_DECAYED = {HR_EXACT_LANES_MAX, 1, 0, 0, 2160 + 2 * HR_HALF_LIVES_MAX};
+
+/* Whether a number of so many bits, from unit 0 on unless the kind slides, can be a sum of `value_count` values. */
+static inline int hr_exact_fits(const hr_exact_kind *kind, int64_t bits, int64_t value_count)
+{
+    return value_count > 0 && bits <= kind->bits_max + hr_bit_length((hr_u128)value_count);
+}
 
 static inline int hr_exact_init(hr_exact *x, const hr_exact_kind *kind)
 {
@@ -162,10 +168,11 @@ static inline int hr_exact_words(hr_exact *x, uint32_t *words, uint32_t *count, 
  * head = byte count << 2 | flag << 1 | is negative; where there are bytes: their lowest byte number, less the origin of
  * the kind, as a signed number, and the bytes. The flag is the caller's. */
 
-static inline int hr_exact_encode(hr_exact *x, const hr_exact_kind *kind, hr_sink *sink, int flag)
+static inline int hr_exact_encode(
+    hr_exact *x, const hr_exact_kind *kind, hr_sink *sink, int flag, int64_t value_count)
 {
     uint32_t words[HR_EXACT_LANES_MAX], count;
-    int64_t lane;
+    int64_t lane, bits;
     int negative, status = hr_exact_words(x, words, &count, &lane, &negative);
     size_t skipped, bytes;
     if (status != HR_STATE_OK) return status;
@@ -175,13 +182,16 @@ static inline int hr_exact_encode(hr_exact *x, const hr_exact_kind *kind, hr_sin
     }
     skipped = (size_t)__builtin_ctz(words[0]) / 8;
     bytes = 4 * (size_t)count - (size_t)__builtin_clz(words[count - 1]) / 8 - skipped;
+    bits = 32 * (int64_t)count - __builtin_clz(words[count - 1]) - 8 * (int64_t)skipped;
+    if (!kind->slides) bits += 8 * (4 * lane + (int64_t)skipped);
+    if (!hr_exact_fits(kind, bits, value_count)) return HR_STATE_TOO_LARGE;
     hr_put_number(sink, (uint64_t)bytes << 2 | (uint64_t)flag << 1 | (uint64_t)negative);
     hr_put_signed(sink, 4 * lane + (int64_t)skipped - kind->origin);
     hr_put(sink, (const uint8_t *)words + skipped, bytes);
     return HR_STATE_OK;
 }
 
-/* Bits of a number that is read back: at most those of a value and of the count of values. */
+/* An encoded number as it was read. */
 typedef struct {
     const uint8_t *bytes;
     size_t count;
@@ -210,8 +220,8 @@ static inline hr_exact_bytes hr_exact_take(
     found.count = (size_t)count;
     bits = 8 * (int64_t)count - __builtin_clz((uint32_t)found.bytes[count - 1] << 24 | 1);
     if (!kind->slides) bits += 8 * found.first;
-    if (found.bytes[0] == 0 || found.bytes[count - 1] == 0 || value_count <= 0 ||
-        bits > kind->bits_max + hr_bit_length((hr_u128)value_count) || (!kind->slides && found.first < 0))
+    if (found.bytes[0] == 0 || found.bytes[count - 1] == 0 || !hr_exact_fits(kind, bits, value_count) ||
+        (!kind->slides && found.first < 0))
         source->is_bad = 1;
     return found;
 }

@@ -152,8 +152,8 @@ static inline int hr_items_take_last(
 }
 
 /* ---- encoding. MIN, MAX: the value. FIRST, LAST: the order and the value. LAST_N: how many, then orders and values,
- * ascending, an event time as its distance from the one before. An order is the event time, the write time less that, the
- * source, partition and offset. ---- */
+ * ascending, an event time as its distance from the one before. An order is the event time, the write time less that,
+ * the source, partition and offset. ---- */
 
 static inline void hr_put_order(hr_sink *sink, const hr_order *order, int is_first, int64_t last_us)
 {

@@ -99,7 +99,8 @@ static inline int hr_state_encode(hr_state *state, uint8_t *to, size_t capacity,
     case HR_KIND_COUNT: case HR_KIND_SUM: case HR_KIND_MOMENTS: case HR_KIND_RATIO: case HR_KIND_DECAYED:
         status = hr_sum_encode(&state->sum, hr_state_sum_scalar(spec), hr_state_exact_kind(spec), &sink);
         if (status == HR_STATE_OK && spec->kind == HR_KIND_MOMENTS)
-            status = hr_exact_encode(&state->squares, hr_state_squares_kind(spec), &sink, 0);
+            status = hr_exact_encode(
+                &state->squares, hr_state_squares_kind(spec), &sink, 0, hr_sum_finite_count(&state->sum));
         if (status == HR_STATE_OK && spec->kind == HR_KIND_RATIO)
             status = hr_sum_encode(&state->second, spec->scalar2, &HR_EXACT_SUM, &sink);
         break;

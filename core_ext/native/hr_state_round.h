@@ -1,4 +1,4 @@
-/* Exact numbers to floats, each rounded once to the nearest, ties to even; and the whole-number arithmetic before that. */
+/* Exact numbers to floats, rounded once to the nearest, ties to even; and the whole-number arithmetic before that. */
 #ifndef HR_STATE_ROUND_H
 #define HR_STATE_ROUND_H
 

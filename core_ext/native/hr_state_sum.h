@@ -23,6 +23,11 @@ static inline void hr_sum_reset(hr_sum *sum)
 
 static inline int hr_sum_is_odd(const hr_sum *sum) { return (sum->nans | sum->highs | sum->lows) != 0; }
 
+static inline int64_t hr_sum_finite_count(const hr_sum *sum)
+{
+    return sum->count - sum->nans - sum->highs - sum->lows;
+}
+
 /* A finite float as m 2^bit units of 2^-1074. */
 static inline uint64_t hr_float_parts(uint64_t bits, int64_t *bit)
 {
@@ -96,7 +101,7 @@ static inline int hr_sum_encode(hr_sum *sum, uint8_t scalar, const hr_exact_kind
         hr_put_wide(sink, (hr_u128)sum->whole << 1 ^ (hr_u128)(sum->whole >> 127));
         return HR_STATE_OK;
     }
-    status = hr_exact_encode(&sum->exact, kind, sink, hr_sum_is_odd(sum));
+    status = hr_exact_encode(&sum->exact, kind, sink, hr_sum_is_odd(sum), hr_sum_finite_count(sum));
     if (hr_sum_is_odd(sum)) {
         hr_put_number(sink, (uint64_t)sum->nans);
         hr_put_number(sink, (uint64_t)sum->highs);
@@ -115,6 +120,7 @@ typedef struct {
 static inline void hr_sum_take_bytes(
     hr_source *source, uint8_t scalar, const hr_exact_kind *kind, hr_sum_bytes *found)
 {
+    hr_source ahead;
     uint64_t head;
     hr_u128 folded, size;
     memset(found, 0, sizeof(*found));
@@ -128,25 +134,23 @@ static inline void hr_sum_take_bytes(
         return;
     }
     head = hr_take_number(source);
-    {
-        /* The counts follow the number, and bound it: they are read first. */
-        hr_source ahead = *source;
-        if (head & 2) {
-            if (head >> 2 != 0) {
-                hr_take_signed(&ahead);
-                hr_take(&ahead, (size_t)(head >> 2));
-            }
-            found->nans = hr_take_count(&ahead);
-            found->highs = hr_take_count(&ahead);
-            found->lows = hr_take_count(&ahead);
-            if (ahead.is_bad || (found->nans | found->highs | found->lows) == 0 || found->nans > found->count ||
-                found->highs > found->count - found->nans || found->lows > found->count - found->nans - found->highs)
-                ahead.is_bad = 1;
+    ahead = *source;  /* the counts follow the number, and bound it: they are read first */
+    if (head & 2) {
+        if (head >> 2 != 0) {
+            hr_take_signed(&ahead);
+            hr_take(&ahead, (size_t)(head >> 2));
         }
-        found->exact = hr_exact_take(source, kind, head, found->count - found->nans - found->highs - found->lows);
-        ahead.is_bad |= source->is_bad;
-        if (head & 2) *source = ahead;
+        found->nans = hr_take_count(&ahead);
+        found->highs = hr_take_count(&ahead);
+        found->lows = hr_take_count(&ahead);
+        if ((found->nans | found->highs | found->lows) == 0 || found->nans > found->count ||
+            found->highs > found->count - found->nans || found->lows > found->count - found->nans - found->highs)
+            ahead.is_bad = 1;
+        if (ahead.is_bad) found->nans = 0, found->highs = 0, found->lows = 0;
     }
+    found->exact = hr_exact_take(source, kind, head, found->count - found->nans - found->highs - found->lows);
+    ahead.is_bad |= source->is_bad;
+    if (head & 2) *source = ahead;
 }
 
 /* Adds what was read, or takes it away. */

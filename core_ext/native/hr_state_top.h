@@ -100,7 +100,8 @@ static inline int hr_top_rebuild(hr_top *top, uint8_t scalar, uint32_t slots)
             entry->value.i = (int64_t)used;
             used += entry->value.length;
         }
-        for (at = (uint32_t)entry->hash & top->slot_mask; top->slots[at] != HR_TOP_NONE;) at = (at + 1) & top->slot_mask;
+        at = (uint32_t)entry->hash & top->slot_mask;
+        while (top->slots[at] != HR_TOP_NONE) at = (at + 1) & top->slot_mask;
         top->slots[at] = ++kept;
     }
     top->count = kept;

@@ -53,7 +53,7 @@ enum {
     HR_TOP_VALUES_MAX = 4096,
     HR_TOP_BYTES_MAX = 1 << 16,   /* of different texts together */
     HR_ITEMS_MAX = 1000,          /* parameter of top_k and last_n, as headrace/definitions allows */
-    HR_HALF_LIVES_MAX = 512,      /* of a window of decayed sums */
+    HR_HALF_LIVES_MAX = 512,      /* of a window of decayed sums; its hop is no longer */
     HR_QUANTILE_ONE = 1000000
 };
 
@@ -87,7 +87,10 @@ typedef struct {
 static inline int hr_scalar_is_float(uint8_t scalar) { return scalar == HR_F32 || scalar == HR_F64; }
 static inline int hr_scalar_is_text(uint8_t scalar) { return scalar == HR_STRING || scalar == HR_BYTES; }
 static inline int hr_scalar_is_whole(uint8_t scalar) { return scalar == HR_I32 || scalar == HR_I64; }
-static inline int hr_scalar_is_number(uint8_t scalar) { return hr_scalar_is_whole(scalar) || hr_scalar_is_float(scalar); }
+static inline int hr_scalar_is_number(uint8_t scalar)
+{
+    return hr_scalar_is_whole(scalar) || hr_scalar_is_float(scalar);
+}
 
 static inline hr_value hr_value_null(void) { hr_value v = {{0}, 0, 1}; return v; }
 static inline hr_value hr_value_whole(int64_t i) { hr_value v = {{0}, 0, 0}; v.i = i; return v; }

@@ -71,7 +71,7 @@ def key_by_twin(case: dict[str, Any]) -> dict[str, Any]:
 def spec_of_case(case: dict[str, Any]) -> twin_states.Spec:
     """Specification of a golden window state."""
     scalars = [int(parse_type(case[name]).scalar) if case[name] else 0 for name in ("type", "type2")]
-    return twin_states.Spec(twin_states.Kind[case["kind"]], *scalars, case["parameter"])
+    return twin_states.Spec(twin_states.Kind[case["kind"]], scalars[0], scalars[1], case["parameter"])
 
 
 def events_of_case(case: dict[str, Any]) -> list[twin_states.Event]:

@@ -3,6 +3,7 @@
 import math
 import random
 import statistics
+from collections.abc import Sequence
 from fractions import Fraction
 
 import pytest
@@ -28,20 +29,20 @@ def value_of(state: State, aggregate: str, parameter: int = 0, read_us: int = 0)
     return state.result(AGGREGATES[aggregate], parameter, read_us).value
 
 
-def of_values(kind: Kind, scalar: int, values: list[object]) -> State:
+def of_values(kind: Kind, scalar: int, values: Sequence[object]) -> State:
     return state_of(Spec(kind, scalar), [Event(value) for value in values])
 
 
 @given(FINITE)
 def test_sums_are_those_of_fsum(values: list[float]) -> None:
-    state = of_values(Kind.SUM, F64, list(values))
+    state = of_values(Kind.SUM, F64, values)
     assert bits(value_of(state, "sum")) == bits(math.fsum(values))
     assert bits(value_of(state, "avg")) == bits(float(sum(map(Fraction, values)) / len(values)))
 
 
 @given(st.lists(st.floats(-1e100, 1e100) | st.sampled_from([1e16, 1e16 + 2]), min_size=2, max_size=30))
 def test_variances_are_those_of_fractions(values: list[float]) -> None:
-    state = of_values(Kind.MOMENTS, F64, list(values))
+    state = of_values(Kind.MOMENTS, F64, values)
     expected = float(statistics.variance(map(Fraction, values)))
     assert bits(value_of(state, "variance")) == bits(expected)
     assert bits(value_of(state, "stddev")) == bits(math.sqrt(expected))
@@ -60,7 +61,7 @@ def test_sums_of_special_values() -> None:
         ([5e-324] * 3, 1.5e-323),
         ([0.1] * 10, 1.0),
     ]:
-        assert bits(value_of(of_values(Kind.SUM, F64, list(values)), "sum")) == bits(expected), values
+        assert bits(value_of(of_values(Kind.SUM, F64, values), "sum")) == bits(expected), values
 
 
 def test_a_sum_of_whole_numbers_that_does_not_fit_is_lost_and_found_again() -> None:
@@ -85,13 +86,13 @@ def test_ratios_without_and_with_a_denominator() -> None:
 
 def test_extremes_order_nan_last_and_minus_zero_first() -> None:
     values = [0.0, -0.0, math.nan, 1.0, math.inf]
-    assert bits(value_of(of_values(Kind.MIN, F64, list(values)), "min")) == bits(-0.0)
-    assert bits(value_of(of_values(Kind.MAX, F64, list(values)), "max")) == bits(math.nan)
+    assert bits(value_of(of_values(Kind.MIN, F64, values), "min")) == bits(-0.0)
+    assert bits(value_of(of_values(Kind.MAX, F64, values), "max")) == bits(math.nan)
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False, allow_subnormal=False), min_size=1, max_size=60))
 def test_quantiles_are_within_a_64th_of_the_value_of_their_place(values: list[float]) -> None:
-    state = of_values(Kind.QUANTILE, F64, list(values))
+    state = of_values(Kind.QUANTILE, F64, values)
     ordered = sorted(values)
     for millionths in (0, 100_000, 500_000, 999_999, 1_000_000):
         place = max(math.ceil(Fraction(millionths, 1_000_000) * len(values)), 1) - 1
@@ -101,7 +102,7 @@ def test_quantiles_are_within_a_64th_of_the_value_of_their_place(values: list[fl
 
 
 def test_more_buckets_than_the_cap_are_lost_and_stay_lost() -> None:
-    values: list[object] = [math.ldexp(1 + part / 32, power) for power in range(128) for part in range(32)]
+    values = [math.ldexp(1 + part / 32, power) for power in range(128) for part in range(32)]
     assert len(values) == states.BUCKETS_MAX
     state = of_values(Kind.QUANTILE, F64, values)
     assert state.result(AGGREGATES["quantile"], 0) == (1 + 1 / 64, states.LOST_NOTHING)
@@ -119,7 +120,7 @@ def test_more_buckets_than_the_cap_are_lost_and_stay_lost() -> None:
 
 
 def test_more_values_than_the_cap_are_lost_and_stay_lost() -> None:
-    values: list[object] = list(range(states.TOP_VALUES_MAX))
+    values = list(range(states.TOP_VALUES_MAX))
     state = of_values(Kind.TOP, I64, [*values, 5, 9, 9])
     assert value_of(state, "top_k", 3) == [9, 5, 0]
     state.retract(9)
@@ -136,7 +137,7 @@ def test_more_values_than_the_cap_are_lost_and_stay_lost() -> None:
 
 
 def test_texts_beyond_the_cap_are_lost_in_any_order() -> None:
-    texts: list[object] = [bytes([number]) * 1_024 for number in range(64)]
+    texts = [bytes([number]) * 1_024 for number in range(64)]
     whole = of_values(Kind.TOP, BYTES, texts)
     assert value_of(whole, "top_k", 1) == [texts[0]]
     for extra in (b"a", b"b" * (states.TOP_BYTES_MAX + 1)):
@@ -153,7 +154,7 @@ def test_a_top_that_moves_through_many_values_keeps_to_what_is_in_it(seed: int) 
         if len(held) > 500:
             state.retract(held.pop(choose.randrange(len(held))))
         if step % 4_000 == 3_999:
-            assert state.encode() == of_values(Kind.TOP, STRING, list(held)).encode()
+            assert state.encode() == of_values(Kind.TOP, STRING, held).encode()
 
 
 def test_the_last_n_of_many_texts_in_any_order(seed: int) -> None:
@@ -175,9 +176,9 @@ def test_distinct_counts_are_near(count: int) -> None:
 
 @given(HASHED)
 def test_distinct_counts_of_texts_and_numbers_need_no_order(values: list[int]) -> None:
-    one = of_values(Kind.DISTINCT, I64, list(values))
+    one = of_values(Kind.DISTINCT, I64, values)
     assert of_values(Kind.DISTINCT, I64, sorted(values) * 2).encode() == one.encode()
-    assert of_values(Kind.DISTINCT, Scalar.TIMESTAMP_US, list(values)).encode() == one.encode()
+    assert of_values(Kind.DISTINCT, Scalar.TIMESTAMP_US, values).encode() == one.encode()
 
 
 def test_zeros_are_one_value_to_a_distinct_count() -> None:

@@ -163,8 +163,8 @@ def test_a_window_over_no_events(spec: Spec) -> None:
         expected: Any = None
         if name in ("count", "sum"):
             expected = 0 if name == "count" or spec.scalar in (Scalar.I32, I64) else 0.0
-        found = state.result(AGGREGATES[name], parameter)
-        assert found == (expected, states.LOST_NOTHING) and type(found.value) is type(expected)
+        value, lost = state.result(AGGREGATES[name], parameter)
+        assert (value, lost) == (expected, states.LOST_NOTHING) and type(value) is type(expected)
 
 
 def test_a_plain_value_takes_few_bytes() -> None:
@@ -225,3 +225,13 @@ def test_states_of_two_kinds_do_not_merge() -> None:
             one.merge(wrong)
     with pytest.raises(CorruptStateError):
         one.merge_bytes(b"\1\1\1")
+
+
+def test_a_number_too_wide_for_a_decayed_sum_is_not_encoded() -> None:
+    spec = Spec(Kind.DECAYED, F64, 0, 1_000)
+    state = state_of(spec, [Event(1.0, event_us=0)])
+    state.merge_bytes(state_of(spec, [Event(1.0, event_us=4_000_000)]).encode())
+    with pytest.raises(StateTooLargeError):
+        state.encode()
+    state.reset()
+    assert state.encode() == b""
