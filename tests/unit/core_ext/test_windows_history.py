@@ -61,6 +61,7 @@ def arrow_of(column: ArrowColumn, kind: ValueType) -> pa.Array:
     """The column as a pyarrow array."""
     held = [None if one is None else pa.py_buffer(one) for one in (column.validity, column.offsets, column.values)]
     if kind.shape == Shape.VARIABLE:
+        assert column.child is not None
         child = arrow_of(column.child, ValueType(kind.scalar))
         return pa.Array.from_buffers(kind.arrow, column.length, held[:2], children=[child])
     return pa.Array.from_buffers(kind.arrow, column.length, held if column.offsets is not None else [held[0], held[2]])
