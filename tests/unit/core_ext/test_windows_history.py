@@ -30,7 +30,9 @@ from tests.unit.core_ext.window_samples import (
 )
 
 
-def history_of(windows: Windows, groups: Sequence[Sequence[Row]], reads: Sequence[tuple[int, int]]) -> History:
+def history_of(
+    windows: Windows, groups: Sequence[Sequence[Row]], reads: Sequence[tuple[int, int]], threads: int = 1
+) -> History:
     """Values for reads of (time, group)."""
     rows = [row for group in groups for row in group]
     return windows.history(
@@ -40,6 +42,7 @@ def history_of(windows: Windows, groups: Sequence[Sequence[Row]], reads: Sequenc
         np.array([read_us for read_us, _ in reads], np.int64),
         np.array([group for _, group in reads], np.int64),
         len(groups),
+        threads=threads,
         **orders_of(rows),
     )
 
@@ -81,10 +84,12 @@ def histories(draw: st.DrawFn) -> tuple[Windows, list[list[Row]], list[tuple[int
 
 
 @settings(max_examples=300)
-@given(histories())
-def test_history_equals_the_naive_evaluator(case: tuple[Windows, list[list[Row]], list[tuple[int, int]]]) -> None:
+@given(histories(), st.integers(1, 4))
+def test_history_equals_the_naive_evaluator(
+    case: tuple[Windows, list[list[Row]], list[tuple[int, int]]], threads: int
+) -> None:
     windows, groups, reads = case
-    history = history_of(windows, groups, reads)
+    history = history_of(windows, groups, reads, threads)
     expected = [truth(windows.plan, groups[group], read_us) for read_us, group in reads]
     assert bits(values_of(windows, history)) == bits([values for values, _ in expected])
     for at, losses in enumerate(history.losses):
@@ -149,5 +154,8 @@ def test_what_does_not_fit_is_refused() -> None:
         windows.history(columns, one, one - 1, one, one, 1)
     with pytest.raises(ValueError, match="beyond 2\\^60"):
         windows.history(columns, one, one - 1, one * 2**61, one - 1, 1)
+    for threads in (0, 65):
+        with pytest.raises(ValueError, match="write 1 to 64"):
+            windows.history(columns, one, one - 1, one, one - 1, 1, threads=threads)
     with pytest.raises(ValueError, match="groups holds 2 rows"):
         windows.history(columns, one, one - 1, one, np.zeros(2, np.int64), 1)
