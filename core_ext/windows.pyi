@@ -127,5 +127,8 @@ class Windows:
     def fold(self, map: bytes | None, read_us: int) -> Folded:
         """Values of a map at a read time; None is a row that is not stored."""
 
+    def fold_many(self, maps: Sequence[bytes | None], read_us: NDArray[np.int64]) -> tuple[History, bytes]:
+        """Values of many maps, each at its own read time, as columns; and a byte each, 1 where they are exact."""
+
     def check_map(self, map: bytes) -> MapHeader:
         """Header after every check of every byte."""

@@ -188,7 +188,7 @@ cdef class Windows:
         cdef ArrowBuffers buffers = ArrowBuffers(columns)
         cdef hr_history history
         cdef int status
-        cdef uint32_t i, j
+        cdef uint32_t i
         cdef uint8_t **values = NULL
         cdef list held
         if not 1 <= threads <= HR_HISTORY_THREADS_MAX:
@@ -218,16 +218,7 @@ cdef class Windows:
                 if status == HR_WINDOW_OK:
                     status = hr_history_run(&history, <uint32_t>threads)
             self.check(status, "a value")
-            return History(
-                [
-                    column_of(&history.columns[i], &self.native.features[i], reads.count, held[i])
-                    for i in range(self.native.feature_count)
-                ],
-                [
-                    [history.columns[i].losses[j] for j in range(HR_LOST_CAUSES)]
-                    for i in range(self.native.feature_count)
-                ],
-            )
+            return self.columns_of(history.columns, reads.count, held)
         finally:
             hr_history_close(&history)
             free(values)
@@ -293,6 +284,55 @@ cdef class Windows:
             [self.value(i) for i in range(self.native.feature_count)],
             [self.folding.values[i].lost for i in range(self.native.feature_count)],
             self.folding.is_exact != 0,
+        )
+
+    def fold_many(self, maps not None, const int64_t[::1] read_us not None):
+        """Values of many maps, each at its own read time, as columns; and which of them are exact."""
+        cdef Py_ssize_t r, count = len(maps)
+        cdef uint32_t i
+        cdef bytes one
+        cdef list held
+        cdef hr_history_column *columns = NULL
+        cdef uint8_t **values = <uint8_t **>calloc(self.native.feature_count + 1, sizeof(uint8_t *))
+        if read_us.shape[0] != count:
+            free(values)
+            raise ValueError(f"{read_us.shape[0]} read times are given for {count} maps")
+        try:
+            if values == NULL:
+                raise MemoryError
+            held = [
+                PyBytes_FromStringAndSize(NULL, count * hr_history_width(&self.native.features[i]))
+                for i in range(self.native.feature_count)
+            ]
+            for i in range(self.native.feature_count):
+                values[i] = <uint8_t *>PyBytes_AS_STRING(held[i])
+            columns = hr_history_columns(&self.native, values, count)
+            if columns == NULL:
+                raise MemoryError
+            exact = bytearray(count)
+            for r in range(count):
+                one = maps[r]
+                self.check(
+                    hr_window_fold_at(
+                        &self.folding, NULL if one is None else <const uint8_t *>PyBytes_AS_STRING(one),
+                        0 if one is None else len(one), read_us[r]),
+                    f"map {r} or its read time",
+                )
+                exact[r] = self.folding.is_exact
+                self.check(hr_history_keep(columns, &self.folding, r), "a column")
+            return self.columns_of(columns, count, held), bytes(exact)
+        finally:
+            hr_history_columns_free(&self.native, columns)
+            free(values)
+
+    cdef object columns_of(self, const hr_history_column *columns, int64_t count, list held):
+        cdef uint32_t i, j
+        return History(
+            [
+                column_of(&columns[i], &self.native.features[i], count, held[i])
+                for i in range(self.native.feature_count)
+            ],
+            [[columns[i].losses[j] for j in range(HR_LOST_CAUSES)] for i in range(self.native.feature_count)],
         )
 
     cdef object value(self, uint32_t place):
@@ -437,6 +477,7 @@ cdef object list_column(const hr_history_column *column, uint8_t scalar, bint is
     cdef uint32_t width = hr_scalar_bytes(scalar), item_count, k, start, end
     cdef int64_t i, total = 0, used = 0
     cdef const uint8_t *at
+    cdef const char *text_at
     cdef list texts = []
     cdef bytes offsets
     cdef list ends = [0]
@@ -453,7 +494,8 @@ cdef object list_column(const hr_history_column *column, uint8_t scalar, bint is
             start = 0
             for k in range(item_count):
                 end = hr_load_u32(at + 4 + 4 * <size_t>k)
-                texts.append(PyBytes_FromStringAndSize(<const char *>at + 4 + 4 * <size_t>item_count + start, end - start))
+                text_at = <const char *>at + 4 + 4 * <size_t>item_count + start
+                texts.append(PyBytes_FromStringAndSize(text_at, end - start))
                 used += end - start
                 ends.append(used)
                 start = end

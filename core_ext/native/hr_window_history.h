@@ -9,6 +9,39 @@
 
 enum { HR_HISTORY_THREADS_MAX = 64 };
 
+static inline uint32_t hr_history_width(const hr_window_feature *feature)
+{
+    return feature->is_list || hr_scalar_is_text(feature->scalar) ? 8 : hr_scalar_bytes(feature->scalar);
+}
+
+/* Columns of `count` rows whose values lie at values[f]; NULL where there is no memory. */
+static inline hr_history_column *hr_history_columns(const hr_window_plan *plan, uint8_t **values, size_t count)
+{
+    hr_history_column *columns = calloc((size_t)plan->feature_count + 1, sizeof(*columns));
+    uint32_t i;
+    int is_whole = columns != NULL;
+    for (i = 0; i < plan->feature_count && is_whole; i++) {
+        columns[i].values = values[i];
+        columns[i].width = hr_history_width(&plan->features[i]);
+        columns[i].nulls = calloc(count + 1, 1);
+        is_whole = columns[i].nulls != NULL;
+    }
+    if (is_whole) return columns;
+    for (i = 0; i < plan->feature_count && columns != NULL; i++) free(columns[i].nulls);
+    free(columns);
+    return NULL;
+}
+
+static inline void hr_history_columns_free(const hr_window_plan *plan, hr_history_column *columns)
+{
+    uint32_t i;
+    for (i = 0; i < plan->feature_count && columns != NULL; i++) {
+        free(columns[i].nulls);
+        free(columns[i].heap.at);
+    }
+    free(columns);
+}
+
 /* What a worker has of its own. */
 static inline void hr_history_release(hr_history *worker)
 {
@@ -51,17 +84,10 @@ static inline int hr_history_join(hr_history *worker, const hr_history *history)
 
 static inline void hr_history_close(hr_history *history)
 {
-    uint32_t i;
-    for (i = 0; history->columns != NULL && i < history->plan->feature_count; i++) free(history->columns[i].nulls);
-    if (history->plan != NULL) hr_history_release(history);
+    if (history->plan != NULL) hr_history_columns_free(history->plan, history->columns);
     hr_sorted_close(&history->sorted);
     hr_sorted_close(&history->reads);
     memset(history, 0, sizeof(*history));
-}
-
-static inline uint32_t hr_history_width(const hr_window_feature *feature)
-{
-    return feature->is_list || hr_scalar_is_text(feature->scalar) ? 8 : hr_scalar_bytes(feature->scalar);
 }
 
 /* `reads` has the group and time of every read; values[f] has room for as many values of feature f, and outlives the
@@ -70,22 +96,14 @@ static inline int hr_history_open(
     hr_history *history, const hr_window_plan *plan, const hr_window_events *events, const hr_window_events *reads,
     uint32_t input_count, uint8_t **values)
 {
-    uint32_t i;
     int status;
     memset(history, 0, sizeof(*history));
     history->plan = plan, history->events = events, history->input_count = input_count;
     status = hr_sorted_open(&history->sorted, events);
     if (status == HR_WINDOW_OK) status = hr_sorted_open(&history->reads, reads);
     if (status != HR_WINDOW_OK) return status;
-    history->columns = calloc((size_t)plan->feature_count + 1, sizeof(*history->columns));
-    if (history->columns == NULL) return HR_WINDOW_NO_MEMORY;
-    for (i = 0; i < plan->feature_count; i++) {
-        history->columns[i].values = values[i];
-        history->columns[i].width = hr_history_width(&plan->features[i]);
-        history->columns[i].nulls = calloc((size_t)reads->count + 1, 1);
-        if (history->columns[i].nulls == NULL) return HR_WINDOW_NO_MEMORY;
-    }
-    return HR_WINDOW_OK;
+    history->columns = hr_history_columns(plan, values, (size_t)reads->count);
+    return history->columns == NULL ? HR_WINDOW_NO_MEMORY : HR_WINDOW_OK;
 }
 
 /* ---- groups ---- */
@@ -291,6 +309,38 @@ static inline int hr_history_run(hr_history *history, uint32_t thread_count)
     }
     free(shares);
     return status;
+}
+
+/* ---- folded maps as columns ---- */
+
+/* Puts the values of a fold into row r of the columns, which have room for it. */
+static inline int hr_history_keep(hr_history_column *columns, const hr_window_fold *fold, size_t r)
+{
+    uint32_t f;
+    for (f = 0; f < fold->plan->feature_count; f++) {
+        hr_history_column *column = &columns[f];
+        const hr_window_feature *feature = &fold->plan->features[f];
+        const hr_window_value *value = &fold->values[f];
+        uint8_t *to = column->values + r * column->width;
+        hr_value plain = hr_value_whole(value->i);  /* the bits of a float as well */
+        column->nulls[r] = value->is_null;
+        column->null_count += value->is_null;
+        column->losses[value->lost] += value->lost != 0;
+        if (value->is_null) {
+            memset(to, 0, column->width);
+        } else if (!feature->is_list && !hr_scalar_is_text(feature->scalar)) {
+            hr_scalar_store(feature->scalar, &plain, to);
+        } else {
+            if (column->heap.length > UINT32_MAX - value->heap.length) return HR_WINDOW_TOO_LARGE;
+            if (hr_bytes_reserve(&column->heap, value->heap.length) != HR_WINDOW_OK) return HR_WINDOW_NO_MEMORY;
+            hr_store_u32(to, (uint32_t)column->heap.length);
+            hr_store_u32(to + 4, value->heap.length);
+            if (value->heap.length > 0)
+                memcpy(column->heap.at + column->heap.length, fold->heap.at + value->heap.start, value->heap.length);
+            column->heap.length += value->heap.length;
+        }
+    }
+    return HR_WINDOW_OK;
 }
 
 #endif

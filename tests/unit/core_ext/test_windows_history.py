@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from core_ext.arrow import ArrowColumn
 from core_ext.twin.windows import Row
 from core_ext.window_plan import plan_windows
-from core_ext.windows import History, Windows
+from core_ext.windows import CorruptMapError, History, Windows
 from headrace.definitions.transforms import AGGREGATES
 from headrace.types import Scalar, Shape, ValueType
 from tests.unit.core_ext.state_samples import bits
@@ -22,6 +22,7 @@ from tests.unit.core_ext.window_samples import (
     cases,
     columns_of,
     delta_of,
+    deltas_of,
     feature,
     orders_of,
     plans,
@@ -108,6 +109,20 @@ def test_history_and_folded_tiles_are_one(case: Case, seed: int, later: int) -> 
     assert bits(history[0]) == bits(windows.fold(delta_of(windows, rows), read_us).values)
 
 
+@settings(max_examples=100)
+@given(histories())
+def test_many_folds_are_those_of_single_maps(case: tuple[Windows, list[list[Row]], list[tuple[int, int]]]) -> None:
+    windows, groups, reads = case
+    maps = deltas_of(windows, groups)[0]
+    single = [windows.fold(maps[group], read_us) for read_us, group in reads]
+    times = np.array([read_us for read_us, _ in reads], np.int64)
+    found, exact = windows.fold_many([maps[group] for _, group in reads], times)
+    assert bits(values_of(windows, found)) == bits([folded.values for folded in single])
+    assert [one == 1 for one in exact] == [folded.is_exact for folded in single]
+    for at, losses in enumerate(found.losses):
+        assert sum(losses) == sum(folded.losses[at] != 0 for folded in single)
+
+
 def test_many_events_slide_as_they_are_read_alone(seed: int) -> None:
     """Long groups: runs are merged, values are taken back, queues empty and fill."""
     choose = random.Random(seed)
@@ -157,5 +172,9 @@ def test_what_does_not_fit_is_refused() -> None:
     for threads in (0, 65):
         with pytest.raises(ValueError, match="write 1 to 64"):
             windows.history(columns, one, one - 1, one, one - 1, 1, threads=threads)
+    with pytest.raises(ValueError, match="2 read times are given for 1 maps"):
+        windows.fold_many([None], np.zeros(2, np.int64))
+    with pytest.raises(CorruptMapError, match="map 1 or its read time"):
+        windows.fold_many([None, b"no map"], np.zeros(2, np.int64))
     with pytest.raises(ValueError, match="groups holds 2 rows"):
         windows.history(columns, one, one - 1, one, np.zeros(2, np.int64), 1)
