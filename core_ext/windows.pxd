@@ -159,7 +159,7 @@ cdef extern from "hr_window_history.h" nogil:
     int hr_window_fold_at(hr_window_fold *fold, const uint8_t *map, size_t length, int64_t read_us)
     int hr_history_open(
         hr_history *history, const hr_window_plan *plan, const hr_window_events *events, const hr_window_events *reads,
-        uint32_t input_count, uint8_t **values)
+        uint32_t input_count, uint32_t thread_count, uint8_t **values)
     uint32_t hr_history_width(const hr_window_feature *feature)
     hr_history_column *hr_history_columns(const hr_window_plan *plan, uint8_t **values, size_t count)
     void hr_history_columns_free(const hr_window_plan *plan, hr_history_column *columns)
@@ -180,4 +180,5 @@ cdef class Windows:
     cdef int check(self, int status, what) except -1
     cdef int events_of(self, hr_window_events *events, int64_t group_count) except -1
     cdef object value(self, uint32_t place)
+    cdef list room(self, uint8_t **values, int64_t count)
     cdef object columns_of(self, const hr_history_column *columns, int64_t count, list held)

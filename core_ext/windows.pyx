@@ -4,6 +4,7 @@ from array import array
 from typing import NamedTuple
 
 import cython
+import numpy as np
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport INT32_MAX, INT64_MIN, UINT32_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t
@@ -188,7 +189,6 @@ cdef class Windows:
         cdef ArrowBuffers buffers = ArrowBuffers(columns)
         cdef hr_history history
         cdef int status
-        cdef uint32_t i
         cdef uint8_t **values = NULL
         cdef list held
         if not 1 <= threads <= HR_HISTORY_THREADS_MAX:
@@ -202,19 +202,12 @@ cdef class Windows:
         self.events_of(&events, group_count)
         self.events_of(&reads, group_count)
         memset(&history, 0, sizeof(history))
-        held = [
-            PyBytes_FromStringAndSize(NULL, <Py_ssize_t>(reads.count * hr_history_width(&self.native.features[i])))
-            for i in range(self.native.feature_count)
-        ]
         values = <uint8_t **>calloc(self.native.feature_count + 1, sizeof(uint8_t *))
         try:
-            if values == NULL:
-                raise MemoryError
-            for i in range(self.native.feature_count):
-                values[i] = <uint8_t *>PyBytes_AS_STRING(held[i])
+            held = self.room(values, reads.count)
             with nogil:
                 status = hr_history_open(
-                    &history, &self.native, &events, &reads, <uint32_t>buffers.count, values)
+                    &history, &self.native, &events, &reads, <uint32_t>buffers.count, <uint32_t>threads, values)
                 if status == HR_WINDOW_OK:
                     status = hr_history_run(&history, <uint32_t>threads)
             self.check(status, "a value")
@@ -289,7 +282,6 @@ cdef class Windows:
     def fold_many(self, maps not None, const int64_t[::1] read_us not None):
         """Values of many maps, each at its own read time, as columns; and which of them are exact."""
         cdef Py_ssize_t r, count = len(maps)
-        cdef uint32_t i
         cdef bytes one
         cdef list held
         cdef hr_history_column *columns = NULL
@@ -298,14 +290,7 @@ cdef class Windows:
             free(values)
             raise ValueError(f"{read_us.shape[0]} read times are given for {count} maps")
         try:
-            if values == NULL:
-                raise MemoryError
-            held = [
-                PyBytes_FromStringAndSize(NULL, count * hr_history_width(&self.native.features[i]))
-                for i in range(self.native.feature_count)
-            ]
-            for i in range(self.native.feature_count):
-                values[i] = <uint8_t *>PyBytes_AS_STRING(held[i])
+            held = self.room(values, count)
             columns = hr_history_columns(&self.native, values, count)
             if columns == NULL:
                 raise MemoryError
@@ -324,6 +309,19 @@ cdef class Windows:
         finally:
             hr_history_columns_free(&self.native, columns)
             free(values)
+
+    cdef list room(self, uint8_t **values, int64_t count):
+        """Buffers for `count` values of every feature: numpy's, as the kernel gives those huge pages."""
+        cdef uint32_t i
+        cdef uint8_t[::1] view
+        if values == NULL:
+            raise MemoryError
+        held = []
+        for i in range(self.native.feature_count):
+            held.append(np.empty(max(count * hr_history_width(&self.native.features[i]), 1), np.uint8))
+            view = held[i]
+            values[i] = &view[0]
+        return held
 
     cdef object columns_of(self, const hr_history_column *columns, int64_t count, list held):
         cdef uint32_t i, j
@@ -415,7 +413,7 @@ cdef object element(const uint8_t *at, uint8_t scalar):
 
 
 cdef object column_of(
-    const hr_history_column *column, const hr_window_feature *feature, int64_t count, bytes values,
+    const hr_history_column *column, const hr_window_feature *feature, int64_t count, values,
 ):
     held = valid(column.nulls, count) if column.null_count > 0 else None
     is_text = feature.scalar == HR_STRING or feature.scalar == HR_BYTES
@@ -424,7 +422,7 @@ cdef object column_of(
     if is_text:
         texts, offsets = gathered(column, count, 1)
         return ArrowColumn(count, 0, held, texts, offsets, None)
-    return ArrowColumn(count, 0, held, packed(values) if feature.scalar == HR_BOOL else values, None, None)
+    return ArrowColumn(count, 0, held, packed(values[:count]) if feature.scalar == HR_BOOL else values, None, None)
 
 
 cdef bytes valid(const uint8_t *nulls, int64_t count):
@@ -437,14 +435,13 @@ cdef bytes valid(const uint8_t *nulls, int64_t count):
     return validity
 
 
-cdef bytes packed(bytes flags):
+cdef bytes packed(const uint8_t[::1] flags):
     """Bits of bytes that are 0 or 1."""
-    cdef Py_ssize_t i, count = len(flags)
-    cdef const uint8_t *at = <const uint8_t *>PyBytes_AS_STRING(flags)
+    cdef Py_ssize_t i, count = flags.shape[0]
     cdef bytes found = bytes((count + 7) // 8)
     cdef uint8_t *bits = <uint8_t *>PyBytes_AS_STRING(found)
     for i in range(count):
-        bits[i >> 3] |= at[i] << (i & 7)
+        bits[i >> 3] |= flags[i] << (i & 7)
     return found
 
 

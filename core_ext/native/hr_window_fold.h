@@ -215,18 +215,52 @@ static inline int hr_fold_store(
     return status;
 }
 
+static inline size_t hr_piece_state(const hr_window_piece *piece, uint32_t at, const uint8_t **bytes)
+{
+    uint32_t begin = at == 0 ? piece->start : hr_load_u32(piece->ends + 4 * (size_t)at - 4);
+    *bytes = piece->heap + begin;
+    return hr_load_u32(piece->ends + 4 * (size_t)at) - begin;
+}
+
+/* The piece that holds the least or greatest float, so that it alone need be merged; UINT32_MAX where the states are of
+ * another kind, or not as plain as to be compared here. */
+static inline uint32_t hr_fold_best(const hr_window_fold *fold, const hr_state_spec *spec, uint32_t at)
+{
+    uint32_t i, best = 0, width = hr_scalar_bytes(spec->scalar);
+    int64_t rank, best_rank = INT64_MIN, sign = spec->kind == HR_KIND_MIN ? -1 : 0;
+    const uint8_t *bytes;
+    if ((spec->kind != HR_KIND_MIN && spec->kind != HR_KIND_MAX) || !hr_scalar_is_float(spec->scalar)) return UINT32_MAX;
+    for (i = 0; i < fold->piece_count; i++) {
+        size_t length = hr_piece_state(&fold->pieces[i], at, &bytes);
+        float single;
+        double wide;
+        if (length == 0) continue;
+        if (length != width) return UINT32_MAX;
+        if (width == 4) {
+            memcpy(&single, bytes, 4);
+            wide = single;
+        } else {
+            memcpy(&wide, bytes, 8);
+        }
+        if (wide != wide) return UINT32_MAX;
+        rank = hr_float_rank(wide) ^ sign;
+        if (rank > best_rank) best_rank = rank, best = i;
+    }
+    return best;
+}
+
 /* Merges the collected tiles into the working state n of the plan. */
 static inline int hr_fold_state(hr_window_fold *fold, const hr_window_ladder *ladder, uint32_t n)
 {
     hr_state *state = &fold->states[n];
-    uint32_t i, at = n - ladder->first_state;
+    uint32_t at = n - ladder->first_state, best = hr_fold_best(fold, &state->spec, at);
+    uint32_t i = best == UINT32_MAX ? 0 : best, end = best < fold->piece_count ? best + 1 : fold->piece_count;
+    const uint8_t *bytes;
     int status = HR_STATE_OK;
     hr_state_reset(state);
-    for (i = 0; i < fold->piece_count && status == HR_STATE_OK; i++) {
-        const hr_window_piece *piece = &fold->pieces[i];
-        uint32_t begin = at == 0 ? piece->start : hr_load_u32(piece->ends + 4 * (size_t)at - 4);
-        uint32_t end = hr_load_u32(piece->ends + 4 * (size_t)at);
-        if (end > begin) status = hr_state_merge_bytes(state, piece->heap + begin, end - begin);
+    for (; i < end && status == HR_STATE_OK; i++) {
+        size_t length = hr_piece_state(&fold->pieces[i], at, &bytes);
+        if (length > 0) status = hr_state_merge_bytes(state, bytes, length);
     }
     return hr_merged(status);
 }

@@ -90,18 +90,36 @@ static inline void hr_history_close(hr_history *history)
     memset(history, 0, sizeof(*history));
 }
 
+typedef struct {
+    hr_window_sorted *sorted;
+    const hr_window_events *events;
+    int status;
+} hr_history_sorting;
+
+static inline void *hr_history_sort(void *given)
+{
+    hr_history_sorting *sorting = given;
+    sorting->status = hr_sorted_open(sorting->sorted, sorting->events);
+    return NULL;
+}
+
 /* `reads` has the group and time of every read; values[f] has room for as many values of feature f, and outlives the
  * history. The caller closes it, also after a failure. */
 static inline int hr_history_open(
     hr_history *history, const hr_window_plan *plan, const hr_window_events *events, const hr_window_events *reads,
-    uint32_t input_count, uint8_t **values)
+    uint32_t input_count, uint32_t thread_count, uint8_t **values)
 {
-    int status;
+    hr_history_sorting first = {&history->sorted, events, HR_WINDOW_OK}, second = {&history->reads, reads, HR_WINDOW_OK};
+    pthread_t thread;
+    int is_started;
     memset(history, 0, sizeof(*history));
     history->plan = plan, history->events = events, history->input_count = input_count;
-    status = hr_sorted_open(&history->sorted, events);
-    if (status == HR_WINDOW_OK) status = hr_sorted_open(&history->reads, reads);
-    if (status != HR_WINDOW_OK) return status;
+    is_started = thread_count > 1 && pthread_create(&thread, NULL, hr_history_sort, &second) == 0;
+    hr_history_sort(&first);
+    if (is_started) pthread_join(thread, NULL);
+    else hr_history_sort(&second);
+    if (first.status != HR_WINDOW_OK || second.status != HR_WINDOW_OK)
+        return first.status != HR_WINDOW_OK ? first.status : second.status;
     history->columns = hr_history_columns(plan, values, (size_t)reads->count);
     return history->columns == NULL ? HR_WINDOW_NO_MEMORY : HR_WINDOW_OK;
 }

@@ -23,7 +23,7 @@ def test_a_wrong_value_ends_the_comparison(seed: int, monkeypatch: pytest.Monkey
     right = windows.compare
 
     def damaged(ours: list[ArrowColumn], theirs: pa.Table) -> None:
-        assert isinstance(ours[5].values, bytes)
+        assert ours[5].values is not None
         values = np.frombuffer(ours[5].values, np.float64).copy()
         values[7] += 1
         right([*ours[:5], ours[5]._replace(values=values.tobytes()), *ours[6:]], theirs)
