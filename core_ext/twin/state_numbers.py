@@ -43,7 +43,7 @@ def nearest(value: Fraction) -> float:
     try:
         return value.numerator / value.denominator
     except OverflowError:
-        return -math.inf if value < 0 else math.inf
+        return math.inf if value > 0 else -math.inf
 
 
 def scaled(whole: int, exponent: int) -> float:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from core_ext import states
@@ -45,6 +45,9 @@ def tree(spec: Spec, events: Sequence[Event], choose: random.Random) -> State:
 
 @settings(max_examples=600)
 @given(cases())
+@example((Spec(Kind.SUM, F64), [Event(-1.7976931348623157e308)] * 3))
+@example((Spec(Kind.MOMENTS, F64), [Event(1e308), Event(-1e308)]))
+@example((Spec(Kind.DECAYED, F64, 0, HOUR_US), [Event(1.7976931348623157e308, event_us=HOUR_US - 1)] * 9))
 def test_core_and_twin_agree_to_the_byte(case: tuple[Spec, list[Event]]) -> None:
     spec, events = case
     state = state_of(spec, events)
