@@ -4,6 +4,7 @@
 #ifndef HR_WINDOW_FOLD_H
 #define HR_WINDOW_FOLD_H
 
+#include "hr_window_result.h"
 #include "hr_window_write.h"
 
 /* A value of a feature, of its type: BOOL, I32, I64, TIMESTAMP_US and DATE in `i`, F32 and F64 in `f`; texts and lists
@@ -276,7 +277,7 @@ static inline int hr_fold_span(hr_window_fold *fold, const hr_window_span *span,
         if (feature->state != folded) status = hr_fold_state(fold, &plan->ladders[span->ladder], feature->state);
         folded = feature->state;
         if (status == HR_WINDOW_OK)
-            status = hr_merged(hr_state_result(
+            status = hr_merged(hr_window_result(
                 &fold->states[folded], feature->aggregate, feature->parameter, read_us, &result));
         if (status == HR_WINDOW_OK)
             status = hr_fold_store(&fold->heap, feature, &result, &fold->values[plan->uses[u]]);

@@ -222,16 +222,15 @@ static inline int hr_history_span(hr_history *history, const hr_window_span *spa
     return status;
 }
 
-/* Brings what is held of a group to the places of its reads. */
+/* Brings what is held of a group to the places of its reads, which may lie far apart. */
 static inline void hr_history_place(hr_history_column *column, const uint32_t *rows, uint32_t count)
 {
-    uint32_t i;
-    if (column->width == 8)
-        for (i = 0; i < count; i++) memcpy(column->values + 8 * (size_t)rows[i], column->held + 8 * (size_t)i, 8);
-    else if (column->width == 4)
-        for (i = 0; i < count; i++) memcpy(column->values + 4 * (size_t)rows[i], column->held + 4 * (size_t)i, 4);
-    else
-        for (i = 0; i < count; i++) column->values[rows[i]] = column->held[i];
+    enum { AHEAD = 12 };
+    uint32_t i, width = column->width;
+    for (i = 0; i < count; i++) {
+        if (i + AHEAD < count) __builtin_prefetch(column->values + (size_t)rows[i + AHEAD] * width, 1);
+        hr_width_copy(column->values + (size_t)rows[i] * width, column->held + (size_t)i * width, width);
+    }
     for (i = 0; i < count; i++) {
         if (column->held_nulls[i] == 0) continue;
         column->nulls[rows[i]] = 1;

@@ -235,7 +235,7 @@ static inline int hr_walk_emit(hr_history_walk *walk, uint32_t place, int64_t re
         column->losses[column->held_nulls[i] >> 1] += column->held_nulls[i] >> 1 != 0;
         return HR_WINDOW_OK;
     }
-    status = hr_merged(hr_state_result(walk->state, feature->aggregate, feature->parameter, read_us, &result));
+    status = hr_merged(hr_window_result(walk->state, feature->aggregate, feature->parameter, read_us, &result));
     if (status != HR_WINDOW_OK) return status;
     column->held_nulls[i] = (uint8_t)(result.value.is_null | result.lost << 1);
     column->losses[result.lost] += result.lost != 0;
