@@ -99,6 +99,7 @@ cdef extern from "hr_window_history.h" nogil:
         const int64_t *event_us
         const int64_t *write_us
         const int64_t *offsets
+        const int64_t *available_us
         const uint32_t *source_ids
         const int32_t *partitions
         const hr_arrow *arrays

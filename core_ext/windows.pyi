@@ -103,9 +103,13 @@ class Windows:
         source_ids: NDArray[np.uint32] | None = None,
         partitions: NDArray[np.int32] | None = None,
         offsets: NDArray[np.int64] | None = None,
+        available_us: NDArray[np.int64] | None = None,
         threads: int = 1,
     ) -> History:
         """Exact values of every feature at any time of any group, in the order of the reads. Releases the GIL.
+
+        A read sees the events that were available by its time; without available times that is their own time. What was
+        written after a knowledge cut-off is left out by the caller.
 
         Up to `threads` threads (64 at most) share the groups; the values do not depend on it.
 

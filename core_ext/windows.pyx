@@ -182,7 +182,7 @@ cdef class Windows:
         self, columns not None, const int64_t[::1] event_us not None, const int64_t[::1] groups not None,
         const int64_t[::1] read_us not None, const int64_t[::1] read_groups not None, int64_t group_count, *,
         const int64_t[::1] write_us=None, const uint32_t[::1] source_ids=None, const int32_t[::1] partitions=None,
-        const int64_t[::1] offsets=None, int threads=1,
+        const int64_t[::1] offsets=None, const int64_t[::1] available_us=None, int threads=1,
     ):
         """Exact values of every feature at any time of any group."""
         cdef hr_window_events events, reads
@@ -197,6 +197,9 @@ cdef class Windows:
         memset(&reads, 0, sizeof(reads))
         fill_events(&events, event_us, groups, write_us, source_ids, partitions, offsets)
         fill_events(&reads, read_us, read_groups, None, None, None, None)
+        if available_us is not None:
+            same_rows(available_us.shape[0], event_us.shape[0], "available_us")
+            events.available_us = &available_us[0] if event_us.shape[0] > 0 else NULL
         events.arrays = buffers.arrays
         check_columns(self.plan, buffers, events.count)
         self.events_of(&events, group_count)

@@ -111,15 +111,15 @@ static inline int hr_fold_descend(
     return status;
 }
 
-/* Collects the tiles of (start, read_us]. Fine tiles lead from the start up to the coarsest ones; where no event is
+/* Collects the tiles of (start, read_us], start a whole hop. Fine tiles lead from the start up to the coarsest ones; where no event is
  * later than the read, the tile that holds it is taken whole. With takes_last 0 the finest tile that holds it is left
  * out, and the others are exact. */
 static inline int hr_fold_cover(
-    hr_window_fold *fold, const hr_window_span *span, int64_t read_us, int takes_last)
+    hr_window_fold *fold, const hr_window_span *span, int64_t start, int64_t read_us, int takes_last)
 {
     const hr_window_ladder *ladder = &fold->plan->ladders[span->ladder];
     const hr_window_section *sections = fold->map.sections + ladder->first_section;
-    int64_t at = hr_window_start(span, read_us);
+    int64_t at = start;
     uint32_t level = span->level;
     int status = HR_WINDOW_OK;
     fold->piece_count = 0;
@@ -271,7 +271,7 @@ static inline int hr_fold_span(hr_window_fold *fold, const hr_window_span *span,
     const hr_window_plan *plan = fold->plan;
     uint32_t u, end = span->first_use + span->use_count, folded = UINT32_MAX;
     hr_result result;
-    int status = hr_fold_cover(fold, span, read_us, 1);
+    int status = hr_fold_cover(fold, span, hr_window_start(span, read_us), read_us, 1);
     for (u = span->first_use; u < end && status == HR_WINDOW_OK; u++) {
         const hr_window_feature *feature = &plan->features[plan->uses[u]];
         if (feature->state != folded) status = hr_fold_state(fold, &plan->ladders[span->ladder], feature->state);

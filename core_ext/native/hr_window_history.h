@@ -56,6 +56,8 @@ static inline void hr_history_release(hr_history *worker)
     free(worker->values);
     free(worker->ranks);
     free(worker->queue);
+    free(worker->seen);
+    free(worker->seen_latest);
     free(worker->edges);
     if (worker->writer.plan != NULL) hr_writer_close(&worker->writer);
     if (worker->fold.plan != NULL) hr_fold_close(&worker->fold);
@@ -140,12 +142,23 @@ static inline int hr_history_gather(hr_history *history, uint32_t first, uint32_
     }
     if (count > history->queue_capacity) {
         free(history->queue);
+        free(history->seen);
+        free(history->seen_latest);
         history->queue = malloc(count * sizeof(uint32_t));
-        history->queue_capacity = history->queue != NULL ? count : 0;
+        history->seen = malloc(count * sizeof(int64_t));
+        history->seen_latest = malloc(count * sizeof(int64_t));
+        history->queue_capacity =
+            history->queue != NULL && history->seen != NULL && history->seen_latest != NULL ? count : 0;
     }
     if (needed > history->value_capacity || count > history->queue_capacity) return HR_WINDOW_NO_MEMORY;
     history->count = count;
     history->rows = history->sorted.rows + first, history->times = history->sorted.times + first;
+    for (i = 0; i < count; i++) {
+        int64_t event = history->times[i];
+        int64_t available = history->events->available_us != NULL ? history->events->available_us[history->rows[i]] : event;
+        history->seen[i] = hr_later(event, available);
+        history->seen_latest[i] = i > 0 ? hr_later(history->seen_latest[i - 1], history->seen[i]) : history->seen[i];
+    }
     for (c = 0; c < history->input_count; c++) {
         for (scalar = 0, s = 0; s < history->plan->state_count; s++) {
             if (history->plan->states[s].column == (int32_t)c) scalar = history->plan->states[s].spec.scalar;
@@ -185,7 +198,7 @@ static inline void hr_history_edges(
     hr_history *history, const hr_window_span *span, uint32_t first_read, uint32_t count)
 {
     const int64_t *times = history->times;
-    uint32_t i, low = 0, high = 0;
+    uint32_t i, low = 0, high = 0, known = 0;
     int64_t start = 0, next = INT64_MIN;
     for (i = 0; i < count; i++) {
         int64_t read_us = history->reads.times[first_read + i];
@@ -195,7 +208,8 @@ static inline void hr_history_edges(
         }
         while (high < history->count && times[high] <= read_us) high++;
         while (low < high && times[low] <= start) low++;
-        history->edges[i] = (hr_history_edge){low, high};
+        while (known < high && history->seen_latest[known] <= read_us) known++;
+        history->edges[i] = (hr_history_edge){low, high, known};
     }
 }
 

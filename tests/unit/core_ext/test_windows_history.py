@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from core_ext.arrow import ArrowColumn
 from core_ext.twin.windows import Row
@@ -32,7 +33,11 @@ from tests.unit.core_ext.window_samples import (
 
 
 def history_of(
-    windows: Windows, groups: Sequence[Sequence[Row]], reads: Sequence[tuple[int, int]], threads: int = 1
+    windows: Windows,
+    groups: Sequence[Sequence[Row]],
+    reads: Sequence[tuple[int, int]],
+    threads: int = 1,
+    delays: Sequence[int] = (),
 ) -> History:
     """Values for reads of (time, group)."""
     rows = [row for group in groups for row in group]
@@ -44,8 +49,15 @@ def history_of(
         np.array([group for _, group in reads], np.int64),
         len(groups),
         threads=threads,
+        available_us=available_of(rows, delays) if delays else None,
         **orders_of(rows),
     )
+
+
+def available_of(rows: Sequence[Row], delays: Sequence[int]) -> NDArray[np.int64]:
+    """When each event was available, its delay taken in turn."""
+    times = [row.event_us + delays[at % len(delays)] for at, row in enumerate(rows)]
+    return np.array(times, np.int64)
 
 
 def values_of(windows: Windows, history: History) -> list[list[Any]]:
@@ -98,6 +110,28 @@ def test_history_equals_the_naive_evaluator(
         assert losses == [0, *[lost.count(cause) for cause in range(1, len(losses))]]
 
 
+DELAYS = st.lists(st.integers(-5, 3) | st.integers(0, 400), min_size=1, max_size=7)
+
+
+@settings(max_examples=300)
+@given(histories(), st.integers(1, 2), DELAYS)
+def test_no_read_sees_what_was_not_available(
+    case: tuple[Windows, list[list[Row]], list[tuple[int, int]]], threads: int, delays: list[int]
+) -> None:
+    windows, groups, reads = case
+    history = history_of(windows, groups, reads, threads, delays)
+    available = available_of([row for group in groups for row in group], delays).tolist()
+    seen: list[list[tuple[int, Row]]] = []
+    for group in groups:
+        seen.append(list(zip(available[: len(group)], group, strict=True)))
+        available = available[len(group) :]
+    expected = []
+    for read_us, group_at in reads:
+        known = [row for available_us, row in seen[group_at] if available_us <= read_us]
+        expected.append(truth(windows.plan, known, read_us)[0])
+    assert bits(values_of(windows, history)) == bits(expected)
+
+
 @settings(max_examples=150)
 @given(cases(), st.integers(0, 2**32), st.integers(0, 300))
 def test_history_and_folded_tiles_are_one(case: Case, seed: int, later: int) -> None:
@@ -141,6 +175,12 @@ def test_many_events_slide_as_they_are_read_alone(seed: int) -> None:
         assert bits(values) == bits(truth(windows.plan, rows, read[0])[0])
     alone = [values_of(windows, history_of(windows, [rows], [read]))[0] for read in reads]
     assert bits(together) == bits(alone)
+    delays = [choose.choice([0, 0, 30, 400, 9_000]) for _ in range(97)]
+    available = available_of(rows, delays).tolist()
+    later = values_of(windows, history_of(windows, [rows], reads, 1, delays))
+    for read, values in choose.sample(list(zip(reads, later, strict=True)), 25):
+        known = [row for row, available_us in zip(rows, available, strict=True) if available_us <= read[0]]
+        assert bits(values) == bits(truth(windows.plan, known, read[0])[0])
 
 
 def test_states_beyond_their_cap_come_back(seed: int) -> None:
@@ -172,6 +212,8 @@ def test_what_does_not_fit_is_refused() -> None:
     for threads in (0, 65):
         with pytest.raises(ValueError, match="write 1 to 64"):
             windows.history(columns, one, one - 1, one, one - 1, 1, threads=threads)
+    with pytest.raises(ValueError, match="available_us holds 2 rows"):
+        windows.history(columns, one, one - 1, one, one - 1, 1, available_us=np.zeros(2, np.int64))
     with pytest.raises(ValueError, match="2 read times are given for 1 maps"):
         windows.fold_many([None], np.zeros(2, np.int64))
     with pytest.raises(CorruptMapError, match="map 1 or its read time"):
