@@ -99,6 +99,7 @@ cdef extern from "hr_window_history.h" nogil:
         const int64_t *event_us
         const int64_t *write_us
         const int64_t *offsets
+        const int64_t *available_us
         const uint32_t *source_ids
         const int32_t *partitions
         const hr_arrow *arrays
@@ -123,8 +124,8 @@ cdef extern from "hr_window_history.h" nogil:
         uint8_t *values
         uint8_t *nulls
         hr_window_bytes heap
+        uint64_t null_count
         uint64_t *losses
-        uint32_t width
 
     ctypedef struct hr_history:
         hr_history_column *columns
@@ -159,7 +160,11 @@ cdef extern from "hr_window_history.h" nogil:
     int hr_window_fold_at(hr_window_fold *fold, const uint8_t *map, size_t length, int64_t read_us)
     int hr_history_open(
         hr_history *history, const hr_window_plan *plan, const hr_window_events *events, const hr_window_events *reads,
-        uint32_t input_count)
+        uint32_t input_count, uint32_t thread_count, uint8_t **values)
+    uint32_t hr_history_width(const hr_window_feature *feature)
+    hr_history_column *hr_history_columns(const hr_window_plan *plan, uint8_t **values, size_t count)
+    void hr_history_columns_free(const hr_window_plan *plan, hr_history_column *columns)
+    int hr_history_keep(hr_history_column *columns, const hr_window_fold *fold, size_t r)
     int hr_history_run(hr_history *history, uint32_t thread_count)
     void hr_history_close(hr_history *history)
 
@@ -176,3 +181,5 @@ cdef class Windows:
     cdef int check(self, int status, what) except -1
     cdef int events_of(self, hr_window_events *events, int64_t group_count) except -1
     cdef object value(self, uint32_t place)
+    cdef list room(self, uint8_t **values, int64_t count)
+    cdef object columns_of(self, const hr_history_column *columns, int64_t count, list held)

@@ -103,9 +103,13 @@ class Windows:
         source_ids: NDArray[np.uint32] | None = None,
         partitions: NDArray[np.int32] | None = None,
         offsets: NDArray[np.int64] | None = None,
+        available_us: NDArray[np.int64] | None = None,
         threads: int = 1,
     ) -> History:
         """Exact values of every feature at any time of any group, in the order of the reads. Releases the GIL.
+
+        A read sees the events that were available by its time; without available times that is their own time. What was
+        written after a knowledge cut-off is left out by the caller.
 
         Up to `threads` threads (64 at most) share the groups; the values do not depend on it.
 
@@ -126,6 +130,9 @@ class Windows:
 
     def fold(self, map: bytes | None, read_us: int) -> Folded:
         """Values of a map at a read time; None is a row that is not stored."""
+
+    def fold_many(self, maps: Sequence[bytes | None], read_us: NDArray[np.int64]) -> tuple[History, bytes]:
+        """Values of many maps, each at its own read time, as columns; and a byte each, 1 where they are exact."""
 
     def check_map(self, map: bytes) -> MapHeader:
         """Header after every check of every byte."""

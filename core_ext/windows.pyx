@@ -4,6 +4,7 @@ from array import array
 from typing import NamedTuple
 
 import cython
+import numpy as np
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport INT32_MAX, INT64_MIN, UINT32_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t
@@ -181,42 +182,42 @@ cdef class Windows:
         self, columns not None, const int64_t[::1] event_us not None, const int64_t[::1] groups not None,
         const int64_t[::1] read_us not None, const int64_t[::1] read_groups not None, int64_t group_count, *,
         const int64_t[::1] write_us=None, const uint32_t[::1] source_ids=None, const int32_t[::1] partitions=None,
-        const int64_t[::1] offsets=None, int threads=1,
+        const int64_t[::1] offsets=None, const int64_t[::1] available_us=None, int threads=1,
     ):
         """Exact values of every feature at any time of any group."""
         cdef hr_window_events events, reads
         cdef ArrowBuffers buffers = ArrowBuffers(columns)
         cdef hr_history history
         cdef int status
-        cdef uint32_t i, j
+        cdef uint8_t **values = NULL
+        cdef list held
         if not 1 <= threads <= HR_HISTORY_THREADS_MAX:
             raise ValueError(f"threads is {threads}: write 1 to {HR_HISTORY_THREADS_MAX}")
         memset(&events, 0, sizeof(events))
         memset(&reads, 0, sizeof(reads))
         fill_events(&events, event_us, groups, write_us, source_ids, partitions, offsets)
         fill_events(&reads, read_us, read_groups, None, None, None, None)
+        if available_us is not None:
+            same_rows(available_us.shape[0], event_us.shape[0], "available_us")
+            events.available_us = &available_us[0] if event_us.shape[0] > 0 else NULL
         events.arrays = buffers.arrays
         check_columns(self.plan, buffers, events.count)
         self.events_of(&events, group_count)
         self.events_of(&reads, group_count)
+        memset(&history, 0, sizeof(history))
+        values = <uint8_t **>calloc(self.native.feature_count + 1, sizeof(uint8_t *))
         try:
+            held = self.room(values, reads.count)
             with nogil:
-                status = hr_history_open(&history, &self.native, &events, &reads, <uint32_t>buffers.count)
+                status = hr_history_open(
+                    &history, &self.native, &events, &reads, <uint32_t>buffers.count, <uint32_t>threads, values)
                 if status == HR_WINDOW_OK:
                     status = hr_history_run(&history, <uint32_t>threads)
             self.check(status, "a value")
-            return History(
-                [
-                    column_of(&history.columns[i], &self.native.features[i], reads.count)
-                    for i in range(self.native.feature_count)
-                ],
-                [
-                    [history.columns[i].losses[j] for j in range(HR_LOST_CAUSES)]
-                    for i in range(self.native.feature_count)
-                ],
-            )
+            return self.columns_of(history.columns, reads.count, held)
         finally:
             hr_history_close(&history)
+            free(values)
 
     cdef int events_of(self, hr_window_events *events, int64_t group_count) except -1:
         cdef int64_t i
@@ -279,6 +280,60 @@ cdef class Windows:
             [self.value(i) for i in range(self.native.feature_count)],
             [self.folding.values[i].lost for i in range(self.native.feature_count)],
             self.folding.is_exact != 0,
+        )
+
+    def fold_many(self, maps not None, const int64_t[::1] read_us not None):
+        """Values of many maps, each at its own read time, as columns; and which of them are exact."""
+        cdef Py_ssize_t r, count = len(maps)
+        cdef bytes one
+        cdef list held
+        cdef hr_history_column *columns = NULL
+        cdef uint8_t **values = <uint8_t **>calloc(self.native.feature_count + 1, sizeof(uint8_t *))
+        if read_us.shape[0] != count:
+            free(values)
+            raise ValueError(f"{read_us.shape[0]} read times are given for {count} maps")
+        try:
+            held = self.room(values, count)
+            columns = hr_history_columns(&self.native, values, count)
+            if columns == NULL:
+                raise MemoryError
+            exact = bytearray(count)
+            for r in range(count):
+                one = maps[r]
+                self.check(
+                    hr_window_fold_at(
+                        &self.folding, NULL if one is None else <const uint8_t *>PyBytes_AS_STRING(one),
+                        0 if one is None else len(one), read_us[r]),
+                    f"map {r} or its read time",
+                )
+                exact[r] = self.folding.is_exact
+                self.check(hr_history_keep(columns, &self.folding, r), "a column")
+            return self.columns_of(columns, count, held), bytes(exact)
+        finally:
+            hr_history_columns_free(&self.native, columns)
+            free(values)
+
+    cdef list room(self, uint8_t **values, int64_t count):
+        """Buffers for `count` values of every feature: numpy's, as the kernel gives those huge pages."""
+        cdef uint32_t i
+        cdef uint8_t[::1] view
+        if values == NULL:
+            raise MemoryError
+        held = []
+        for i in range(self.native.feature_count):
+            held.append(np.empty(max(count * hr_history_width(&self.native.features[i]), 1), np.uint8))
+            view = held[i]
+            values[i] = &view[0]
+        return held
+
+    cdef object columns_of(self, const hr_history_column *columns, int64_t count, list held):
+        cdef uint32_t i, j
+        return History(
+            [
+                column_of(&columns[i], &self.native.features[i], count, held[i])
+                for i in range(self.native.feature_count)
+            ],
+            [[columns[i].losses[j] for j in range(HR_LOST_CAUSES)] for i in range(self.native.feature_count)],
         )
 
     cdef object value(self, uint32_t place):
@@ -360,34 +415,36 @@ cdef object element(const uint8_t *at, uint8_t scalar):
     return whole
 
 
-cdef object column_of(const hr_history_column *column, const hr_window_feature *feature, int64_t count):
-    cdef bytes validity = bytes((count + 7) // 8)
-    cdef uint8_t *bits = <uint8_t *>PyBytes_AS_STRING(validity)
-    cdef int64_t i, null_count = 0
-    for i in range(count):
-        if column.nulls[i]:
-            null_count += 1
-        else:
-            bits[i >> 3] |= 1 << (i & 7)
-    held = validity if null_count else None
+cdef object column_of(
+    const hr_history_column *column, const hr_window_feature *feature, int64_t count, values,
+):
+    held = valid(column.nulls, count) if column.null_count > 0 else None
     is_text = feature.scalar == HR_STRING or feature.scalar == HR_BYTES
     if feature.is_list:
         return list_column(column, feature.scalar, is_text, count, held)
     if is_text:
-        values, offsets = gathered(column, count, 1)
-        return ArrowColumn(count, 0, held, values, offsets, None)
-    values = PyBytes_FromStringAndSize(<const char *>column.values, <Py_ssize_t>count * column.width)
-    return ArrowColumn(count, 0, held, packed(values) if feature.scalar == HR_BOOL else values, None, None)
+        texts, offsets = gathered(column, count, 1)
+        return ArrowColumn(count, 0, held, texts, offsets, None)
+    return ArrowColumn(count, 0, held, packed(values[:count]) if feature.scalar == HR_BOOL else values, None, None)
 
 
-cdef bytes packed(bytes flags):
+cdef bytes valid(const uint8_t *nulls, int64_t count):
+    """Validity bits."""
+    cdef bytes validity = bytes((count + 7) // 8)
+    cdef uint8_t *bits = <uint8_t *>PyBytes_AS_STRING(validity)
+    cdef int64_t i
+    for i in range(count):
+        bits[i >> 3] |= (1 - nulls[i]) << (i & 7)
+    return validity
+
+
+cdef bytes packed(const uint8_t[::1] flags):
     """Bits of bytes that are 0 or 1."""
-    cdef Py_ssize_t i, count = len(flags)
-    cdef const uint8_t *at = <const uint8_t *>PyBytes_AS_STRING(flags)
+    cdef Py_ssize_t i, count = flags.shape[0]
     cdef bytes found = bytes((count + 7) // 8)
     cdef uint8_t *bits = <uint8_t *>PyBytes_AS_STRING(found)
     for i in range(count):
-        bits[i >> 3] |= at[i] << (i & 7)
+        bits[i >> 3] |= flags[i] << (i & 7)
     return found
 
 
@@ -420,6 +477,7 @@ cdef object list_column(const hr_history_column *column, uint8_t scalar, bint is
     cdef uint32_t width = hr_scalar_bytes(scalar), item_count, k, start, end
     cdef int64_t i, total = 0, used = 0
     cdef const uint8_t *at
+    cdef const char *text_at
     cdef list texts = []
     cdef bytes offsets
     cdef list ends = [0]
@@ -436,7 +494,8 @@ cdef object list_column(const hr_history_column *column, uint8_t scalar, bint is
             start = 0
             for k in range(item_count):
                 end = hr_load_u32(at + 4 + 4 * <size_t>k)
-                texts.append(PyBytes_FromStringAndSize(<const char *>at + 4 + 4 * <size_t>item_count + start, end - start))
+                text_at = <const char *>at + 4 + 4 * <size_t>item_count + start
+                texts.append(PyBytes_FromStringAndSize(text_at, end - start))
                 used += end - start
                 ends.append(used)
                 start = end

@@ -4,6 +4,7 @@
 #ifndef HR_WINDOW_FOLD_H
 #define HR_WINDOW_FOLD_H
 
+#include "hr_window_result.h"
 #include "hr_window_write.h"
 
 /* A value of a feature, of its type: BOOL, I32, I64, TIMESTAMP_US and DATE in `i`, F32 and F64 in `f`; texts and lists
@@ -110,15 +111,15 @@ static inline int hr_fold_descend(
     return status;
 }
 
-/* Collects the tiles of (start, read_us]. Fine tiles lead from the start up to the coarsest ones; where no event is
+/* Collects the tiles of (start, read_us], start a whole hop. Fine tiles lead from the start up to the coarsest ones; where no event is
  * later than the read, the tile that holds it is taken whole. With takes_last 0 the finest tile that holds it is left
  * out, and the others are exact. */
 static inline int hr_fold_cover(
-    hr_window_fold *fold, const hr_window_span *span, int64_t read_us, int takes_last)
+    hr_window_fold *fold, const hr_window_span *span, int64_t start, int64_t read_us, int takes_last)
 {
     const hr_window_ladder *ladder = &fold->plan->ladders[span->ladder];
     const hr_window_section *sections = fold->map.sections + ladder->first_section;
-    int64_t at = hr_window_start(span, read_us);
+    int64_t at = start;
     uint32_t level = span->level;
     int status = HR_WINDOW_OK;
     fold->piece_count = 0;
@@ -215,18 +216,52 @@ static inline int hr_fold_store(
     return status;
 }
 
+static inline size_t hr_piece_state(const hr_window_piece *piece, uint32_t at, const uint8_t **bytes)
+{
+    uint32_t begin = at == 0 ? piece->start : hr_load_u32(piece->ends + 4 * (size_t)at - 4);
+    *bytes = piece->heap + begin;
+    return hr_load_u32(piece->ends + 4 * (size_t)at) - begin;
+}
+
+/* The piece that holds the least or greatest float, so that it alone need be merged; UINT32_MAX where the states are of
+ * another kind, or not as plain as to be compared here. */
+static inline uint32_t hr_fold_best(const hr_window_fold *fold, const hr_state_spec *spec, uint32_t at)
+{
+    uint32_t i, best = 0, width = hr_scalar_bytes(spec->scalar);
+    int64_t rank, best_rank = INT64_MIN, sign = spec->kind == HR_KIND_MIN ? -1 : 0;
+    const uint8_t *bytes;
+    if ((spec->kind != HR_KIND_MIN && spec->kind != HR_KIND_MAX) || !hr_scalar_is_float(spec->scalar)) return UINT32_MAX;
+    for (i = 0; i < fold->piece_count; i++) {
+        size_t length = hr_piece_state(&fold->pieces[i], at, &bytes);
+        float single;
+        double wide;
+        if (length == 0) continue;
+        if (length != width) return UINT32_MAX;
+        if (width == 4) {
+            memcpy(&single, bytes, 4);
+            wide = single;
+        } else {
+            memcpy(&wide, bytes, 8);
+        }
+        if (wide != wide) return UINT32_MAX;
+        rank = hr_float_rank(wide) ^ sign;
+        if (rank > best_rank) best_rank = rank, best = i;
+    }
+    return best;
+}
+
 /* Merges the collected tiles into the working state n of the plan. */
 static inline int hr_fold_state(hr_window_fold *fold, const hr_window_ladder *ladder, uint32_t n)
 {
     hr_state *state = &fold->states[n];
-    uint32_t i, at = n - ladder->first_state;
+    uint32_t at = n - ladder->first_state, best = hr_fold_best(fold, &state->spec, at);
+    uint32_t i = best == UINT32_MAX ? 0 : best, end = best < fold->piece_count ? best + 1 : fold->piece_count;
+    const uint8_t *bytes;
     int status = HR_STATE_OK;
     hr_state_reset(state);
-    for (i = 0; i < fold->piece_count && status == HR_STATE_OK; i++) {
-        const hr_window_piece *piece = &fold->pieces[i];
-        uint32_t begin = at == 0 ? piece->start : hr_load_u32(piece->ends + 4 * (size_t)at - 4);
-        uint32_t end = hr_load_u32(piece->ends + 4 * (size_t)at);
-        if (end > begin) status = hr_state_merge_bytes(state, piece->heap + begin, end - begin);
+    for (; i < end && status == HR_STATE_OK; i++) {
+        size_t length = hr_piece_state(&fold->pieces[i], at, &bytes);
+        if (length > 0) status = hr_state_merge_bytes(state, bytes, length);
     }
     return hr_merged(status);
 }
@@ -236,13 +271,13 @@ static inline int hr_fold_span(hr_window_fold *fold, const hr_window_span *span,
     const hr_window_plan *plan = fold->plan;
     uint32_t u, end = span->first_use + span->use_count, folded = UINT32_MAX;
     hr_result result;
-    int status = hr_fold_cover(fold, span, read_us, 1);
+    int status = hr_fold_cover(fold, span, hr_window_start(span, read_us), read_us, 1);
     for (u = span->first_use; u < end && status == HR_WINDOW_OK; u++) {
         const hr_window_feature *feature = &plan->features[plan->uses[u]];
         if (feature->state != folded) status = hr_fold_state(fold, &plan->ladders[span->ladder], feature->state);
         folded = feature->state;
         if (status == HR_WINDOW_OK)
-            status = hr_merged(hr_state_result(
+            status = hr_merged(hr_window_result(
                 &fold->states[folded], feature->aggregate, feature->parameter, read_us, &result));
         if (status == HR_WINDOW_OK)
             status = hr_fold_store(&fold->heap, feature, &result, &fold->values[plan->uses[u]]);

@@ -9,16 +9,55 @@
 
 enum { HR_HISTORY_THREADS_MAX = 64 };
 
+static inline uint32_t hr_history_width(const hr_window_feature *feature)
+{
+    return feature->is_list || hr_scalar_is_text(feature->scalar) ? 8 : hr_scalar_bytes(feature->scalar);
+}
+
+/* Columns of `count` rows whose values lie at values[f]; NULL where there is no memory. */
+static inline hr_history_column *hr_history_columns(const hr_window_plan *plan, uint8_t **values, size_t count)
+{
+    hr_history_column *columns = calloc((size_t)plan->feature_count + 1, sizeof(*columns));
+    uint32_t i;
+    int is_whole = columns != NULL;
+    for (i = 0; i < plan->feature_count && is_whole; i++) {
+        columns[i].values = values[i];
+        columns[i].width = hr_history_width(&plan->features[i]);
+        columns[i].nulls = calloc(count + 1, 1);
+        is_whole = columns[i].nulls != NULL;
+    }
+    if (is_whole) return columns;
+    for (i = 0; i < plan->feature_count && columns != NULL; i++) free(columns[i].nulls);
+    free(columns);
+    return NULL;
+}
+
+static inline void hr_history_columns_free(const hr_window_plan *plan, hr_history_column *columns)
+{
+    uint32_t i;
+    for (i = 0; i < plan->feature_count && columns != NULL; i++) {
+        free(columns[i].nulls);
+        free(columns[i].heap.at);
+    }
+    free(columns);
+}
+
 /* What a worker has of its own. */
 static inline void hr_history_release(hr_history *worker)
 {
     uint32_t i;
-    for (i = 0; worker->columns != NULL && i < worker->plan->feature_count; i++) free(worker->columns[i].heap.at);
+    for (i = 0; worker->columns != NULL && i < worker->plan->feature_count; i++) {
+        free(worker->columns[i].heap.at);
+        free(worker->columns[i].held);
+        free(worker->columns[i].held_nulls);
+    }
     free(worker->columns);
     free(worker->tiled);
     free(worker->values);
     free(worker->ranks);
     free(worker->queue);
+    free(worker->seen);
+    free(worker->seen_latest);
     free(worker->edges);
     if (worker->writer.plan != NULL) hr_writer_close(&worker->writer);
     if (worker->fold.plan != NULL) hr_fold_close(&worker->fold);
@@ -47,40 +86,44 @@ static inline int hr_history_join(hr_history *worker, const hr_history *history)
 
 static inline void hr_history_close(hr_history *history)
 {
-    uint32_t i;
-    for (i = 0; history->columns != NULL && i < history->plan->feature_count; i++) {
-        free(history->columns[i].values);
-        free(history->columns[i].nulls);
-    }
-    if (history->plan != NULL) hr_history_release(history);
+    if (history->plan != NULL) hr_history_columns_free(history->plan, history->columns);
     hr_sorted_close(&history->sorted);
     hr_sorted_close(&history->reads);
     memset(history, 0, sizeof(*history));
 }
 
-/* `reads` has the group and time of every read. The caller closes it, also after a failure. */
+typedef struct {
+    hr_window_sorted *sorted;
+    const hr_window_events *events;
+    int status;
+} hr_history_sorting;
+
+static inline void *hr_history_sort(void *given)
+{
+    hr_history_sorting *sorting = given;
+    sorting->status = hr_sorted_open(sorting->sorted, sorting->events);
+    return NULL;
+}
+
+/* `reads` has the group and time of every read; values[f] has room for as many values of feature f, and outlives the
+ * history. The caller closes it, also after a failure. */
 static inline int hr_history_open(
     hr_history *history, const hr_window_plan *plan, const hr_window_events *events, const hr_window_events *reads,
-    uint32_t input_count)
+    uint32_t input_count, uint32_t thread_count, uint8_t **values)
 {
-    uint32_t i;
-    int status;
+    hr_history_sorting first = {&history->sorted, events, HR_WINDOW_OK}, second = {&history->reads, reads, HR_WINDOW_OK};
+    pthread_t thread;
+    int is_started;
     memset(history, 0, sizeof(*history));
     history->plan = plan, history->events = events, history->input_count = input_count;
-    status = hr_sorted_open(&history->sorted, events);
-    if (status == HR_WINDOW_OK) status = hr_sorted_open(&history->reads, reads);
-    if (status != HR_WINDOW_OK) return status;
-    history->columns = calloc((size_t)plan->feature_count + 1, sizeof(*history->columns));
-    if (history->columns == NULL) return HR_WINDOW_NO_MEMORY;
-    for (i = 0; i < plan->feature_count; i++) {
-        hr_history_column *column = &history->columns[i];
-        const hr_window_feature *feature = &plan->features[i];
-        column->width = feature->is_list || hr_scalar_is_text(feature->scalar) ? 8 : hr_scalar_bytes(feature->scalar);
-        column->values = calloc((size_t)reads->count + 1, column->width);
-        column->nulls = calloc((size_t)reads->count + 1, 1);
-        if (column->values == NULL || column->nulls == NULL) return HR_WINDOW_NO_MEMORY;
-    }
-    return HR_WINDOW_OK;
+    is_started = thread_count > 1 && pthread_create(&thread, NULL, hr_history_sort, &second) == 0;
+    hr_history_sort(&first);
+    if (is_started) pthread_join(thread, NULL);
+    else hr_history_sort(&second);
+    if (first.status != HR_WINDOW_OK || second.status != HR_WINDOW_OK)
+        return first.status != HR_WINDOW_OK ? first.status : second.status;
+    history->columns = hr_history_columns(plan, values, (size_t)reads->count);
+    return history->columns == NULL ? HR_WINDOW_NO_MEMORY : HR_WINDOW_OK;
 }
 
 /* ---- groups ---- */
@@ -99,12 +142,23 @@ static inline int hr_history_gather(hr_history *history, uint32_t first, uint32_
     }
     if (count > history->queue_capacity) {
         free(history->queue);
+        free(history->seen);
+        free(history->seen_latest);
         history->queue = malloc(count * sizeof(uint32_t));
-        history->queue_capacity = history->queue != NULL ? count : 0;
+        history->seen = malloc(count * sizeof(int64_t));
+        history->seen_latest = malloc(count * sizeof(int64_t));
+        history->queue_capacity =
+            history->queue != NULL && history->seen != NULL && history->seen_latest != NULL ? count : 0;
     }
     if (needed > history->value_capacity || count > history->queue_capacity) return HR_WINDOW_NO_MEMORY;
     history->count = count;
     history->rows = history->sorted.rows + first, history->times = history->sorted.times + first;
+    for (i = 0; i < count; i++) {
+        int64_t event = history->times[i];
+        int64_t available = history->events->available_us != NULL ? history->events->available_us[history->rows[i]] : event;
+        history->seen[i] = hr_later(event, available);
+        history->seen_latest[i] = i > 0 ? hr_later(history->seen_latest[i - 1], history->seen[i]) : history->seen[i];
+    }
     for (c = 0; c < history->input_count; c++) {
         for (scalar = 0, s = 0; s < history->plan->state_count; s++) {
             if (history->plan->states[s].column == (int32_t)c) scalar = history->plan->states[s].spec.scalar;
@@ -119,19 +173,33 @@ static inline int hr_history_gather(hr_history *history, uint32_t first, uint32_
     return HR_WINDOW_OK;
 }
 
+/* Room for what is held of the reads of a group. */
+static inline int hr_history_room(hr_history *history, uint32_t count)
+{
+    uint32_t f;
+    if (count <= history->read_capacity) return HR_WINDOW_OK;
+    history->read_capacity = 0;
+    free(history->edges);
+    history->edges = malloc(count * sizeof(*history->edges));
+    if (history->edges == NULL) return HR_WINDOW_NO_MEMORY;
+    for (f = 0; f < history->plan->feature_count; f++) {
+        hr_history_column *column = &history->columns[f];
+        free(column->held);
+        free(column->held_nulls);
+        column->held = malloc((size_t)count * column->width), column->held_nulls = malloc(count);
+        if (column->held == NULL || column->held_nulls == NULL) return HR_WINDOW_NO_MEMORY;
+    }
+    history->read_capacity = count;
+    return HR_WINDOW_OK;
+}
+
 /* Which events the window of each read holds. */
-static inline int hr_history_edges(
-    hr_history *history, const hr_window_span *span, uint32_t first_read, uint32_t end_read)
+static inline void hr_history_edges(
+    hr_history *history, const hr_window_span *span, uint32_t first_read, uint32_t count)
 {
     const int64_t *times = history->times;
-    uint32_t i, low = 0, high = 0, count = end_read - first_read;
+    uint32_t i, low = 0, high = 0, known = 0;
     int64_t start = 0, next = INT64_MIN;
-    if (count > history->edge_capacity) {
-        free(history->edges);
-        history->edges = malloc(count * sizeof(*history->edges));
-        history->edge_capacity = history->edges != NULL ? count : 0;
-        if (history->edges == NULL) return HR_WINDOW_NO_MEMORY;
-    }
     for (i = 0; i < count; i++) {
         int64_t read_us = history->reads.times[first_read + i];
         if (read_us >= next) {  /* the start moves by whole hops: most reads share that of the one before */
@@ -140,16 +208,17 @@ static inline int hr_history_edges(
         }
         while (high < history->count && times[high] <= read_us) high++;
         while (low < high && times[low] <= start) low++;
-        history->edges[i] = (hr_history_edge){low, high};
+        while (known < high && history->seen_latest[known] <= read_us) known++;
+        history->edges[i] = (hr_history_edge){low, high, known};
     }
-    return HR_WINDOW_OK;
 }
 
-static inline int hr_history_span(hr_history *history, const hr_window_span *span, uint32_t first_read, uint32_t end_read)
+static inline int hr_history_span(hr_history *history, const hr_window_span *span, uint32_t first_read, uint32_t count)
 {
     const hr_window_plan *plan = history->plan;
     uint32_t u = span->first_use, end = span->first_use + span->use_count;
-    int status = hr_history_edges(history, span, first_read, end_read);
+    int status = HR_WINDOW_OK;
+    hr_history_edges(history, span, first_read, count);
     while (u < end && status == HR_WINDOW_OK) {
         uint32_t n = plan->features[plan->uses[u]].state;
         hr_history_walk walk;
@@ -162,10 +231,45 @@ static inline int hr_history_span(hr_history *history, const hr_window_span *spa
         walk.head = UINT32_MAX;
         while (u < end && plan->features[plan->uses[u]].state == n) u++;
         walk.end_use = u;
-        status = hr_walk_run(&walk, first_read, end_read);
+        status = hr_walk_run(&walk, first_read, count);
     }
     return status;
 }
+
+/* Brings what is held of a group to the places of its reads, which may lie far apart. */
+static inline void hr_history_place(hr_history_column *column, const uint32_t *rows, uint32_t count)
+{
+    enum { AHEAD = 12 };
+    uint32_t i, width = column->width;
+    for (i = 0; i < count; i++) {
+        if (i + AHEAD < count) __builtin_prefetch(column->values + (size_t)rows[i + AHEAD] * width, 1);
+        hr_width_copy(column->values + (size_t)rows[i] * width, column->held + (size_t)i * width, width);
+    }
+    for (i = 0; i < count; i++) {
+        if (column->held_nulls[i] == 0) continue;
+        column->nulls[rows[i]] = 1;
+        column->null_count++;
+    }
+}
+
+static inline int hr_history_group(hr_history *history, int64_t g)
+{
+    const hr_window_plan *plan = history->plan;
+    uint32_t first = history->sorted.firsts[g], first_read = history->reads.firsts[g], s, f;
+    uint32_t read_count = history->reads.firsts[g + 1] - first_read;
+    int status = hr_history_room(history, read_count);
+    if (read_count == 0 || status != HR_WINDOW_OK) return status;
+    hr_writer_start(&history->writer);
+    memset(history->tiled, 0, plan->ladder_count);
+    status = hr_history_gather(history, first, history->sorted.firsts[g + 1] - first);
+    for (s = 0; s < plan->span_count && status == HR_WINDOW_OK; s++)
+        status = hr_history_span(history, &plan->spans[s], first_read, read_count);
+    for (f = 0; f < plan->feature_count && status == HR_WINDOW_OK; f++)
+        hr_history_place(&history->columns[f], history->reads.rows + first_read, read_count);
+    return status;
+}
+
+/* ---- threads ---- */
 
 /* One thread's share: groups [first, end). */
 typedef struct {
@@ -178,24 +282,13 @@ typedef struct {
 static inline void *hr_history_work(void *given)
 {
     hr_history_share *share = given;
-    hr_history *worker = &share->worker;
-    const hr_window_plan *plan = worker->plan;
     int64_t g;
-    uint32_t s;
-    for (g = share->first; g < share->end && share->status == HR_WINDOW_OK; g++) {
-        uint32_t first = worker->sorted.firsts[g], first_read = worker->reads.firsts[g];
-        uint32_t end_read = worker->reads.firsts[g + 1];
-        if (first_read == end_read) continue;
-        hr_writer_start(&worker->writer);
-        memset(worker->tiled, 0, plan->ladder_count);
-        share->status = hr_history_gather(worker, first, worker->sorted.firsts[g + 1] - first);
-        for (s = 0; s < plan->span_count && share->status == HR_WINDOW_OK; s++)
-            share->status = hr_history_span(worker, &plan->spans[s], first_read, end_read);
-    }
+    for (g = share->first; g < share->end && share->status == HR_WINDOW_OK; g++)
+        share->status = hr_history_group(&share->worker, g);
     return NULL;
 }
 
-/* Takes over the heaps and counts of a share, whose reads lie together. */
+/* Takes over the heaps and counts of a share. */
 static inline int hr_history_take(hr_history *history, const hr_history_share *share)
 {
     const hr_window_plan *plan = history->plan;
@@ -204,6 +297,7 @@ static inline int hr_history_take(hr_history *history, const hr_history_share *s
         hr_history_column *column = &history->columns[f];
         const hr_history_column *from = &share->worker.columns[f];
         size_t base = column->heap.length;
+        column->null_count += from->null_count;
         for (j = 0; j < HR_LOST_CAUSES; j++) column->losses[j] += from->losses[j];
         if (from->heap.length == 0) continue;
         if (base + from->heap.length > UINT32_MAX) return HR_WINDOW_TOO_LARGE;
@@ -211,48 +305,11 @@ static inline int hr_history_take(hr_history *history, const hr_history_share *s
         memcpy(column->heap.at + base, from->heap.at, from->heap.length);
         column->heap.length += from->heap.length;
         for (i = history->reads.firsts[share->first]; i < history->reads.firsts[share->end] && base > 0; i++) {
-            uint8_t *at = column->values + 8 * (size_t)i;
+            uint8_t *at = column->values + 8 * (size_t)history->reads.rows[i];
             hr_store_u32(at, hr_load_u32(at) + (uint32_t)base);
         }
     }
     return HR_WINDOW_OK;
-}
-
-/* Brings a column from the order of the sorted reads, of which read r is places[r], into that of the reads. */
-static inline int hr_history_place(hr_history_column *column, const uint32_t *places, size_t count)
-{
-    uint8_t *values = malloc((count + 1) * column->width), *nulls = malloc(count + 1);
-    size_t r;
-    if (values == NULL || nulls == NULL) {
-        free(values);
-        free(nulls);
-        return HR_WINDOW_NO_MEMORY;
-    }
-    if (column->width == 8)
-        for (r = 0; r < count; r++) memcpy(values + 8 * r, column->values + 8 * (size_t)places[r], 8);
-    else if (column->width == 4)
-        for (r = 0; r < count; r++) memcpy(values + 4 * r, column->values + 4 * (size_t)places[r], 4);
-    else
-        for (r = 0; r < count; r++) values[r] = column->values[places[r]];
-    for (r = 0; r < count; r++) nulls[r] = column->nulls[places[r]];
-    free(column->values);
-    free(column->nulls);
-    column->values = values, column->nulls = nulls;
-    return HR_WINDOW_OK;
-}
-
-static inline int hr_history_finish(hr_history *history, size_t count)
-{
-    uint32_t f, *places = history->reads.spare_rows;  /* sorting is over */
-    size_t i;
-    int is_sorted = 1, status = HR_WINDOW_OK;
-    for (i = 0; i < count; i++) {
-        places[history->reads.rows[i]] = (uint32_t)i;
-        is_sorted &= history->reads.rows[i] == i;
-    }
-    for (f = 0; f < history->plan->feature_count && !is_sorted && status == HR_WINDOW_OK; f++)
-        status = hr_history_place(&history->columns[f], places, count);
-    return status;
 }
 
 /* Fills history->columns by up to `thread_count` threads, the calling one among them. */
@@ -282,7 +339,39 @@ static inline int hr_history_run(hr_history *history, uint32_t thread_count)
         if (shares[t].worker.plan != NULL) hr_history_release(&shares[t].worker);
     }
     free(shares);
-    return status == HR_WINDOW_OK ? hr_history_finish(history, history->reads.firsts[groups]) : status;
+    return status;
+}
+
+/* ---- folded maps as columns ---- */
+
+/* Puts the values of a fold into row r of the columns, which have room for it. */
+static inline int hr_history_keep(hr_history_column *columns, const hr_window_fold *fold, size_t r)
+{
+    uint32_t f;
+    for (f = 0; f < fold->plan->feature_count; f++) {
+        hr_history_column *column = &columns[f];
+        const hr_window_feature *feature = &fold->plan->features[f];
+        const hr_window_value *value = &fold->values[f];
+        uint8_t *to = column->values + r * column->width;
+        hr_value plain = hr_value_whole(value->i);  /* the bits of a float as well */
+        column->nulls[r] = value->is_null;
+        column->null_count += value->is_null;
+        column->losses[value->lost] += value->lost != 0;
+        if (value->is_null) {
+            memset(to, 0, column->width);
+        } else if (!feature->is_list && !hr_scalar_is_text(feature->scalar)) {
+            hr_scalar_store(feature->scalar, &plain, to);
+        } else {
+            if (column->heap.length > UINT32_MAX - value->heap.length) return HR_WINDOW_TOO_LARGE;
+            if (hr_bytes_reserve(&column->heap, value->heap.length) != HR_WINDOW_OK) return HR_WINDOW_NO_MEMORY;
+            hr_store_u32(to, (uint32_t)column->heap.length);
+            hr_store_u32(to + 4, value->heap.length);
+            if (value->heap.length > 0)
+                memcpy(column->heap.at + column->heap.length, fold->heap.at + value->heap.start, value->heap.length);
+            column->heap.length += value->heap.length;
+        }
+    }
+    return HR_WINDOW_OK;
 }
 
 #endif

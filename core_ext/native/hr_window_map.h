@@ -57,6 +57,7 @@ typedef enum {
     HR_WINDOW_BAD_SECTIONS,
     HR_WINDOW_BAD_TILES,
     HR_WINDOW_BAD_STATE,
+    HR_WINDOW_BAD_HEAD,
     HR_WINDOW_BAD_TIME,     /* an event or read beyond HR_TIME_MAX_US */
     HR_WINDOW_TOO_LARGE
 } hr_window_status;
@@ -163,8 +164,8 @@ static inline int hr_window_open(
     map->newest = hr_load_i64(bytes + HR_MAP_NEWEST);
     map->cut = hr_load_i64(bytes + HR_MAP_CUT);
     map->covered = hr_load_i64(bytes + HR_MAP_COVERED);
-    if (map->newest != HR_TIME_NONE && !hr_time_fits(map->newest)) return HR_WINDOW_BAD_TIME;
-    if (map->cut != HR_TIME_NONE && !hr_time_fits(map->cut)) return HR_WINDOW_BAD_TIME;
+    if (map->newest != HR_TIME_NONE && !hr_time_fits(map->newest)) return HR_WINDOW_BAD_HEAD;
+    if (map->cut != HR_TIME_NONE && !hr_time_fits(map->cut)) return HR_WINDOW_BAD_HEAD;
     limit = length - HR_MAP_CRC_BYTES;
     for (l = 0; l < plan->ladder_count; l++) {
         for (level = 0; level < plan->ladders[l].level_count; level++, s++) {
@@ -279,7 +280,8 @@ static const char *const hr_window_faults[] = {
     "is sound", "found no memory", "is too short, too long or not a multiple of 4", "has another magic",
     "has an unknown layout", "has a wrong length", "was made by another plan", "fails its checksum",
     "has an unknown kind", "has sections that do not fit it", "has tiles out of order or out of bounds",
-    "holds a state that no events lead to", "has a time beyond 2^60 us", "exceeds its size limit",
+    "holds a state that no events lead to", "has a newest event or cut beyond 2^60 us", "has a time beyond 2^60 us",
+    "exceeds its size limit",
 };
 
 #endif

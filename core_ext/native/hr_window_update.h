@@ -10,6 +10,7 @@
 typedef struct {
     int64_t count, group_count;
     const int64_t *groups, *event_us, *write_us, *offsets;
+    const int64_t *available_us;  /* of histories: no read before it sees the event; NULL where that is its own time */
     const uint32_t *source_ids;
     const int32_t *partitions;
     const hr_arrow *arrays;

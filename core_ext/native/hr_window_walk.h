@@ -7,18 +7,19 @@
 #include "hr_window_fold.h"
 #include "hr_window_update.h"
 
-/* Values of one feature: by sorted reads while they are computed, by the number of the read when finished. */
+/* Values of one feature by the number of the read, and those of the group at hand by its sorted reads. */
 typedef struct {
-    uint8_t *values;        /* of hr_scalar_bytes each; for texts and lists u32 start and u32 length in the heap */
-    uint8_t *nulls;
+    uint8_t *values;        /* of `width` bytes; for texts and lists u32 start and u32 length in the heap */
+    uint8_t *nulls;         /* 1 for NULL */
+    uint8_t *held, *held_nulls;
     hr_window_bytes heap;
-    uint64_t losses[HR_LOST_CAUSES];
+    uint64_t null_count, losses[HR_LOST_CAUSES];
     uint32_t width;
 } hr_history_column;
 
-/* Events [low, high) of the group are in the window of a read. */
+/* Events [low, high) of the group are in the window of a read. All before `known` were available by then. */
 typedef struct {
-    uint32_t low, high;
+    uint32_t low, high, known;
 } hr_history_edge;
 
 typedef struct {
@@ -36,12 +37,14 @@ typedef struct {
     uint32_t count;
     hr_value *values;            /* input c of event i at [c * count + i] */
     int64_t *ranks;              /* the same of inputs that are not texts, as whole numbers that order them */
+    int64_t *seen, *seen_latest; /* when each event was first seen, and the latest of those up to it */
     uint32_t *queue;
     hr_history_edge *edges;      /* of the reads of the group in one window */
-    size_t value_capacity, queue_capacity, edge_capacity;
+    size_t value_capacity, queue_capacity, read_capacity;
 } hr_history;
 
-/* One state moved along one window. Events [low, high) of the group are in it. */
+/* One state moved along one window. Events [low, high) of the group are in it, all of them available; later ones that
+ * came before others are added for one read alone, which leaves the walk dirty. */
 typedef struct {
     hr_history *history;
     const hr_window_span *span;
@@ -49,7 +52,7 @@ typedef struct {
     hr_state *state;
     uint32_t n, first_use, end_use;
     uint32_t low, high, queue_first, queue_end, head;
-    int uses_tiles, is_moved, is_started;
+    int uses_tiles, is_moved, is_started, is_dirty;
 } hr_history_walk;
 
 /* ---- one event ---- */
@@ -108,7 +111,7 @@ static inline int hr_walk_compare(const hr_history_walk *walk, uint32_t a, uint3
 }
 
 /* The queue holds the events that may yet be the answer: the answer first, each better than those after it. */
-static inline int hr_walk_queue(hr_history_walk *walk, uint32_t low, uint32_t high)
+static inline int hr_walk_queue(hr_history_walk *walk, uint32_t low, uint32_t high, int has_more)
 {
     const hr_window_state *planned = walk->planned;
     uint32_t *queue = walk->history->queue, i;
@@ -121,8 +124,8 @@ static inline int hr_walk_queue(hr_history_walk *walk, uint32_t low, uint32_t hi
     }
     while (walk->queue_first < walk->queue_end && queue[walk->queue_first] < low) walk->queue_first++;
     i = walk->queue_first < walk->queue_end ? queue[walk->queue_first] : UINT32_MAX;
-    if (i == walk->head && walk->is_started) {
-        walk->is_moved = 0;
+    if (i == walk->head && walk->is_started && !walk->is_dirty) {
+        walk->is_moved = has_more;
         return HR_STATE_OK;
     }
     walk->head = i;
@@ -174,19 +177,21 @@ static inline int hr_walk_tiles(hr_history_walk *walk)
     return status;
 }
 
-/* Whole tiles up to the read, then the events of the finest tile that holds it. */
-static inline int hr_walk_fold(hr_history_walk *walk, uint32_t low, uint32_t high, int64_t read_us)
+/* Whole tiles up to `end_us`, then the events of the finest tile that holds it. */
+static inline int hr_walk_fold(hr_history_walk *walk, uint32_t low, uint32_t high, int64_t start, int64_t end_us)
 {
     hr_history *history = walk->history;
     const hr_window_ladder *ladder = &history->plan->ladders[walk->span->ladder];
-    int64_t edge = hr_floor_to(read_us, ladder->sizes[0]);
+    int64_t edge = hr_floor_to(end_us, ladder->sizes[0]);
     uint32_t level, at, first = high;
     int status = hr_walk_tiles(walk);
     for (level = 0; level < ladder->level_count && status == HR_WINDOW_OK; level++)
         history->fold.map.sections[ladder->first_section + level] =
             hr_writer_view(&history->writer, ladder, ladder->first_section + level);
-    history->fold.map.newest = read_us;
-    if (status == HR_WINDOW_OK) status = hr_fold_cover(&history->fold, walk->span, read_us, 0);
+    history->fold.map.newest = end_us;
+    history->fold.piece_count = 0;
+    if (status == HR_WINDOW_OK && start < end_us)
+        status = hr_fold_cover(&history->fold, walk->span, start, end_us, 0);
     if (status == HR_WINDOW_OK) status = hr_fold_state(&history->fold, ladder, walk->n);
     if (status != HR_WINDOW_OK) return status;
     while (first > low && history->times[first - 1] > edge) first--;
@@ -196,20 +201,40 @@ static inline int hr_walk_fold(hr_history_walk *walk, uint32_t low, uint32_t hig
 
 /* ---- a walk ---- */
 
-static inline int hr_walk_move(hr_history_walk *walk, uint32_t low, uint32_t high, int64_t read_us)
+/* Moves to the events [low, high). `end_us` is no earlier than any of them, and earlier than those after them. */
+static inline int hr_walk_move(
+    hr_history_walk *walk, uint32_t low, uint32_t high, int64_t start, int64_t end_us, int has_more)
 {
     uint8_t kind = walk->planned->spec.kind;
     int status = HR_STATE_OK;
-    if (!walk->uses_tiles && walk->is_moved) {
+    if (!walk->uses_tiles) {
         if (hr_state_can_retract(&walk->planned->spec)) status = hr_walk_retract(walk, low, high);
-        else if (kind == HR_KIND_MIN || kind == HR_KIND_MAX) status = hr_walk_queue(walk, low, high);
+        else if (kind == HR_KIND_MIN || kind == HR_KIND_MAX) status = hr_walk_queue(walk, low, high, has_more);
         else if (kind == HR_KIND_DISTINCT) walk->uses_tiles = 1;
         else status = hr_walk_edge(walk, low, high);
         if (status == HR_STATE_NOT_RETRACTABLE) walk->uses_tiles = 1;
         else if (status != HR_STATE_OK) return hr_merged(status);
     }
     walk->low = low, walk->high = high;
-    return walk->uses_tiles && walk->is_moved ? hr_walk_fold(walk, low, high, read_us) : HR_WINDOW_OK;
+    return walk->uses_tiles ? hr_walk_fold(walk, low, high, start, end_us) : HR_WINDOW_OK;
+}
+
+/* Adds the events [first, end) that were seen by the read, or takes them back. */
+static inline int hr_walk_more(
+    hr_history_walk *walk, uint32_t first, uint32_t end, int64_t read_us, int is_retracted)
+{
+    const int64_t *seen = walk->history->seen;
+    int status = HR_STATE_OK;
+    for (; first < end && status == HR_STATE_OK; first++)
+        if (seen[first] <= read_us) status = hr_walk_feed(walk, first, is_retracted);
+    return status;
+}
+
+static inline int hr_walk_has_more(const hr_history_walk *walk, uint32_t first, uint32_t end, int64_t read_us)
+{
+    for (; first < end; first++)
+        if (walk->history->seen[first] <= read_us) return 1;
+    return 0;
 }
 
 static inline void hr_width_copy(uint8_t *to, const uint8_t *from, uint32_t width)
@@ -219,26 +244,29 @@ static inline void hr_width_copy(uint8_t *to, const uint8_t *from, uint32_t widt
     else *to = *from;
 }
 
-/* Writes the value of a feature for sorted read i; where nothing has moved it is that of the read before. */
+/* Holds the value of a feature for read i of the group; where nothing has moved it is that of the read before. */
 static inline int hr_walk_emit(hr_history_walk *walk, uint32_t place, int64_t read_us, uint32_t i)
 {
     hr_history_column *column = &walk->history->columns[place];
     const hr_window_feature *feature = &walk->history->plan->features[place];
-    uint8_t *to = column->values + (size_t)i * column->width;
+    uint8_t *to = column->held + (size_t)i * column->width;
     hr_window_value value;
     hr_result result;
     int status;
     if (!walk->is_moved && feature->aggregate != HR_AGG_DECAYED) {
         hr_width_copy(to, to - column->width, column->width);
-        column->nulls[i] = column->nulls[i - 1];
-        column->losses[column->nulls[i] >> 1] += column->nulls[i] >> 1 != 0;
+        column->held_nulls[i] = column->held_nulls[i - 1];
+        column->losses[column->held_nulls[i] >> 1] += column->held_nulls[i] >> 1 != 0;
         return HR_WINDOW_OK;
     }
-    status = hr_merged(hr_state_result(walk->state, feature->aggregate, feature->parameter, read_us, &result));
+    status = hr_merged(hr_window_result(walk->state, feature->aggregate, feature->parameter, read_us, &result));
     if (status != HR_WINDOW_OK) return status;
-    column->nulls[i] = (uint8_t)(result.value.is_null | result.lost << 1);
+    column->held_nulls[i] = (uint8_t)(result.value.is_null | result.lost << 1);
     column->losses[result.lost] += result.lost != 0;
-    if (result.value.is_null) return HR_WINDOW_OK;
+    if (result.value.is_null) {
+        memset(to, 0, column->width);
+        return HR_WINDOW_OK;
+    }
     if (!feature->is_list && !hr_scalar_is_text(feature->scalar)) {
         hr_scalar_store(feature->scalar, &result.value, to);
         return HR_WINDOW_OK;
@@ -249,21 +277,37 @@ static inline int hr_walk_emit(hr_history_walk *walk, uint32_t place, int64_t re
     return status;
 }
 
-static inline int hr_walk_run(hr_history_walk *walk, uint32_t first_read, uint32_t end_read)
+/* The values of read i of the group. */
+static inline int hr_walk_read(hr_history_walk *walk, hr_history_edge edge, int64_t read_us, uint32_t i)
 {
     const hr_history *history = walk->history;
-    uint32_t i, u;
+    uint32_t high = edge.known > edge.low ? edge.known : edge.low, u;
+    int has_more = high < edge.high && hr_walk_has_more(walk, high, edge.high, read_us);
+    int status = HR_WINDOW_OK;
+    walk->is_moved =
+        !walk->is_started || edge.low != walk->low || high != walk->high || walk->is_dirty || has_more;
+    if (walk->is_moved)
+        status = hr_walk_move(walk, edge.low, high, hr_window_start(walk->span, read_us),
+                              high < edge.high ? history->times[high] - 1 : read_us, has_more);
+    if (has_more && status == HR_WINDOW_OK) status = hr_merged(hr_walk_more(walk, high, edge.high, read_us, 0));
+    for (u = walk->first_use; u < walk->end_use && status == HR_WINDOW_OK; u++)
+        status = hr_walk_emit(walk, history->plan->uses[u], read_us, i);
+    walk->is_started = 1, walk->is_dirty = has_more;
+    if (!has_more || status != HR_WINDOW_OK || walk->uses_tiles || !hr_state_can_retract(&walk->planned->spec))
+        return status;
+    if (hr_walk_more(walk, high, edge.high, read_us, 1) != HR_STATE_OK) walk->uses_tiles = 1;
+    return status;
+}
+
+/* Values of the `count` sorted reads of the group, the first of which is first_read. */
+static inline int hr_walk_run(hr_history_walk *walk, uint32_t first_read, uint32_t count)
+{
+    const hr_history *history = walk->history;
+    uint32_t i;
     int status = HR_WINDOW_OK;
     hr_state_reset(walk->state);
-    for (i = first_read; i < end_read && status == HR_WINDOW_OK; i++) {
-        hr_history_edge edge = history->edges[i - first_read];
-        int64_t read_us = history->reads.times[i];
-        walk->is_moved = i == first_read || edge.low != walk->low || edge.high != walk->high;
-        status = hr_walk_move(walk, edge.low, edge.high, read_us);
-        for (u = walk->first_use; u < walk->end_use && status == HR_WINDOW_OK; u++)
-            status = hr_walk_emit(walk, history->plan->uses[u], read_us, i);
-        walk->is_started = 1;
-    }
+    for (i = 0; i < count && status == HR_WINDOW_OK; i++)
+        status = hr_walk_read(walk, history->edges[i], history->reads.times[first_read + i], i);
     return status;
 }
 
