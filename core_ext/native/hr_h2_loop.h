@@ -166,13 +166,6 @@ static inline void hr_open(hr_loop *loop, int fd)
     hr_settle(connection);
 }
 
-static inline void hr_wake(hr_loop *loop)
-{
-    uint64_t one = 1;
-    ssize_t ignored = write(loop->event, &one, sizeof(one));
-    (void)ignored;  /* a full counter wakes as well */
-}
-
 static inline void hr_hand_over(hr_server *server, int fd)
 {
     hr_loop *loop = server->loops[server->next_loop++ % server->loop_count];
@@ -274,11 +267,41 @@ static inline void hr_tick(hr_loop *loop)
 
 /* ---- the thread ---- */
 
+/* Answers what the workers are done with, then sends: once for each connection, however many of its reads they are. */
+static inline void hr_take_done(hr_loop *loop)
+{
+    hr_connection *answered = NULL;
+    hr_job *job;
+    pthread_mutex_lock(&loop->lock);
+    job = loop->done;
+    loop->done = NULL;
+    pthread_mutex_unlock(&loop->lock);
+    while (job != NULL) {
+        hr_job *next = job->next;
+        if (job->stream != NULL) {
+            hr_connection *connection = job->stream->connection;
+            if (!connection->is_answered) {
+                connection->is_answered = 1;
+                connection->next_answered = answered;
+                answered = connection;
+            }
+            hr_finish_miss(job);
+        }
+        hr_job_free(job);
+        job = next;
+    }
+    for (; answered != NULL; answered = answered->next_answered) {
+        answered->is_answered = 0;
+        hr_settle(answered);  /* what it closes is freed later */
+    }
+}
+
 static inline void hr_take_inbox(hr_loop *loop)
 {
     uint64_t count;
     ssize_t ignored = read(loop->event, &count, sizeof(count));
     (void)ignored;
+    hr_take_done(loop);
     for (;;) {
         int fd = -1;
         pthread_mutex_lock(&loop->lock);
