@@ -11,6 +11,7 @@ cdef extern from "hr_h2_server.h" nogil:
         HR_H2_CONNECTIONS_MAX
         HR_H2_BUCKETS
         HR_H2_TURN_MAX
+        HR_H2_IDLE_S
 
     ctypedef struct pthread_rwlock_t:
         pass
@@ -26,7 +27,7 @@ cdef extern from "hr_h2_server.h" nogil:
 
     ctypedef struct hr_counts:
         hr_calls features, rows
-        uint64_t missed, full, forwarded, connections, refused_connections, abusive_connections, timed_out_connections
+        uint64_t missed, full, forwarded, connections, refused_connections, abusive_connections, timed_out_connections, idle_connections
 
     ctypedef struct hr_job:
         int64_t begin_ns, deadline_ns
@@ -40,7 +41,7 @@ cdef extern from "hr_h2_server.h" nogil:
         hr_table *table
         hr_published *published
         pthread_rwlock_t access_lock
-        uint32_t loop_count, sample_one_in, connections_max, connection_count
+        uint32_t loop_count, sample_one_in, connections_max, idle_s, connection_count
         int listener, is_health_open
         char back_name[64]
         hr_misses misses
@@ -55,7 +56,7 @@ cdef extern from "hr_h2_server.h" nogil:
     void hr_server_set_access(hr_server *server, hr_permission permission, int is_open, uint8_t (*digests)[32],
                               uint32_t count)
     int hr_server_set_health(hr_server *server, const char *name, uint32_t name_bytes, uint8_t state)
-    uint32_t hr_server_streams(const hr_server *server)
+    uint32_t hr_server_streams(hr_server *server)
     int hr_misses_begin(hr_misses *misses)
     int hr_misses_join(hr_misses *misses)
     void hr_misses_leave(hr_misses *misses)
@@ -65,7 +66,7 @@ cdef extern from "hr_h2_server.h" nogil:
     int hr_job_answer(hr_job *job, const uint8_t *message, size_t length)
     int hr_job_refuse(hr_job *job, uint32_t code, const char *message, const char *details)
     void hr_job_post(hr_job *job)
-    void hr_server_counts(const hr_server *server, hr_counts *total)
+    void hr_server_counts(hr_server *server, hr_counts *total)
 
 
 cdef class NativeServer:

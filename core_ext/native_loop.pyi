@@ -42,6 +42,8 @@ class Counts(TypedDict):
     abusive_connections: int
     """Told to calm down: resets, pings, settings beyond their budget."""
     timed_out_connections: int
+    idle_connections: int
+    """Told to leave, as they had no stream for `idle_s`."""
 
 @final
 class NativeServer:
@@ -67,6 +69,7 @@ class NativeServer:
         full_message: bytes = ...,
         full_details: bytes = b"",
         is_health_open: bool = False,
+        idle_s: int = ...,
     ) -> None: ...
     def start(self) -> None:
         """Starts one thread per loop."""

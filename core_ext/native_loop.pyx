@@ -32,7 +32,8 @@ cdef dict counted(const hr_calls *calls):
 cdef class NativeServer:
     def __cinit__(self, RequestCore core not None, listener, bytes back_name not None, uint32_t loop_count,
                   uint32_t sample_one_in=0, uint32_t connection_count_max=HR_H2_CONNECTIONS_MAX,
-                  bytes full_message not None=FULL_MESSAGE, bytes full_details not None=b"", bint is_health_open=False):
+                  bytes full_message not None=FULL_MESSAGE, bytes full_details not None=b"", bint is_health_open=False,
+                  uint32_t idle_s=HR_H2_IDLE_S):
         if not 1 <= loop_count <= HR_H2_LOOPS_MAX:
             raise ValueError(f"a server has 1 to {HR_H2_LOOPS_MAX} loops, not {loop_count}")
         if not 1 <= connection_count_max <= HR_H2_CONNECTIONS_MAX:
@@ -48,6 +49,7 @@ cdef class NativeServer:
         self.server.sample_one_in = sample_one_in
         self.server.is_health_open = is_health_open
         self.server.connections_max = connection_count_max
+        self.server.idle_s = idle_s
         memcpy(self.server.back_name, PyBytes_AS_STRING(back_name), len(back_name))
         self.full = (full_message, full_details)
         self.server.full_message = PyBytes_AS_STRING(full_message)
@@ -167,4 +169,5 @@ cdef class NativeServer:
             "refused_connections": total.refused_connections,
             "abusive_connections": total.abusive_connections,
             "timed_out_connections": total.timed_out_connections,
+            "idle_connections": total.idle_connections,
         }

@@ -54,6 +54,7 @@ enum {
     HR_H2_BODY_S = 10,                        /* then a read that is still arriving is forwarded */
     HR_H2_KEEPALIVE_S = 60,                   /* silence after which we ping, as the grpcio server has it */
     HR_H2_KEEPALIVE_TIMEOUT_S = 20,
+    HR_H2_IDLE_S = 600,                       /* a connection without a stream is told to leave; clients open another */
     HR_H2_STALL_S = 60,                       /* a socket that takes no byte of ours this long is closed */
     HR_H2_PING_S = 10,                        /* pings may come this often without data; gRPC's own rule */
     HR_H2_PING_STRIKES_MAX = 2,
@@ -147,6 +148,7 @@ typedef struct hr_connection {
     uint32_t stream_count;
     size_t held_bytes, answers_bytes;
     int64_t open_ns, received_ns, header_ns, ping_sent_ns, ping_received_ns, stalled_ns, budget_ns;
+    int64_t idle_ns;                          /* since when it has no stream; 0: it has one */
     int64_t budget;
     int settled, ping_strikes, shutdown_stage, is_closing, is_dead, is_answered;
     uint64_t access_generation;
@@ -181,7 +183,7 @@ typedef struct {
 /* Counts of one loop; read by others with relaxed loads. */
 typedef struct {
     hr_calls features, rows;
-    uint64_t missed, full, forwarded, connections, refused_connections, abusive_connections, timed_out_connections;
+    uint64_t missed, full, forwarded, connections, refused_connections, abusive_connections, timed_out_connections, idle_connections;
 } hr_counts;
 
 typedef struct hr_loop {
@@ -209,7 +211,7 @@ typedef struct hr_loop {
 typedef struct hr_server {
     hr_table *table;
     hr_published *published;
-    pthread_rwlock_t access_lock;             /* of what follows to the blank line */
+    pthread_rwlock_t access_lock;             /* of what follows to the blank line, and of the end of the loops */
     hr_access access[HR_PERMISSIONS];
     uint64_t access_generation;
     hr_health *healths;
@@ -221,7 +223,7 @@ typedef struct hr_server {
     int listener;
     char back_name[64];                       /* of the abstract unix socket */
     uint32_t sample_one_in;                   /* 0: no traces are taken */
-    uint32_t connections_max;
+    uint32_t connections_max, idle_s;
     uint32_t connection_count;                /* atomic */
     int draining, stopping;                   /* atomic */
     hr_misses misses;

@@ -26,6 +26,7 @@ static inline hr_stream *hr_stream_new(hr_connection *connection, int32_t id)
     if (stream->next != NULL) stream->next->previous = stream;
     connection->streams = stream;
     connection->stream_count++;
+    connection->idle_ns = 0;
     __atomic_store_n(&loop->stream_count, loop->stream_count + 1, __ATOMIC_RELAXED);
     return stream;
 }
@@ -40,7 +41,7 @@ static inline void hr_stream_free(hr_stream *stream)
     if (stream->previous != NULL) stream->previous->next = stream->next;
     else connection->streams = stream->next;
     if (stream->next != NULL) stream->next->previous = stream->previous;
-    connection->stream_count--;
+    if (--connection->stream_count == 0) connection->idle_ns = loop->now_ns;
     __atomic_store_n(&loop->stream_count, loop->stream_count - 1, __ATOMIC_RELAXED);
     connection->answers_bytes -= stream->answer_bytes;
     if (hr_is_held(stream)) connection->held_bytes -= hr_buffer_bytes(&stream->in);

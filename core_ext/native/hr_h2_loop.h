@@ -151,7 +151,7 @@ static inline void hr_open(hr_loop *loop, int fd)
     connection->loop = loop;
     connection->front_source = (hr_source){connection, fd, 0, 0};
     connection->back_source.fd = -1;
-    connection->open_ns = connection->received_ns = connection->budget_ns = loop->now_ns;
+    connection->open_ns = connection->received_ns = connection->budget_ns = connection->idle_ns = loop->now_ns;
     connection->ping_received_ns = loop->now_ns - HR_H2_PING_S * HR_H2_SECOND;
     connection->budget = HR_H2_BUDGET;
     connection->next = loop->connections;
@@ -222,6 +222,15 @@ static inline int hr_is_timed_out(const hr_connection *connection, int64_t now_n
         || hr_is_over(connection->ping_sent_ns, now_ns, HR_H2_KEEPALIVE_TIMEOUT_S);
 }
 
+/* How far a connection should be with its goodbye. One that has begun is ended, as its client opens no more streams. */
+static inline int hr_wanted_stage(hr_loop *loop, hr_connection *connection)
+{
+    if (loop->drain_stage > 0 || connection->shutdown_stage == 1) return connection->shutdown_stage == 1 ? 2 : loop->drain_stage;
+    if (connection->shutdown_stage > 0 || !hr_is_over(connection->idle_ns, loop->now_ns, loop->server->idle_s)) return 0;
+    hr_count(&loop->counts.idle_connections, 1);
+    return 1;
+}
+
 static inline void hr_tick_connection(hr_loop *loop, hr_connection *connection)
 {
     if (hr_is_timed_out(connection, loop->now_ns)) {
@@ -237,7 +246,7 @@ static inline void hr_tick_connection(hr_loop *loop, hr_connection *connection)
         if (stream->kind == HR_STREAM_READ && hr_is_over(stream->begin_ns, loop->now_ns, HR_H2_BODY_S)
             && connection->header_ns == 0)
             hr_forward(stream);
-    if (loop->drain_stage > connection->shutdown_stage) {
+    if (hr_wanted_stage(loop, connection) > connection->shutdown_stage) {
         /* First a notice that takes no stream back, then, when it has arrived, the last stream that we serve. */
         if (++connection->shutdown_stage == 1) nghttp2_submit_shutdown_notice(connection->front);
         else
@@ -253,9 +262,10 @@ static inline void hr_tick(hr_loop *loop)
     hr_connection *next;
     loop->ticked_ns = loop->now_ns;
     if (__atomic_load_n(&loop->server->draining, __ATOMIC_ACQUIRE) && loop->drain_stage < 2) {
-        if (loop->drain_stage++ == 0 && loop->is_accepting) {
-            epoll_ctl(loop->epoll, EPOLL_CTL_DEL, loop->server->listener, NULL);
+        if (loop->drain_stage++ == 0 && loop->number == 0) {
+            if (loop->is_accepting) epoll_ctl(loop->epoll, EPOLL_CTL_DEL, loop->server->listener, NULL);
             loop->is_accepting = 0;
+            shutdown(loop->server->listener, SHUT_RDWR);  /* whoever comes now is refused, and does not wait for nothing */
         }
     }
     hr_listen(loop);

@@ -103,7 +103,9 @@ static inline int hr_server_start(hr_server *server)
 static inline void hr_server_drain(hr_server *server)
 {
     __atomic_store_n(&server->draining, 1, __ATOMIC_RELEASE);
+    pthread_rwlock_rdlock(&server->access_lock);
     for (uint32_t i = 0; i < server->loop_count; i++) hr_wake(server->loops[i]);
+    pthread_rwlock_unlock(&server->access_lock);
 }
 
 /* To whom the loops grant a permission from now on; takes `digests` over. */
@@ -143,7 +145,7 @@ static inline int hr_server_set_health(hr_server *server, const char *name, uint
     return at < HR_HEALTH_NAMES_MAX;
 }
 
-static inline void hr_server_counts(const hr_server *server, hr_counts *total)
+static inline void hr_sum_counts(const hr_server *server, hr_counts *total)
 {
     *total = server->ended;
     for (uint32_t i = 0; i < server->loop_count; i++) {
@@ -153,12 +155,22 @@ static inline void hr_server_counts(const hr_server *server, hr_counts *total)
     }
 }
 
+/* Others may look while the server ends: the lock keeps its loops. */
+static inline void hr_server_counts(hr_server *server, hr_counts *total)
+{
+    pthread_rwlock_rdlock(&server->access_lock);
+    hr_sum_counts(server, total);
+    pthread_rwlock_unlock(&server->access_lock);
+}
+
 /* Streams that are open now. */
-static inline uint32_t hr_server_streams(const hr_server *server)
+static inline uint32_t hr_server_streams(hr_server *server)
 {
     uint32_t count = 0;
+    pthread_rwlock_rdlock(&server->access_lock);
     for (uint32_t i = 0; i < server->loop_count; i++)
         count += __atomic_load_n(&server->loops[i]->stream_count, __ATOMIC_RELAXED);
+    pthread_rwlock_unlock(&server->access_lock);
     return count;
 }
 
@@ -170,7 +182,8 @@ static inline void hr_server_stop(hr_server *server)
     for (uint32_t i = 0; i < server->loop_count; i++) hr_wake(server->loops[i]);
     for (uint32_t i = 0; i < server->loop_count; i++)
         if (server->loops[i]->is_started) pthread_join(server->loops[i]->thread, NULL);
-    hr_server_counts(server, &server->ended);
+    pthread_rwlock_wrlock(&server->access_lock);  /* who looks, grants or tells health may not know of the end */
+    hr_sum_counts(server, &server->ended);
     for (uint32_t i = 0; i < server->loop_count; i++) hr_loop_free(server->loops[i]);
     server->loop_count = 0;
     hr_misses_free(&server->misses);
@@ -181,6 +194,7 @@ static inline void hr_server_stop(hr_server *server)
     free(server->healths);
     server->healths = NULL;
     server->health_count = 0;
+    pthread_rwlock_unlock(&server->access_lock);
 }
 
 #endif

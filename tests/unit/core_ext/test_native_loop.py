@@ -12,6 +12,7 @@ native_loop = pytest.importorskip("core_ext.native_loop", reason="the native loo
 
 from core_ext.request_core import RequestCore  # noqa: E402 - behind the skip
 from core_ext.row_table import RowTable  # noqa: E402 - behind the skip
+from tests.integration import frames  # noqa: E402 - behind the skip
 from tests.unit.core_ext.test_request_core import request  # noqa: E402 - behind the skip
 
 LIMIT_S = 20.0
@@ -25,9 +26,9 @@ Answer = Callable[[bytes, bytes, float, float | None], Outcome]
 class Loop:
     """A native server with nobody behind it, and threads that answer."""
 
-    def __init__(self, answer: Answer, thread_count: int) -> None:
+    def __init__(self, answer: Answer, thread_count: int, idle_s: int) -> None:
         listener = socket.create_server(("127.0.0.1", 0))
-        self.server = native_loop.NativeServer(RequestCore(RowTable(1 << 20), 8), listener, b"nobody", 1)
+        self.server = native_loop.NativeServer(RequestCore(RowTable(1 << 20), 8), listener, b"nobody", 1, idle_s=idle_s)
         self.server.allow_all()
         self.server.start()
         self.errors: list[BaseException] = []
@@ -52,8 +53,8 @@ class Loop:
 
 
 @contextmanager
-def running(answer: Answer, thread_count: int = 1) -> Iterator[Loop]:
-    loop = Loop(answer, thread_count)
+def running(answer: Answer, thread_count: int = 1, idle_s: int = 60) -> Iterator[Loop]:
+    loop = Loop(answer, thread_count, idle_s)
     try:
         yield loop
     finally:
@@ -159,3 +160,20 @@ def test_stop_waits_for_the_read_that_a_thread_has_and_frees_those_that_wait() -
         assert not stopping.is_alive()
         assert all(call.exception(LIMIT_S) is not None or call.result() == b"late" for call in calls)
         loop.server.answer_misses(answer)  # returns at once
+
+
+def test_connection_without_a_stream_is_told_to_leave_and_one_with_a_stream_stays() -> None:
+    go_on = threading.Event()
+
+    def answer(*_: object) -> bytes:
+        assert go_on.wait(LIMIT_S)
+        return b"late"
+
+    with running(answer, idle_s=1) as loop, frames.raw_client(loop.port) as idle:
+        call = loop.read.future(DATA, timeout=LIMIT_S)
+        assert frames.GOAWAY in idle.ends()
+        assert loop.server.counts()["idle_connections"] == 1
+        assert not call.done()
+        go_on.set()
+        assert call.result() == b"late"
+        assert loop.call() == b"late"

@@ -1,5 +1,6 @@
 """Reads that miss the row table by both transports: the gRPC handler is the oracle of the threads beside the loop."""
 
+import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -203,6 +204,8 @@ def test_drain_waits_for_a_read_that_a_worker_has(parts: Parts) -> None:
     draining.start()
     draining.join(0.5)
     assert draining.is_alive()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", served.port), LIMIT_S)
     gate.open()
     assert pb.GetOnlineFeaturesResponse.FromString(call.result()).row_count == 1
     draining.join(LIMIT_S)
