@@ -27,7 +27,8 @@ cdef extern from "hr_h2_server.h" nogil:
 
     ctypedef struct hr_counts:
         hr_calls features, rows
-        uint64_t missed, full, forwarded, connections, refused_connections, abusive_connections, timed_out_connections, idle_connections
+        uint64_t missed, full, forwarded, connections
+        uint64_t refused_connections, abusive_connections, timed_out_connections, idle_connections
 
     ctypedef struct hr_job:
         int64_t begin_ns, deadline_ns
