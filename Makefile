@@ -62,11 +62,11 @@ bench: build ## the quick comparison with the peers; its last line is JSON
 	@$(BIN)/python -m loadtest.peers.online --quick $(ARGS)
 
 # libstdc++ is loaded with libasan, which otherwise misses the exceptions of the C++ libraries loaded after it.
-sanitize: ## the tests and the decoder fuzz of core_ext under ASan and UBSan
+sanitize: ## the tests of core_ext and of the transports, races and fuzz under ASan and UBSan
 	@$(SETUP) sanitize
 	@LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" \
 		ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 PYTHONMALLOC=malloc \
-		$(BIN)/python -m pytest tests/unit/core_ext $(wildcard tests/fuzz) -m "not slow" --core-build=build/sanitize --capture=sys -q $(PYTEST)
+		$(BIN)/python -m pytest tests/unit/core_ext $(wildcard tests/fuzz tests/race tests/integration/test_transport_*.py) -m "not slow" --core-build=build/sanitize --capture=sys -q $(PYTEST)
 
 lock: ## pin the dependencies anew into requirements/ (ARGS=--upgrade takes newer versions)
 	@tools/lock.sh $(ARGS)

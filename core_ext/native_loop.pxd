@@ -10,34 +10,70 @@ cdef extern from "hr_h2_server.h" nogil:
         HR_H2_LOOPS_MAX
         HR_H2_CONNECTIONS_MAX
         HR_H2_BUCKETS
+        HR_H2_TURN_MAX
+        HR_H2_IDLE_S
 
     ctypedef struct pthread_rwlock_t:
         pass
 
-    ctypedef struct hr_counts:
+    ctypedef enum hr_permission:
+        HR_PERMISSION_READ
+        HR_PERMISSION_PEER
+        HR_PERMISSIONS
+
+    ctypedef struct hr_calls:
         uint64_t answered, seconds_ns
         uint64_t buckets[42]
-        uint64_t forwarded, connections, refused_connections, abusive_connections, timed_out_connections
+
+    ctypedef struct hr_counts:
+        hr_calls features, rows
+        uint64_t missed, full, forwarded, connections
+        uint64_t refused_connections, abusive_connections, timed_out_connections, idle_connections
+
+    ctypedef struct hr_job:
+        int64_t begin_ns, deadline_ns
+        size_t request_bytes, authorization_bytes
+        uint8_t *data
+
+    ctypedef struct hr_misses:
+        pass
 
     ctypedef struct hr_server:
         hr_table *table
         hr_published *published
         pthread_rwlock_t access_lock
-        uint32_t loop_count, sample_one_in, connections_max, connection_count
-        int listener
+        uint32_t loop_count, sample_one_in, connections_max, idle_s, connection_count
+        int listener, is_health_open
         char back_name[64]
+        hr_misses misses
+        const char *full_message
+        const char *full_details
 
     int hr_lock_init(pthread_rwlock_t *lock)
     int hr_server_build(hr_server *server, uint32_t loop_count)
     int hr_server_start(hr_server *server)
     void hr_server_drain(hr_server *server)
     void hr_server_stop(hr_server *server)
-    void hr_server_set_access(hr_server *server, int is_open, uint8_t (*digests)[32], uint32_t count)
-    void hr_server_counts(const hr_server *server, hr_counts *total)
+    void hr_server_set_access(hr_server *server, hr_permission permission, int is_open, uint8_t (*digests)[32],
+                              uint32_t count)
+    int hr_server_set_health(hr_server *server, const char *name, uint32_t name_bytes, uint8_t state)
+    uint32_t hr_server_streams(hr_server *server)
+    int hr_misses_begin(hr_misses *misses)
+    int hr_misses_join(hr_misses *misses)
+    void hr_misses_leave(hr_misses *misses)
+    int hr_misses_wait(hr_misses *misses)
+    uint32_t hr_misses_take(hr_misses *misses, hr_job **jobs)
+    int hr_job_is_cancelled(const hr_job *job)
+    int hr_job_answer(hr_job *job, const uint8_t *message, size_t length)
+    int hr_job_refuse(hr_job *job, uint32_t code, const char *message, const char *details)
+    void hr_job_post(hr_job *job)
+    void hr_server_counts(hr_server *server, hr_counts *total)
 
 
 cdef class NativeServer:
     cdef hr_server server
     cdef RequestCore core      # owns the table and the plans that the loops read
     cdef object listener       # the socket, which must stay open while the loops accept
+    cdef tuple full            # owns the texts of a refusal that the loops send
     cdef bint is_started
+    cdef int serve_job(self, hr_job *job, object answer) except -1

@@ -1,6 +1,6 @@
 """A gRPC server of native threads: reads are answered without the interpreter, everything else by a server behind."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from socket import socket
 from typing import TypedDict, final, type_check_only
 
@@ -8,17 +8,32 @@ from core_ext.request_core import RequestCore
 
 LOOP_COUNT_MAX: int
 CONNECTION_COUNT_MAX: int
+FULL_MESSAGE: bytes
+PERMISSION_READ: int
+PERMISSION_PEER: int
+
+@type_check_only
+class Calls(TypedDict):
+    """Calls of one method that were answered in the loops, all with OK."""
+
+    answered: int
+    seconds_ns: int
+    """Time that they took there."""
+    buckets: list[int]
+    """The same calls by latency, in the buckets of headrace/serving/call_metrics.py."""
 
 @type_check_only
 class Counts(TypedDict):
     """Totals of all loops since the start."""
 
-    answered: int
-    """Reads answered in the loops, all with OK."""
-    seconds_ns: int
-    """Time that they took there."""
-    buckets: list[int]
-    """The same reads by latency, in the buckets of headrace/serving/call_metrics.py."""
+    features: Calls
+    """GetOnlineFeatures."""
+    rows: Calls
+    """BatchGetRows."""
+    missed: int
+    """Reads handed to `answer_misses`, as a row was not in the table or the request is refused."""
+    full: int
+    """Reads refused because too many waited for `answer_misses`."""
     forwarded: int
     """Streams handed to the server behind."""
     connections: int
@@ -27,13 +42,18 @@ class Counts(TypedDict):
     abusive_connections: int
     """Told to calm down: resets, pings, settings beyond their budget."""
     timed_out_connections: int
+    idle_connections: int
+    """Told to leave, as they had no stream for `idle_s`."""
 
 @final
 class NativeServer:
     """Loops over one listening socket.
 
-    GetOnlineFeatures is answered in the loop while every row is in the core's table and the caller may read. Every
-    other stream goes to the gRPC server that listens on the abstract unix socket `back_name`. Nobody may read in the
+    GetOnlineFeatures is answered in the loop while every row is in the core's table and the caller may read, else by a
+    thread in `answer_misses`; more reads than it may hold are refused with `full_message` and `full_details`, both as
+    they stand in trailers. BatchGetRows is answered while every row is in the table, and the health of parts that
+    `set_health` named while anybody may ask for it. Every other stream goes to the gRPC server that listens on the
+    abstract unix socket `back_name`, and so do misses while no thread is in `answer_misses`. Nobody may read in the
     loop before `allow` or `allow_all`. One call in `sample_one_in` (0: none), and every one with a traceparent while
     it is not 0, goes to the server behind to be traced there. Raises ValueError where a size is out of range.
     """
@@ -46,18 +66,36 @@ class NativeServer:
         loop_count: int,
         sample_one_in: int = 0,
         connection_count_max: int = ...,
+        full_message: bytes = ...,
+        full_details: bytes = b"",
+        is_health_open: bool = False,
+        idle_s: int = ...,
     ) -> None: ...
     def start(self) -> None:
         """Starts one thread per loop."""
-    def allow(self, digests: Iterable[bytes]) -> None:
-        """Lets the bearers of tokens with these SHA-256 digests read, and nobody else."""
+    def allow(self, permission: int, digests: Iterable[bytes]) -> None:
+        """Grants a permission to the bearers of tokens with these SHA-256 digests, and to nobody else."""
     def allow_all(self) -> None:
-        """Lets everybody read."""
+        """Grants everything to everybody."""
+    def set_health(self, name: str, state: int) -> bool:
+        """Tells the state of a part; False where the name is too long or one too many."""
     def connection_count(self) -> int:
         """Connections that are open."""
+    def stream_count(self) -> int:
+        """Streams that are open."""
+    def answer_misses(
+        self, answer: Callable[[bytes, bytes, float, float | None], bytes | tuple[int, bytes, bytes]]
+    ) -> None:
+        """Answers reads on this thread until `stop`; any number of threads may.
+
+        `answer` is given the request, the authorization header or nothing, and two times of the monotonic clock: when
+        the read was handed over and when its deadline is. It returns the response, or the code, grpc-message and
+        grpc-status-details-bin of a refusal. A read whose `answer` raises is left to the server behind, and the error
+        ends this call.
+        """
     def drain(self) -> None:
         """Accepts no more and tells clients to leave; streams that run go on."""
     def stop(self) -> None:
-        """Closes every connection and ends the threads."""
+        """Waits for the threads in `answer_misses`, closes every connection and ends the loops."""
     def counts(self) -> Counts:
         """Totals, which stay when the server is stopped."""

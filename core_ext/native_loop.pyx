@@ -1,22 +1,39 @@
 """A gRPC server of native threads: reads are answered without the interpreter, everything else by a server behind."""
 
-from cpython.bytes cimport PyBytes_AS_STRING
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cython cimport final
 from libc.stdlib cimport malloc
 from libc.string cimport memcpy
 
 LOOP_COUNT_MAX = HR_H2_LOOPS_MAX
 CONNECTION_COUNT_MAX = HR_H2_CONNECTIONS_MAX
+PERMISSION_READ = HR_PERMISSION_READ
+PERMISSION_PEER = HR_PERMISSION_PEER
+
+cdef double NS_PER_S = 1e9
 
 cdef enum:
     BACK_NAME_BYTES_MAX = 63  # of hr_server, with its end
     DIGEST_BYTES = 32
+    GRPC_CODE_MAX = 16
+
+FULL_MESSAGE = b"too many reads wait for rows that are not in memory; try again later"
+
+
+cdef dict counted(const hr_calls *calls):
+    return {
+        "answered": calls.answered,
+        "seconds_ns": calls.seconds_ns,
+        "buckets": [calls.buckets[i] for i in range(HR_H2_BUCKETS)],
+    }
 
 
 @final
 cdef class NativeServer:
     def __cinit__(self, RequestCore core not None, listener, bytes back_name not None, uint32_t loop_count,
-                  uint32_t sample_one_in=0, uint32_t connection_count_max=HR_H2_CONNECTIONS_MAX):
+                  uint32_t sample_one_in=0, uint32_t connection_count_max=HR_H2_CONNECTIONS_MAX,
+                  bytes full_message not None=FULL_MESSAGE, bytes full_details not None=b"", bint is_health_open=False,
+                  uint32_t idle_s=HR_H2_IDLE_S):
         if not 1 <= loop_count <= HR_H2_LOOPS_MAX:
             raise ValueError(f"a server has 1 to {HR_H2_LOOPS_MAX} loops, not {loop_count}")
         if not 1 <= connection_count_max <= HR_H2_CONNECTIONS_MAX:
@@ -30,8 +47,15 @@ cdef class NativeServer:
         self.server.published = &core.live
         self.server.listener = listener.fileno()
         self.server.sample_one_in = sample_one_in
+        self.server.is_health_open = is_health_open
         self.server.connections_max = connection_count_max
+        self.server.idle_s = idle_s
         memcpy(self.server.back_name, PyBytes_AS_STRING(back_name), len(back_name))
+        self.full = (full_message, full_details)
+        self.server.full_message = PyBytes_AS_STRING(full_message)
+        self.server.full_details = PyBytes_AS_STRING(full_details)
+        if hr_misses_begin(&self.server.misses) != 0:
+            raise MemoryError()
         if hr_lock_init(&self.server.access_lock) != 0 or hr_server_build(&self.server, loop_count) != HR_OK:
             raise MemoryError(f"no memory or no descriptors for {loop_count} loops")
 
@@ -48,14 +72,18 @@ cdef class NativeServer:
             raise OSError("the system has no thread left for a loop")
 
     def allow_all(self):
+        cdef int permission
         with nogil:
-            hr_server_set_access(&self.server, 1, NULL, 0)
+            for permission in range(HR_PERMISSIONS):
+                hr_server_set_access(&self.server, <hr_permission>permission, 1, NULL, 0)
 
-    def allow(self, digests):
+    def allow(self, int permission, digests):
         cdef uint8_t (*copied)[DIGEST_BYTES]
         cdef list held = list(digests)
         cdef uint32_t at = 0, count = <uint32_t>len(held)
         cdef bytes digest
+        if not 0 <= permission < HR_PERMISSIONS:
+            raise ValueError(f"permission {permission} is none of the loop's")
         for digest in held:
             if digest is None or len(digest) != DIGEST_BYTES:
                 raise ValueError(f"a digest has {DIGEST_BYTES} bytes")
@@ -66,10 +94,60 @@ cdef class NativeServer:
             memcpy(copied[at], PyBytes_AS_STRING(digest), DIGEST_BYTES)
             at += 1
         with nogil:
-            hr_server_set_access(&self.server, 0, copied, count)
+            hr_server_set_access(&self.server, <hr_permission>permission, 0, copied, count)
+
+    def set_health(self, str name not None, uint8_t state):
+        data = name.encode()
+        return bool(hr_server_set_health(&self.server, PyBytes_AS_STRING(data), <uint32_t>len(data), state))
 
     def connection_count(self):
         return self.server.connection_count
+
+    def stream_count(self):
+        return hr_server_streams(&self.server)
+
+    def answer_misses(self, answer):
+        cdef hr_job *jobs[HR_H2_TURN_MAX]
+        cdef uint32_t count, at = 0
+        cdef int is_open = hr_misses_join(&self.server.misses)
+        if not is_open:
+            return
+        try:
+            while is_open:
+                with nogil:
+                    is_open = hr_misses_wait(&self.server.misses)
+                # With the interpreter held: what came while this thread waited for it is taken as well.
+                count = hr_misses_take(&self.server.misses, jobs) if is_open else 0
+                at = 0
+                try:
+                    while at < count:
+                        self.serve_job(jobs[at], answer)
+                        hr_job_post(jobs[at])
+                        at += 1
+                finally:
+                    while at < count:  # left without an answer, which the server behind then gives
+                        hr_job_post(jobs[at])
+                        at += 1
+        finally:
+            hr_misses_leave(&self.server.misses)
+
+    cdef int serve_job(self, hr_job *job, object answer) except -1:
+        cdef bytes response, message, details
+        cdef uint32_t code
+        if hr_job_is_cancelled(job):
+            return 0
+        request = PyBytes_FromStringAndSize(<char *>job.data, job.request_bytes)
+        header = PyBytes_FromStringAndSize(<char *>job.data + job.request_bytes, job.authorization_bytes)
+        outcome = answer(request, header, job.begin_ns / NS_PER_S, job.deadline_ns / NS_PER_S or None)
+        if type(outcome) is bytes:
+            response = outcome
+            hr_job_answer(job, <const uint8_t *>PyBytes_AS_STRING(response), PyBytes_GET_SIZE(response))
+            return 0
+        code, message, details = outcome
+        if not 1 <= code <= GRPC_CODE_MAX or message is None or details is None:
+            raise ValueError(f"a refusal is a code of 1 to {GRPC_CODE_MAX}, a message and details, not {outcome!r}")
+        hr_job_refuse(job, code, PyBytes_AS_STRING(message), PyBytes_AS_STRING(details))
+        return 0
 
     def drain(self):
         hr_server_drain(&self.server)
@@ -82,12 +160,14 @@ cdef class NativeServer:
         cdef hr_counts total
         hr_server_counts(&self.server, &total)
         return {
-            "answered": total.answered,
-            "seconds_ns": total.seconds_ns,
-            "buckets": [total.buckets[i] for i in range(HR_H2_BUCKETS)],
+            "features": counted(&total.features),
+            "rows": counted(&total.rows),
+            "missed": total.missed,
+            "full": total.full,
             "forwarded": total.forwarded,
             "connections": total.connections,
             "refused_connections": total.refused_connections,
             "abusive_connections": total.abusive_connections,
             "timed_out_connections": total.timed_out_connections,
+            "idle_connections": total.idle_connections,
         }

@@ -109,7 +109,7 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
         add_services(server, online, peer, telemetry, log)
         add_health_and_reflection(server, health, SERVICE_NAMES)
         transport, port = _transport(
-            options, server, health, core=core, authenticator=authenticator, telemetry=telemetry, log=log
+            options, server, health, core=core, reads=reads, authenticator=authenticator, telemetry=telemetry, log=log
         )
         copy = RegistryCopy(options.data / REGISTRY_COPY_NAME, read_file, write_file, log)
         copy.load(keeper)
@@ -131,6 +131,7 @@ def _transport(
     health: Health,
     *,
     core: RequestCore,
+    reads: Reads,
     authenticator: Authenticator,
     telemetry: Telemetry,
     log: EventLog,
@@ -138,7 +139,9 @@ def _transport(
     """What listens on the port: the native loop before the gRPC server, or that server itself."""
     if (options.transport or default_transport(log)) == GrpcioTransport.name:
         return GrpcioTransport(server, health), bind(server, options.host, options.port)
-    native = NativeTransport(server, health, core=core, authenticator=authenticator, telemetry=telemetry, log=log)
+    native = NativeTransport(
+        server, health, core=core, reads=reads, authenticator=authenticator, telemetry=telemetry, log=log
+    )
     return native, native.bind(options.host, options.port, options.loops)
 
 

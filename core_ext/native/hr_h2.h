@@ -1,12 +1,14 @@
 /* Shapes and bounds of the native loop: threads that speak HTTP/2 by libnghttp2.
  *
  * One front connection carries the streams of one client. A read whose rows are all in the table is answered in
- * the loop; every other stream is forwarded, frame by frame, to the grpcio server of this process over one
- * connection of its own (the back), which is opened when it is first needed. So whatever is odd, a miss, an error,
- * a compressed message, a refused token, is answered by the code that answers it without the loop.
+ * the loop; one that misses rows, or is refused, is handed to a worker that has the interpreter and comes back as a
+ * job; every other stream is forwarded, frame by frame, to the grpcio server of this process over one connection of
+ * its own (the back), which is opened when it is first needed. So whatever is odd, a compressed message, a refused
+ * token, another method, is answered by the code that answers it without the loop.
  *
  * Ownership: a connection and all it holds belong to the one thread of its loop; nothing of it is locked. Other
- * threads touch a loop through `inbox` (under its lock), `draining` and `stopping` (atomic) and the eventfd. */
+ * threads touch a loop through `inbox` and `done` (under its lock), `draining` and `stopping` (atomic) and the
+ * eventfd. */
 #ifndef HR_H2_H
 #define HR_H2_H
 
@@ -40,6 +42,10 @@ enum {
     HR_H2_EVENTS_MAX = 64,
     HR_H2_TOKEN_BYTES_MAX = 4096,             /* headrace/serving/auth.py */
     HR_H2_AUTHORIZATION_KEPT = 256,           /* longer headers are hashed at every call */
+    HR_H2_MISSES_MAX = 1024,                  /* reads that wait for a worker, as many as the grpcio server runs */
+    HR_H2_MISSES_BYTES_MAX = 32 << 20,        /* of their requests */
+    HR_H2_TURN_MAX = 16,                      /* jobs that a worker takes at once: about a millisecond of Python */
+    HR_GRPC_PREFIX_BYTES = 5,
     HR_H2_BUCKETS = 42                        /* latency buckets of headrace/serving/call_metrics.py, plus one */
 };
 enum {
@@ -48,6 +54,7 @@ enum {
     HR_H2_BODY_S = 10,                        /* then a read that is still arriving is forwarded */
     HR_H2_KEEPALIVE_S = 60,                   /* silence after which we ping, as the grpcio server has it */
     HR_H2_KEEPALIVE_TIMEOUT_S = 20,
+    HR_H2_IDLE_S = 600,                       /* a connection without a stream is told to leave; clients open another */
     HR_H2_STALL_S = 60,                       /* a socket that takes no byte of ours this long is closed */
     HR_H2_PING_S = 10,                        /* pings may come this often without data; gRPC's own rule */
     HR_H2_PING_STRIKES_MAX = 2,
@@ -75,7 +82,13 @@ typedef struct {
     int too_large;
 } hr_fields;
 
-typedef enum { HR_STREAM_OPENING, HR_STREAM_READ, HR_STREAM_FORWARDED, HR_STREAM_ANSWERED } hr_stream_kind;
+/* READ: its message is arriving; AWAITED: a worker has it. */
+typedef enum {
+    HR_STREAM_OPENING, HR_STREAM_READ, HR_STREAM_AWAITED, HR_STREAM_FORWARDED, HR_STREAM_ANSWERED
+} hr_stream_kind;
+
+/* What the loop may answer itself. */
+typedef enum { HR_METHOD_OTHER, HR_METHOD_FEATURES, HR_METHOD_ROWS, HR_METHOD_HEALTH } hr_method;
 
 struct hr_connection;
 
@@ -83,6 +96,7 @@ typedef struct hr_stream {
     struct hr_connection *connection;
     struct hr_stream *next, *previous;
     hr_stream_kind kind;
+    hr_method method;
     int32_t id, back_id;                      /* back_id 0: no stream behind */
     int64_t begin_ns, timeout_ns;             /* timeout -1: none */
     hr_fields request, response, trailers;
@@ -93,7 +107,31 @@ typedef struct hr_stream {
     uint32_t back_error;
     uint8_t *answer;                          /* prefix and message of an answered read */
     size_t answer_bytes, answer_at;
+    struct hr_job *job;                       /* of a read that a worker has */
 } hr_stream;
+
+/* A read on its way to a worker and back: hr_h2_misses.h. */
+typedef struct hr_job {
+    struct hr_job *next;
+    struct hr_loop *loop;
+    hr_stream *stream;
+    int is_cancelled;                         /* atomic */
+    int is_alone;                             /* it may wait for a write: nothing else waits behind it */
+    int64_t begin_ns, deadline_ns;            /* deadline 0: none */
+    uint32_t code;                            /* status; of an error `answer` is its sentence and its details */
+    uint8_t *answer;
+    size_t answer_bytes, details_at, request_bytes, authorization_bytes;
+    uint8_t data[];                           /* request message, then authorization header */
+} hr_job;
+
+typedef struct {
+    pthread_mutex_t lock;
+    pthread_cond_t changed, gone;             /* a job or the end came; a worker left */
+    hr_job *first, *last;
+    size_t bytes;
+    uint32_t count, worker_count, idle_count;
+    int is_waking, is_closed;
+} hr_misses;
 
 typedef struct {
     struct hr_connection *connection;         /* NULL: a descriptor of the loop itself */
@@ -102,7 +140,7 @@ typedef struct {
 
 typedef struct hr_connection {
     struct hr_loop *loop;
-    struct hr_connection *next, *previous;
+    struct hr_connection *next, *previous, *next_answered;
     hr_source front_source, back_source;
     nghttp2_session *front, *back;
     hr_buffer front_out, back_out;
@@ -110,25 +148,42 @@ typedef struct hr_connection {
     uint32_t stream_count;
     size_t held_bytes, answers_bytes;
     int64_t open_ns, received_ns, header_ns, ping_sent_ns, ping_received_ns, stalled_ns, budget_ns;
+    int64_t idle_ns;                          /* since when it has no stream; 0: it has one */
     int64_t budget;
-    int settled, ping_strikes, shutdown_stage, is_closing, is_dead;
+    int settled, ping_strikes, shutdown_stage, is_closing, is_dead, is_answered;
     uint64_t access_generation;
+    int access_granted;                       /* bits of hr_permission that `authorization` has */
     uint32_t authorization_bytes;
     uint8_t authorization[HR_H2_AUTHORIZATION_KEPT];
 } hr_connection;
 
-/* Who may read: digests of the tokens whose principals hold FEATURE_READ. */
+typedef enum { HR_PERMISSION_READ, HR_PERMISSION_PEER, HR_PERMISSIONS } hr_permission;
+
+/* Who holds a permission: digests of the tokens whose principals do. */
 typedef struct {
-    int is_open;                              /* no tokens: everybody may */
+    int is_open;                              /* no tokens: everybody does */
     uint32_t count;
     uint8_t (*digests)[32];
-    uint64_t generation;
 } hr_access;
+
+enum { HR_HEALTH_NAME_BYTES_MAX = 64, HR_HEALTH_NAMES_MAX = 2048 };
+
+/* State of a part, as grpc.health.v1 names and numbers it. */
+typedef struct {
+    uint32_t name_bytes;
+    char name[HR_HEALTH_NAME_BYTES_MAX];
+    uint8_t state;
+} hr_health;
+
+/* Answered calls of one method. */
+typedef struct {
+    uint64_t answered, seconds_ns, buckets[HR_H2_BUCKETS];
+} hr_calls;
 
 /* Counts of one loop; read by others with relaxed loads. */
 typedef struct {
-    uint64_t answered, seconds_ns, buckets[HR_H2_BUCKETS];
-    uint64_t forwarded, connections, refused_connections, abusive_connections, timed_out_connections;
+    hr_calls features, rows;
+    uint64_t missed, full, forwarded, connections, refused_connections, abusive_connections, timed_out_connections, idle_connections;
 } hr_counts;
 
 typedef struct hr_loop {
@@ -140,9 +195,11 @@ typedef struct hr_loop {
     pthread_mutex_t lock;
     int *inbox;
     uint32_t inbox_count;
+    hr_job *done;
     hr_connection *connections, *dead;
     hr_stream *spare;
     uint32_t spare_count, sample_count;
+    uint32_t stream_count;                    /* atomic: open streams of all connections */
     int64_t now_ns, ticked_ns;
     int is_accepting, drain_stage;
     nghttp2_session_callbacks *front_callbacks, *back_callbacks;
@@ -154,16 +211,23 @@ typedef struct hr_loop {
 typedef struct hr_server {
     hr_table *table;
     hr_published *published;
-    hr_access access;
-    pthread_rwlock_t access_lock;
+    pthread_rwlock_t access_lock;             /* of what follows to the blank line, and of the end of the loops */
+    hr_access access[HR_PERMISSIONS];
+    uint64_t access_generation;
+    hr_health *healths;
+    uint32_t health_count;
+    int is_health_open;                       /* anybody may ask for it */
+
     hr_loop *loops[HR_H2_LOOPS_MAX];
     uint32_t loop_count, next_loop;
     int listener;
     char back_name[64];                       /* of the abstract unix socket */
     uint32_t sample_one_in;                   /* 0: no traces are taken */
-    uint32_t connections_max;
+    uint32_t connections_max, idle_s;
     uint32_t connection_count;                /* atomic */
     int draining, stopping;                   /* atomic */
+    hr_misses misses;
+    const char *full_message, *full_details;  /* refusal of a read for which the queue has no room */
     hr_counts ended;                          /* of loops that are gone */
 } hr_server;
 
@@ -180,6 +244,12 @@ static inline void hr_count(uint64_t *counter, uint64_t more)
 {
     /* One writer: a plain load is enough, the store must only not tear. */
     __atomic_store_n(counter, *counter + more, __ATOMIC_RELAXED);
+}
+
+/* Whether a stream's request counts among `held_bytes`. */
+static inline int hr_is_held(const hr_stream *stream)
+{
+    return stream->kind == HR_STREAM_READ || stream->kind == HR_STREAM_AWAITED;
 }
 
 static inline size_t hr_buffer_bytes(const hr_buffer *buffer) { return buffer->end - buffer->start; }

@@ -13,6 +13,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "hr_h2_misses.h"
 #include "hr_h2_read.h"
 
 static inline void hr_answer_error(hr_stream *stream, const char *code, const char *message);
@@ -112,7 +113,7 @@ static inline void hr_forward(hr_stream *stream)
     char timeout[16];
     nghttp2_data_provider provider = {.source.ptr = stream, .read_callback = hr_back_read};
     size_t count;
-    if (stream->kind == HR_STREAM_READ) connection->held_bytes -= hr_buffer_bytes(&stream->in);
+    if (hr_is_held(stream)) connection->held_bytes -= hr_buffer_bytes(&stream->in);
     stream->kind = HR_STREAM_FORWARDED;
     hr_count(&connection->loop->counts.forwarded, 1);
     if (connection->back == NULL && hr_back_open(connection) != HR_OK) {

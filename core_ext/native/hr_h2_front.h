@@ -26,6 +26,8 @@ static inline hr_stream *hr_stream_new(hr_connection *connection, int32_t id)
     if (stream->next != NULL) stream->next->previous = stream;
     connection->streams = stream;
     connection->stream_count++;
+    connection->idle_ns = 0;
+    __atomic_store_n(&loop->stream_count, loop->stream_count + 1, __ATOMIC_RELAXED);
     return stream;
 }
 
@@ -39,9 +41,14 @@ static inline void hr_stream_free(hr_stream *stream)
     if (stream->previous != NULL) stream->previous->next = stream->next;
     else connection->streams = stream->next;
     if (stream->next != NULL) stream->next->previous = stream->previous;
-    connection->stream_count--;
+    if (--connection->stream_count == 0) connection->idle_ns = loop->now_ns;
+    __atomic_store_n(&loop->stream_count, loop->stream_count - 1, __ATOMIC_RELAXED);
     connection->answers_bytes -= stream->answer_bytes;
-    if (stream->kind == HR_STREAM_READ) connection->held_bytes -= hr_buffer_bytes(&stream->in);
+    if (hr_is_held(stream)) connection->held_bytes -= hr_buffer_bytes(&stream->in);
+    if (stream->job != NULL) {
+        stream->job->stream = NULL;
+        __atomic_store_n(&stream->job->is_cancelled, 1, __ATOMIC_RELAXED);
+    }
     free(stream->answer);
     hr_fields_reset(&request), hr_fields_reset(&response), hr_fields_reset(&trailers);
     hr_buffer_reset(&in), hr_buffer_reset(&out);
@@ -73,17 +80,32 @@ static inline void hr_trim_spare(hr_loop *loop, uint32_t most)
 
 /* ---- answers ---- */
 
-/* Ends a call by status alone. `message` is of ours: ASCII without %. */
-static inline void hr_answer_error(hr_stream *stream, const char *code, const char *message)
+/* Ends a call by status alone. Message and details are as they stand in trailers; details may be empty. */
+static inline void hr_answer_status(hr_stream *stream, const char *code, const char *message, const char *details)
 {
     nghttp2_nv fields[] = {
         hr_nv(":status", "200"), hr_nv("content-type", "application/grpc"), hr_nv("grpc-status", code),
-        hr_nv("grpc-message", message),
+        hr_nv("grpc-message", message), hr_nv("grpc-status-details-bin", details),
     };
     nghttp2_session *front = stream->connection->front;
     stream->kind = HR_STREAM_ANSWERED;
     stream->response_begun = stream->response_ended = 1;
-    nghttp2_submit_response(front, stream->id, fields, 4, NULL);
+    nghttp2_submit_response(front, stream->id, fields, details[0] != 0 ? 5 : 4, NULL);
+}
+
+/* `message` is of ours: ASCII without %. */
+static inline void hr_answer_error(hr_stream *stream, const char *code, const char *message)
+{
+    hr_answer_status(stream, code, message, "");
+}
+
+/* The request of a read has done its work. */
+static inline void hr_release_request(hr_stream *stream)
+{
+    size_t held = hr_buffer_bytes(&stream->in);
+    stream->connection->held_bytes -= held;
+    hr_buffer_reset(&stream->in);
+    nghttp2_session_consume_connection(stream->connection->front, held);
 }
 
 static inline ssize_t hr_answer_read(
@@ -103,33 +125,85 @@ static inline ssize_t hr_answer_read(
     return (ssize_t)bytes;
 }
 
-/* A read whose message is whole: answered here, or handed to the back. */
+static inline void hr_submit_answer(hr_stream *stream, uint8_t *answer, size_t bytes)
+{
+    nghttp2_data_provider provider = {.source.ptr = stream, .read_callback = hr_answer_read};
+    nghttp2_nv fields[] = {hr_nv(":status", "200"), hr_nv("content-type", "application/grpc")};
+    hr_release_request(stream);
+    stream->kind = HR_STREAM_ANSWERED;
+    stream->answer = answer;
+    stream->answer_bytes = bytes;
+    stream->connection->answers_bytes += bytes;
+    nghttp2_submit_response(stream->connection->front, stream->id, fields, 2, &provider);
+}
+
+/* Hands a read to a worker; to the back where there is none. */
+static inline void hr_hand_to_worker(hr_stream *stream, hr_span message, int waits)
+{
+    hr_server *server = stream->connection->loop->server;
+    hr_job *job = hr_job_new(stream, message, hr_authorization(&stream->request), waits);
+    hr_push pushed = job != NULL ? hr_misses_push(&server->misses, job) : HR_NO_WORKERS;
+    if (pushed == HR_PUSHED) {
+        stream->kind = HR_STREAM_AWAITED;
+        stream->job = job;
+        hr_count(&stream->connection->loop->counts.missed, 1);
+        return;
+    }
+    free(job);
+    if (pushed == HR_NO_WORKERS) {
+        hr_forward(stream);
+        return;
+    }
+    hr_count(&stream->connection->loop->counts.full, 1);
+    hr_release_request(stream);
+    hr_answer_status(stream, "8", server->full_message, server->full_details);
+}
+
+/* A worker is done with a read. An answer for which there is no room now is made once more by the back. */
+static inline void hr_finish_miss(hr_job *job)
+{
+    hr_stream *stream = job->stream;
+    hr_connection *connection = stream->connection;
+    char code[12];
+    stream->job = NULL;
+    if (job->code == 0 && (job->answer == NULL || job->answer_bytes > HR_H2_ANSWERS_BYTES_MAX - connection->answers_bytes)) {
+        hr_forward(stream);
+    } else if (job->code == 0) {
+        hr_submit_answer(stream, job->answer, job->answer_bytes);
+        job->answer = NULL;
+    } else {
+        snprintf(code, sizeof(code), "%u", job->code);
+        hr_release_request(stream);
+        hr_answer_status(stream, code, (const char *)job->answer, (const char *)job->answer + job->details_at);
+    }
+}
+
+/* A call whose message is whole: answered here, by a worker, or handed to the back. */
 static inline void hr_serve_read(hr_stream *stream)
 {
     hr_connection *connection = stream->connection;
     hr_loop *loop = connection->loop;
-    size_t held = hr_buffer_bytes(&stream->in);
-    size_t left = HR_H2_ANSWERS_BYTES_MAX - connection->answers_bytes;
+    size_t left = HR_H2_ANSWERS_BYTES_MAX - connection->answers_bytes, bytes = 0;
     size_t room = left < HR_H2_ANSWER_BYTES_MAX ? left : HR_H2_ANSWER_BYTES_MAX;
     int64_t begin_ns = hr_now_ns();
-    nghttp2_data_provider provider = {.source.ptr = stream, .read_callback = hr_answer_read};
-    nghttp2_nv fields[] = {hr_nv(":status", "200"), hr_nv("content-type", "application/grpc")};
+    uint8_t *answer = NULL;
     hr_span message;
+    int status, waits = 0;
     if ((stream->timeout_ns > 0 && begin_ns - stream->begin_ns >= stream->timeout_ns)
-        || !hr_grpc_message(&stream->in, &message)
-        || hr_answer_message(loop->server, message, room, &stream->answer, &stream->answer_bytes) != HR_OK) {
-        stream->answer = NULL;
-        stream->answer_bytes = 0;
+        || !hr_grpc_message(&stream->in, &message)) {
         hr_forward(stream);
         return;
     }
-    stream->kind = HR_STREAM_ANSWERED;
-    connection->held_bytes -= held;
-    connection->answers_bytes += stream->answer_bytes;
-    hr_buffer_reset(&stream->in);
-    nghttp2_session_consume_connection(connection->front, held);
-    nghttp2_submit_response(connection->front, stream->id, fields, 2, &provider);
-    hr_count_answer(&loop->counts, hr_now_ns() - begin_ns);
+    if (stream->method == HR_METHOD_ROWS) status = hr_answer_rows(loop->server, message, room, &answer, &bytes);
+    else if (stream->method == HR_METHOD_HEALTH) status = hr_answer_health(loop->server, message, &answer, &bytes);
+    else status = hr_answer_message(loop->server, message, room, &answer, &bytes, &waits);
+    if (status == HR_OK) {
+        hr_submit_answer(stream, answer, bytes);
+        if (stream->method == HR_METHOD_FEATURES) hr_count_answer(&loop->counts.features, hr_now_ns() - begin_ns);
+        if (stream->method == HR_METHOD_ROWS) hr_count_answer(&loop->counts.rows, hr_now_ns() - begin_ns);
+    } else if (stream->method != HR_METHOD_FEATURES || status == HR_E_RESPONSE_TOO_LARGE || status == HR_E_NO_MEMORY)
+        hr_forward(stream);
+    else hr_hand_to_worker(stream, message, waits);
 }
 
 /* ---- what a client may not do ---- */
@@ -198,7 +272,7 @@ static inline void hr_on_request(hr_stream *stream)
 {
     if (stream->request.too_large)
         hr_answer_error(stream, "8", "the metadata is larger than 16384 bytes or 128 fields; send less");
-    else if (hr_is_read(stream)) stream->kind = HR_STREAM_READ;
+    else if (hr_is_ours_to_answer(stream)) stream->kind = HR_STREAM_READ;
     else hr_forward(stream);
 }
 

@@ -151,7 +151,7 @@ static inline void hr_open(hr_loop *loop, int fd)
     connection->loop = loop;
     connection->front_source = (hr_source){connection, fd, 0, 0};
     connection->back_source.fd = -1;
-    connection->open_ns = connection->received_ns = connection->budget_ns = loop->now_ns;
+    connection->open_ns = connection->received_ns = connection->budget_ns = connection->idle_ns = loop->now_ns;
     connection->ping_received_ns = loop->now_ns - HR_H2_PING_S * HR_H2_SECOND;
     connection->budget = HR_H2_BUDGET;
     connection->next = loop->connections;
@@ -164,13 +164,6 @@ static inline void hr_open(hr_loop *loop, int fd)
     nghttp2_session_set_local_window_size(connection->front, NGHTTP2_FLAG_NONE, 0, HR_H2_FRONT_WINDOW);
     if (loop->drain_stage > 0) nghttp2_submit_shutdown_notice(connection->front);
     hr_settle(connection);
-}
-
-static inline void hr_wake(hr_loop *loop)
-{
-    uint64_t one = 1;
-    ssize_t ignored = write(loop->event, &one, sizeof(one));
-    (void)ignored;  /* a full counter wakes as well */
 }
 
 static inline void hr_hand_over(hr_server *server, int fd)
@@ -229,6 +222,15 @@ static inline int hr_is_timed_out(const hr_connection *connection, int64_t now_n
         || hr_is_over(connection->ping_sent_ns, now_ns, HR_H2_KEEPALIVE_TIMEOUT_S);
 }
 
+/* How far a connection should be with its goodbye. One that has begun is ended, as its client opens no more streams. */
+static inline int hr_wanted_stage(hr_loop *loop, hr_connection *connection)
+{
+    if (loop->drain_stage > 0 || connection->shutdown_stage == 1) return connection->shutdown_stage == 1 ? 2 : loop->drain_stage;
+    if (connection->shutdown_stage > 0 || !hr_is_over(connection->idle_ns, loop->now_ns, loop->server->idle_s)) return 0;
+    hr_count(&loop->counts.idle_connections, 1);
+    return 1;
+}
+
 static inline void hr_tick_connection(hr_loop *loop, hr_connection *connection)
 {
     if (hr_is_timed_out(connection, loop->now_ns)) {
@@ -244,7 +246,7 @@ static inline void hr_tick_connection(hr_loop *loop, hr_connection *connection)
         if (stream->kind == HR_STREAM_READ && hr_is_over(stream->begin_ns, loop->now_ns, HR_H2_BODY_S)
             && connection->header_ns == 0)
             hr_forward(stream);
-    if (loop->drain_stage > connection->shutdown_stage) {
+    if (hr_wanted_stage(loop, connection) > connection->shutdown_stage) {
         /* First a notice that takes no stream back, then, when it has arrived, the last stream that we serve. */
         if (++connection->shutdown_stage == 1) nghttp2_submit_shutdown_notice(connection->front);
         else
@@ -260,9 +262,10 @@ static inline void hr_tick(hr_loop *loop)
     hr_connection *next;
     loop->ticked_ns = loop->now_ns;
     if (__atomic_load_n(&loop->server->draining, __ATOMIC_ACQUIRE) && loop->drain_stage < 2) {
-        if (loop->drain_stage++ == 0 && loop->is_accepting) {
-            epoll_ctl(loop->epoll, EPOLL_CTL_DEL, loop->server->listener, NULL);
+        if (loop->drain_stage++ == 0 && loop->number == 0) {
+            if (loop->is_accepting) epoll_ctl(loop->epoll, EPOLL_CTL_DEL, loop->server->listener, NULL);
             loop->is_accepting = 0;
+            shutdown(loop->server->listener, SHUT_RDWR);  /* whoever comes now is refused, and does not wait for nothing */
         }
     }
     hr_listen(loop);
@@ -274,11 +277,41 @@ static inline void hr_tick(hr_loop *loop)
 
 /* ---- the thread ---- */
 
+/* Answers what the workers are done with, then sends: once for each connection, however many of its reads they are. */
+static inline void hr_take_done(hr_loop *loop)
+{
+    hr_connection *answered = NULL;
+    hr_job *job;
+    pthread_mutex_lock(&loop->lock);
+    job = loop->done;
+    loop->done = NULL;
+    pthread_mutex_unlock(&loop->lock);
+    while (job != NULL) {
+        hr_job *next = job->next;
+        if (job->stream != NULL) {
+            hr_connection *connection = job->stream->connection;
+            if (!connection->is_answered) {
+                connection->is_answered = 1;
+                connection->next_answered = answered;
+                answered = connection;
+            }
+            hr_finish_miss(job);
+        }
+        hr_job_free(job);
+        job = next;
+    }
+    for (; answered != NULL; answered = answered->next_answered) {
+        answered->is_answered = 0;
+        hr_settle(answered);  /* what it closes is freed later */
+    }
+}
+
 static inline void hr_take_inbox(hr_loop *loop)
 {
     uint64_t count;
     ssize_t ignored = read(loop->event, &count, sizeof(count));
     (void)ignored;
+    hr_take_done(loop);
     for (;;) {
         int fd = -1;
         pthread_mutex_lock(&loop->lock);

@@ -5,9 +5,11 @@
 #include <openssl/crypto.h>
 #include <openssl/sha.h>
 
-#include "hr_h2.h"
+#include "hr_h2_rows.h"
 
-#define HR_H2_READ_PATH "/headrace.feature.v1.OnlineFeatureService/GetOnlineFeatures"
+#define HR_H2_FEATURES_PATH "/headrace.feature.v1.OnlineFeatureService/GetOnlineFeatures"
+#define HR_H2_ROWS_PATH "/headrace.feature.v1.ShardService/BatchGetRows"
+#define HR_H2_HEALTH_PATH "/grpc.health.v1.Health/Check"
 #define HR_H2_SAMPLED "headrace-sampled"    /* ours: headrace/serving/telemetry.py reads it */
 
 /* Upper bounds of the latency buckets: LATENCY_BOUNDS_S of headrace/serving/call_metrics.py. */
@@ -18,13 +20,13 @@ static const int64_t hr_h2_bounds_ns[HR_H2_BUCKETS - 1] = {
     2000000000, 5000000000, 10000000000, 20000000000, 50000000000, 100000000000,
 };
 
-static inline void hr_count_answer(hr_counts *counts, int64_t spent_ns)
+static inline void hr_count_answer(hr_calls *calls, int64_t spent_ns)
 {
     int bucket = 0;
     while (bucket < HR_H2_BUCKETS - 1 && hr_h2_bounds_ns[bucket] < spent_ns) bucket++;
-    hr_count(&counts->buckets[bucket], 1);
-    hr_count(&counts->seconds_ns, (uint64_t)spent_ns);
-    hr_count(&counts->answered, 1);
+    hr_count(&calls->buckets[bucket], 1);
+    hr_count(&calls->seconds_ns, (uint64_t)spent_ns);
+    hr_count(&calls->answered, 1);
 }
 
 /* Nanoseconds of "1S", "20m" and so on, at most eight digits and a unit, or -1 where it is malformed. */
@@ -50,8 +52,8 @@ static inline int64_t hr_parse_timeout(hr_span text)
     return value > INT64_MAX / 2 / unit ? INT64_MAX / 2 : value * unit;
 }
 
-/* Whether the header's token is one that may read. Every digest is compared, so that time tells nothing. */
-static inline int hr_token_may_read(const hr_access *access, hr_span header)
+/* Permissions of the header's token, as bits. Every digest is compared, so that time tells nothing. */
+static inline int hr_token_permissions(const hr_access *access, hr_span header)
 {
     static const char scheme[] = "bearer ";
     size_t scheme_bytes = sizeof(scheme) - 1;
@@ -63,27 +65,32 @@ static inline int hr_token_may_read(const hr_access *access, hr_span header)
     header.at += scheme_bytes;
     if (hr_span_bytes(header) > HR_H2_TOKEN_BYTES_MAX) return 0;
     SHA256(header.at, hr_span_bytes(header), digest);
-    for (uint32_t i = 0; i < access->count; i++) found |= CRYPTO_memcmp(access->digests[i], digest, sizeof(digest)) == 0;
+    for (int permission = 0; permission < HR_PERMISSIONS; permission++)
+        for (uint32_t i = 0; i < access[permission].count; i++)
+            found |= (CRYPTO_memcmp(access[permission].digests[i], digest, sizeof(digest)) == 0) << permission;
     return found;
 }
 
-/* Whether the caller may read. A header that this connection showed before, and that was good under the same
+/* Whether the caller holds a permission. A header that this connection showed before, and that was good under the same
  * tokens, is not hashed again: whoever could tell by the time already holds the connection of the one it is of. */
-static inline int hr_may_read(hr_connection *connection, hr_span header)
+static inline int hr_may(hr_connection *connection, hr_span header, hr_permission permission)
 {
     hr_server *server = connection->loop->server;
     size_t bytes = hr_span_bytes(header);
-    int may;
+    int may, granted;
     pthread_rwlock_rdlock(&server->access_lock);
-    may = server->access.is_open;
+    may = server->access[permission].is_open;
     if (!may && bytes > 0) {
-        may = connection->access_generation == server->access.generation && connection->authorization_bytes == bytes
-            && CRYPTO_memcmp(connection->authorization, header.at, bytes) == 0;
-        if (!may && (may = hr_token_may_read(&server->access, header)) && bytes <= HR_H2_AUTHORIZATION_KEPT) {
+        if (connection->access_generation == server->access_generation && connection->authorization_bytes == bytes
+            && CRYPTO_memcmp(connection->authorization, header.at, bytes) == 0)
+            granted = connection->access_granted;
+        else if ((granted = hr_token_permissions(server->access, header)) && bytes <= HR_H2_AUTHORIZATION_KEPT) {
             memcpy(connection->authorization, header.at, bytes);
             connection->authorization_bytes = (uint32_t)bytes;
-            connection->access_generation = server->access.generation;
+            connection->access_generation = server->access_generation;
+            connection->access_granted = granted;
         }
+        may = granted >> permission & 1;
     }
     pthread_rwlock_unlock(&server->access_lock);
     return may;
@@ -97,16 +104,41 @@ static inline int hr_is_sampled(hr_loop *loop)
     return 1;
 }
 
+/* The first authorization header, or nothing. */
+static inline hr_span hr_authorization(const hr_fields *fields)
+{
+    hr_span none = {NULL, NULL};
+    for (uint32_t i = 0; i < fields->count; i++)
+        if (hr_span_is(hr_field_name(fields, i), "authorization")) return hr_field_value(fields, i);
+    return none;
+}
+
+static inline hr_method hr_method_of(hr_span path)
+{
+    if (hr_span_is(path, HR_H2_FEATURES_PATH)) return HR_METHOD_FEATURES;
+    if (hr_span_is(path, HR_H2_ROWS_PATH)) return HR_METHOD_ROWS;
+    return hr_span_is(path, HR_H2_HEALTH_PATH) ? HR_METHOD_HEALTH : HR_METHOD_OTHER;
+}
+
+/* Whether the caller may call a method that the loop answers. */
+static inline int hr_may_call(hr_connection *connection, hr_span authorization, hr_method method)
+{
+    if (method == HR_METHOD_HEALTH) return connection->loop->server->is_health_open;
+    return hr_may(connection, authorization, method == HR_METHOD_ROWS ? HR_PERMISSION_PEER : HR_PERMISSION_READ);
+}
+
 /* Whether a stream whose headers are whole may be answered in the loop, once its message is. */
-static inline int hr_is_read(hr_stream *stream)
+static inline int hr_is_ours_to_answer(hr_stream *stream)
 {
     hr_fields *fields = &stream->request;
     hr_span authorization = {NULL, NULL};
-    int is_post = 0, is_path = 0, is_grpc = 0, is_traced = 0;
+    int is_post = 0, is_grpc = 0, is_traced = 0;
     for (uint32_t i = 0; i < fields->count; i++) {
         hr_span name = hr_field_name(fields, i), value = hr_field_value(fields, i);
         switch (hr_span_bytes(name)) {
-        case 5: is_path |= hr_span_is(name, ":path") && hr_span_is(value, HR_H2_READ_PATH); break;
+        case 5:
+            if (hr_span_is(name, ":path")) stream->method = hr_method_of(value);
+            break;
         case 7: is_post |= hr_span_is(name, ":method") && hr_span_is(value, "POST"); break;
         case 11: is_traced |= hr_span_is(name, "traceparent"); break;
         case 12:
@@ -122,10 +154,34 @@ static inline int hr_is_read(hr_stream *stream)
         default: break;
         }
     }
-    if (!is_post || !is_path || !is_grpc || !hr_may_read(stream->connection, authorization)) return 0;
-    if (stream->connection->loop->server->sample_one_in == 0) return 1;
+    if (!is_post || stream->method == HR_METHOD_OTHER || !is_grpc) return 0;
+    if (!hr_may_call(stream->connection, authorization, stream->method)) return 0;
+    if (stream->method == HR_METHOD_HEALTH || stream->connection->loop->server->sample_one_in == 0) return 1;
     stream->is_sampled = !is_traced && hr_is_sampled(stream->connection->loop);
     return !is_traced && !stream->is_sampled;
+}
+
+/* HealthCheckResponse of a part that is known: field 1 is its state. HealthCheckRequest names it in field 1. */
+static inline int hr_answer_health(hr_server *server, hr_span message, uint8_t **answer, size_t *bytes)
+{
+    hr_span name = {message.at, message.at};
+    uint32_t field, type;
+    int state = 0;
+    while (message.at < message.end)
+        if (!hr_read_tag(&message, &field, &type) || field != 1 || type != HR_WIRE_LEN || !hr_read_bytes(&message, &name))
+            return HR_MISS;
+    pthread_rwlock_rdlock(&server->access_lock);
+    for (uint32_t i = 0; i < server->health_count && state == 0; i++)
+        if (server->healths[i].name_bytes == hr_span_bytes(name)
+            && memcmp(server->healths[i].name, name.at, hr_span_bytes(name)) == 0)
+            state = server->healths[i].state;
+    pthread_rwlock_unlock(&server->access_lock);
+    if (state == 0) return HR_MISS;
+    *bytes = HR_GRPC_PREFIX_BYTES + 2;
+    *answer = malloc(*bytes);
+    if (*answer == NULL) return HR_E_NO_MEMORY;
+    memcpy(*answer, (const uint8_t[]){0, 0, 0, 0, 2, 1 << 3 | HR_WIRE_VARINT, (uint8_t)state}, *bytes);
+    return HR_OK;
 }
 
 /* The one message of a unary call, or 0 where the bytes are not just that, uncompressed. */
@@ -133,14 +189,16 @@ static inline int hr_grpc_message(const hr_buffer *in, hr_span *message)
 {
     size_t bytes = hr_buffer_bytes(in);
     const uint8_t *at = in->data + in->start;
-    if (bytes < 5 || at[0] != 0 || hr_load_u32_be(at + 1) != bytes - 5) return 0;
-    message->at = at + 5;
+    if (bytes < HR_GRPC_PREFIX_BYTES || at[0] != 0 || hr_load_u32_be(at + 1) != bytes - HR_GRPC_PREFIX_BYTES) return 0;
+    message->at = at + HR_GRPC_PREFIX_BYTES;
     message->end = at + bytes;
     return 1;
 }
 
-/* Prefix and message of the answer, for the caller to free; HR_MISS and the rest are for the back to answer. */
-static inline int hr_answer_message(hr_server *server, hr_span message, size_t room, uint8_t **answer, size_t *bytes)
+/* Prefix and message of the answer, for the caller to free. HR_E_RESPONSE_TOO_LARGE is beyond `room`; `waits` tells
+ * whether the read may have to wait for a write. */
+static inline int hr_answer_message(
+    hr_server *server, hr_span message, size_t room, uint8_t **answer, size_t *bytes, int *waits)
 {
     hr_call call;
     struct timespec now;
@@ -151,16 +209,17 @@ static inline int hr_answer_message(hr_server *server, hr_span message, size_t r
     status = hr_call_begin(
         &call, server->table, server->published->plans, NULL, NULL, now.tv_sec * 1000000LL + now.tv_nsec / 1000,
         message.at, hr_span_bytes(message));
-    if (status == HR_OK && call.response_bytes + 5 > room) status = HR_MISS;
+    if (status == HR_OK && call.response_bytes + HR_GRPC_PREFIX_BYTES > room) status = HR_E_RESPONSE_TOO_LARGE;
+    *waits = call.request.min_offset_count > 0;
     if (status == HR_OK) {
-        *bytes = call.response_bytes + 5;
+        *bytes = call.response_bytes + HR_GRPC_PREFIX_BYTES;
         *answer = malloc(*bytes);
         status = *answer != NULL ? HR_OK : HR_E_NO_MEMORY;
     }
     if (status == HR_OK) {
         (*answer)[0] = 0;
         hr_store_u32_be(*answer + 1, (uint32_t)call.response_bytes);
-        status = hr_write_answer(&call, *answer + 5);
+        status = hr_write_answer(&call, *answer + HR_GRPC_PREFIX_BYTES);
         if (status != HR_OK) free(*answer);
     }
     hr_call_end(&call);

@@ -38,6 +38,11 @@ static inline void hr_loop_free(hr_loop *loop)
 {
     if (loop == NULL) return;
     for (uint32_t i = 0; i < loop->inbox_count; i++) close(loop->inbox[i]);
+    while (loop->done != NULL) {
+        hr_job *job = loop->done;
+        loop->done = job->next;
+        hr_job_free(job);
+    }
     if (loop->epoll >= 0) close(loop->epoll);
     if (loop->event >= 0) close(loop->event);
     nghttp2_session_callbacks_del(loop->front_callbacks);
@@ -98,24 +103,49 @@ static inline int hr_server_start(hr_server *server)
 static inline void hr_server_drain(hr_server *server)
 {
     __atomic_store_n(&server->draining, 1, __ATOMIC_RELEASE);
+    pthread_rwlock_rdlock(&server->access_lock);
     for (uint32_t i = 0; i < server->loop_count; i++) hr_wake(server->loops[i]);
+    pthread_rwlock_unlock(&server->access_lock);
 }
 
-/* Whom the loops let read from now on; takes `digests` over. */
-static inline void hr_server_set_access(hr_server *server, int is_open, uint8_t (*digests)[32], uint32_t count)
+/* To whom the loops grant a permission from now on; takes `digests` over. */
+static inline void hr_server_set_access(
+    hr_server *server, hr_permission permission, int is_open, uint8_t (*digests)[32], uint32_t count)
 {
     uint8_t (*old)[32];
     pthread_rwlock_wrlock(&server->access_lock);
-    old = server->access.digests;
-    server->access.is_open = is_open;
-    server->access.digests = digests;
-    server->access.count = count;
-    server->access.generation++;
+    old = server->access[permission].digests;
+    server->access[permission] = (hr_access){is_open, count, digests};
+    server->access_generation++;
     pthread_rwlock_unlock(&server->access_lock);
     free(old);
 }
 
-static inline void hr_server_counts(const hr_server *server, hr_counts *total)
+/* Notes the state of a part. Returns 0 where there is no room: it is then the server behind that tells it. */
+static inline int hr_server_set_health(hr_server *server, const char *name, uint32_t name_bytes, uint8_t state)
+{
+    uint32_t at = 0;
+    if (name_bytes > HR_HEALTH_NAME_BYTES_MAX) return 0;
+    pthread_rwlock_wrlock(&server->access_lock);
+    if (server->healths == NULL) server->healths = calloc(HR_HEALTH_NAMES_MAX, sizeof(hr_health));
+    if (server->healths == NULL) {
+        pthread_rwlock_unlock(&server->access_lock);
+        return 0;
+    }
+    while (at < server->health_count
+           && (server->healths[at].name_bytes != name_bytes || memcmp(server->healths[at].name, name, name_bytes) != 0))
+        at++;
+    if (at < HR_HEALTH_NAMES_MAX) {
+        memcpy(server->healths[at].name, name, name_bytes);
+        server->healths[at].name_bytes = name_bytes;
+        server->healths[at].state = state;
+        if (at == server->health_count) server->health_count++;
+    }
+    pthread_rwlock_unlock(&server->access_lock);
+    return at < HR_HEALTH_NAMES_MAX;
+}
+
+static inline void hr_sum_counts(const hr_server *server, hr_counts *total)
 {
     *total = server->ended;
     for (uint32_t i = 0; i < server->loop_count; i++) {
@@ -125,18 +155,46 @@ static inline void hr_server_counts(const hr_server *server, hr_counts *total)
     }
 }
 
-/* Ends the threads and closes every connection. May be called twice. */
+/* Others may look while the server ends: the lock keeps its loops. */
+static inline void hr_server_counts(hr_server *server, hr_counts *total)
+{
+    pthread_rwlock_rdlock(&server->access_lock);
+    hr_sum_counts(server, total);
+    pthread_rwlock_unlock(&server->access_lock);
+}
+
+/* Streams that are open now. */
+static inline uint32_t hr_server_streams(hr_server *server)
+{
+    uint32_t count = 0;
+    pthread_rwlock_rdlock(&server->access_lock);
+    for (uint32_t i = 0; i < server->loop_count; i++)
+        count += __atomic_load_n(&server->loops[i]->stream_count, __ATOMIC_RELAXED);
+    pthread_rwlock_unlock(&server->access_lock);
+    return count;
+}
+
+/* Ends the threads, after the workers, and closes every connection. May be called twice. */
 static inline void hr_server_stop(hr_server *server)
 {
+    hr_misses_close(&server->misses);
     __atomic_store_n(&server->stopping, 1, __ATOMIC_RELEASE);
     for (uint32_t i = 0; i < server->loop_count; i++) hr_wake(server->loops[i]);
     for (uint32_t i = 0; i < server->loop_count; i++)
         if (server->loops[i]->is_started) pthread_join(server->loops[i]->thread, NULL);
-    hr_server_counts(server, &server->ended);
+    pthread_rwlock_wrlock(&server->access_lock);  /* who looks, grants or tells health may not know of the end */
+    hr_sum_counts(server, &server->ended);
     for (uint32_t i = 0; i < server->loop_count; i++) hr_loop_free(server->loops[i]);
     server->loop_count = 0;
-    free(server->access.digests);
-    server->access.digests = NULL;
+    hr_misses_free(&server->misses);
+    for (int permission = 0; permission < HR_PERMISSIONS; permission++) {
+        free(server->access[permission].digests);
+        server->access[permission] = (hr_access){0, 0, NULL};
+    }
+    free(server->healths);
+    server->healths = NULL;
+    server->health_count = 0;
+    pthread_rwlock_unlock(&server->access_lock);
 }
 
 #endif

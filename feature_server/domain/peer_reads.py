@@ -12,6 +12,7 @@ from headrace.serving.principal import Principal
 
 KEY_COUNT_MAX: Final = 100_000
 ROWS_BYTES_MAX: Final = 48 << 20  # below the message limit, with room for the framing of each row
+PEER_PERMISSION: Final = "PEER"
 RING_EPOCH_NONE: Final = 0  # of a server without placement: it owns every slot
 
 
@@ -27,7 +28,7 @@ class PeerReads:
         principal: Principal,
     ) -> tuple[list[bytes | None], list[int]]:  # fmt: skip
         """Stored rows in the order of the keys, and the indexes of those that cannot be read."""
-        principal.require("PEER")
+        principal.require(PEER_PERMISSION)
         _check_ring(ring_epoch)
         by_shard = self._by_shard(keys)
         for number, epoch, offset in positions:
@@ -56,7 +57,7 @@ class PeerReads:
 
     def statuses(self, first: int, count: int, principal: Principal) -> list[ShardStatus]:
         """Shards from a number on, in ascending order."""
-        principal.require("PEER")
+        principal.require(PEER_PERMISSION)
         return [shard.status() for shard in self._shards.shards[first : first + count]]
 
     def _by_shard(self, keys: Sequence[bytes]) -> dict[int, list[int]]:

@@ -3,16 +3,19 @@
 import os
 import secrets
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import grpc
 
-from feature_server.domain.reads import READ_PERMISSION
+from feature_server.domain.peer_reads import PEER_PERMISSION
+from feature_server.domain.reads import READ_PERMISSION, Reads
+from feature_server.rpc.native_misses import READ_METHOD, MissReads, full
 from headrace.errors import FailedPrecondition, InvalidArgument
 from headrace.serving.auth import Authenticator
 from headrace.serving.logging import EventLog
-from headrace.serving.server import Health, drain, listen
+from headrace.serving.server import DRAIN_GRACE_S, WORKER_COUNT, Health, drain, is_loopback, listen
 from headrace.serving.telemetry import Telemetry
 
 try:
@@ -32,7 +35,8 @@ TRANSPORTS: Final = (NATIVE, GRPCIO)
 LOOP_COUNT_DEFAULT_MAX: Final = 8  # more only where somebody asks for them
 ACCESS_INTERVAL_S: Final = 0.5  # a revoked token is refused after at most this long
 GOODBYE_S: Final = 0.2  # two ticks of a draining loop: the notice, then the last stream that is served
-READ_METHOD: Final = "/headrace.feature.v1.OnlineFeatureService/GetOnlineFeatures"
+ROWS_METHOD: Final = "/headrace.feature.v1.ShardService/BatchGetRows"
+STREAM_CHECK_S: Final = 0.005
 BACK_NAME_BYTES: Final = 16  # random, as abstract sockets of all users of the machine share their names
 
 _SECOND_NS: Final = 1e9
@@ -75,6 +79,7 @@ class NativeTransport:
         health: Health,
         *,
         core: "RequestCore",
+        reads: Reads,
         authenticator: Authenticator,
         telemetry: Telemetry,
         log: EventLog,
@@ -93,6 +98,9 @@ class NativeTransport:
         self._telemetry = telemetry
         self._log = log
         self._native: NativeServer | None = None
+        self._misses = MissReads(reads, authenticator, telemetry.calls.meter(READ_METHOD, "unary"), log)
+        self._workers: list[threading.Thread] = []
+        self._granted: dict[str, frozenset[bytes]] = {}
         self._stop = threading.Event()
         self._watch = threading.Thread(target=self._keep_access, name="native-access", daemon=True)
 
@@ -109,14 +117,32 @@ class NativeTransport:
         back_name = f"headrace-{os.getpid()}-{secrets.token_hex(BACK_NAME_BYTES)}"
         self._server.add_insecure_port(f"unix-abstract:{back_name}")
         sample_one_in = self._telemetry.sample_one_in if self._telemetry.is_tracing else 0
-        self._native = native_loop.NativeServer(self._core, self._listener, back_name.encode(), loops, sample_one_in)
+        _, message, details = full()
+        self._native = native_loop.NativeServer(
+            self._core,
+            self._listener,
+            back_name.encode(),
+            loops,
+            sample_one_in,
+            full_message=message,
+            full_details=details,
+            is_health_open=is_loopback(host) or not self._authenticator.has_auth,
+        )
         self._observe(self._native)
         return int(self._listener.getsockname()[1])
 
     def start(self) -> None:
         """Starts the loops; the gRPC server must run by now."""
         assert self._native is not None, "bind comes first"
-        self._push(self._native, None)
+        self._push(self._native)
+        self._health.watch(self._native.set_health)
+        for number in range(WORKER_COUNT):
+            name = f"native-miss-{number}"
+            worker = threading.Thread(
+                target=self._native.answer_misses, args=(self._misses.answer,), name=name, daemon=True
+            )
+            worker.start()
+            self._workers.append(worker)
         self._native.start()
         if self._authenticator.has_auth:
             self._watch.start()
@@ -129,34 +155,50 @@ class NativeTransport:
         self._stop.set()
         if self._watch.is_alive():
             self._watch.join()
+        self._await_streams(self._native)
         self._native.stop()
+        for worker in self._workers:
+            worker.join()
         self._listener.close()
+
+    def _await_streams(self, native: "NativeServer") -> None:
+        # The gRPC server behind is gone: what is open now waits for a worker or for its reader.
+        end_s = time.monotonic() + DRAIN_GRACE_S
+        while native.stream_count() and time.monotonic() < end_s:
+            time.sleep(STREAM_CHECK_S)
 
     def _keep_access(self) -> None:
         assert self._native is not None, "bind comes first"
-        known = self._push(self._native, None)
         while not self._stop.wait(ACCESS_INTERVAL_S):
-            known = self._push(self._native, known)
+            self._push(self._native)
 
-    def _push(self, native: "NativeServer", known: frozenset[bytes] | None) -> frozenset[bytes] | None:
-        """Tells the loops who may read, where that changed."""
-        digests = self._authenticator.digests(READ_PERMISSION)
-        if digests is None:
-            native.allow_all()
-        elif digests != known:
-            native.allow(digests)
-        return digests
+    def _push(self, native: "NativeServer") -> None:
+        """Tells the loops who holds which permission, where that changed."""
+        numbers = {READ_PERMISSION: native_loop.PERMISSION_READ, PEER_PERMISSION: native_loop.PERMISSION_PEER}
+        for permission, number in numbers.items():
+            digests = self._authenticator.digests(permission)
+            if digests is None:
+                native.allow_all()
+            elif digests != self._granted.get(permission):
+                native.allow(number, digests)
+                self._granted[permission] = digests
 
     def _observe(self, native: "NativeServer") -> None:
-        def calls() -> tuple[list[int], float]:
-            counts = native.counts()
-            return counts["buckets"], counts["seconds_ns"] / _SECOND_NS
+        def calls(method: Literal["features", "rows"]) -> Callable[[], tuple[list[int], float]]:
+            def read() -> tuple[list[int], float]:
+                counts = native.counts()[method]
+                return counts["buckets"], counts["seconds_ns"] / _SECOND_NS
 
-        def total(name: Literal["forwarded", "refused_connections", "abusive_connections"]) -> Read:
+            return read
+
+        def total(name: Literal["missed", "full", "forwarded", "refused_connections", "abusive_connections"]) -> Read:
             return lambda: [(native.counts()[name], {})]
 
-        self._telemetry.calls.meter(READ_METHOD, "unary").count_elsewhere(calls)
+        self._telemetry.calls.meter(READ_METHOD, "unary").count_elsewhere(calls("features"))
+        self._telemetry.calls.meter(ROWS_METHOD, "unary").count_elsewhere(calls("rows"))
         counter = self._telemetry.counter
+        counter("headrace.native.missed", "Reads answered by threads with the interpreter.", total("missed"))
+        counter("headrace.native.full", "Reads refused as too many waited.", total("full"))
         counter("headrace.native.forwarded", "Streams left to Python.", total("forwarded"))
         counter("headrace.native.refused", "Connections beyond the bound.", total("refused_connections"))
         counter("headrace.native.abusive", "Connections told to calm down.", total("abusive_connections"))

@@ -3,7 +3,7 @@
 import ipaddress
 import socket
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -65,16 +65,38 @@ class Health:
 
     def __init__(self) -> None:
         self.servicer = health.HealthServicer()
+        self._lock = threading.Lock()
+        self._states: dict[str, int] = {}
+        self._tell: Callable[[str, int], object] = lambda name, state: None
+        self._is_draining = False
         self.set("", is_serving=False)
 
     def set(self, name: str, is_serving: bool) -> None:
         """Says whether a part serves; ignored once the server drains."""
         state = health_pb2.HealthCheckResponse.SERVING if is_serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        self.servicer.set(name, state)
+        with self._lock:
+            self.servicer.set(name, state)
+            if not self._is_draining:
+                self._note(name, state)
 
     def drain(self) -> None:
         """Every part answers NOT_SERVING from now on."""
-        self.servicer.enter_graceful_shutdown()
+        with self._lock:
+            self._is_draining = True
+            self.servicer.enter_graceful_shutdown()
+            for name in self._states:
+                self._note(name, health_pb2.HealthCheckResponse.NOT_SERVING)
+
+    def watch(self, tell: Callable[[str, int], object]) -> None:
+        """Tells every state, of now and of later, to one more who answers for it; it must not call back."""
+        with self._lock:
+            self._tell = tell
+            for name, state in self._states.items():
+                tell(name, state)
+
+    def _note(self, name: str, state: int) -> None:
+        self._states[name] = state
+        self._tell(name, state)
 
 
 def build_server(

@@ -1,0 +1,179 @@
+"""Threads that answer misses for the native loop: what they may say, and what happens when they fail or are missing."""
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import grpc
+import pytest
+
+native_loop = pytest.importorskip("core_ext.native_loop", reason="the native loop was not compiled in")
+
+from core_ext.request_core import RequestCore  # noqa: E402 - behind the skip
+from core_ext.row_table import RowTable  # noqa: E402 - behind the skip
+from tests.integration import frames  # noqa: E402 - behind the skip
+from tests.unit.core_ext.test_request_core import request  # noqa: E402 - behind the skip
+
+LIMIT_S = 20.0
+METHOD = "/headrace.feature.v1.OnlineFeatureService/GetOnlineFeatures"
+DATA = request(feature_service="nobody.knows.it")  # so every read is a miss
+LARGE = (16 << 20) + 1
+Outcome = bytes | tuple[int, bytes, bytes]
+Answer = Callable[[bytes, bytes, float, float | None], Outcome]
+
+
+class Loop:
+    """A native server with nobody behind it, and threads that answer."""
+
+    def __init__(self, answer: Answer, thread_count: int, idle_s: int) -> None:
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.server = native_loop.NativeServer(RequestCore(RowTable(1 << 20), 8), listener, b"nobody", 1, idle_s=idle_s)
+        self.server.allow_all()
+        self.server.start()
+        self.errors: list[BaseException] = []
+        self.threads = [threading.Thread(target=self._answer, args=(answer,)) for _ in range(thread_count)]
+        for thread in self.threads:
+            thread.start()
+        self.port = int(listener.getsockname()[1])
+        self.channel = grpc.insecure_channel(f"127.0.0.1:{self.port}")
+        self.read: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self.channel.unary_unary(METHOD)
+
+    def _answer(self, answer: Answer) -> None:
+        try:
+            self.server.answer_misses(answer)
+        except (TypeError, ValueError) as error:
+            self.errors.append(error)
+
+    def call(self, metadata: tuple[tuple[str, str], ...] = ()) -> bytes | tuple[str, str]:
+        try:
+            return self.read(DATA, timeout=LIMIT_S, metadata=metadata)
+        except grpc.RpcError as error:
+            return error.code().name, error.details() or ""
+
+
+@contextmanager
+def running(answer: Answer, thread_count: int = 1, idle_s: int = 60) -> Iterator[Loop]:
+    loop = Loop(answer, thread_count, idle_s)
+    try:
+        yield loop
+    finally:
+        loop.channel.close()
+        loop.server.stop()
+        for thread in loop.threads:
+            thread.join(LIMIT_S)
+            assert not thread.is_alive()
+
+
+def test_request_and_header_come_as_they_were_sent() -> None:
+    seen: list[tuple[bytes, bytes, float, float | None]] = []
+
+    def answer(*given: bytes | float | None) -> bytes:
+        seen.append(given)  # type: ignore[arg-type]  # the four that the stub names
+        return b"answer"
+
+    with running(answer) as loop:
+        assert loop.call((("authorization", "Bearer x"),)) == b"answer"
+        assert loop.read(DATA) == b"answer"
+    (data, header, begun_s, deadline_s), (_, no_header, _, no_deadline_s) = seen
+    assert (data, header, no_header, no_deadline_s) == (DATA, b"Bearer x", b"", None)
+    assert deadline_s is not None
+    assert LIMIT_S / 2 < deadline_s - begun_s <= LIMIT_S
+
+
+@pytest.mark.parametrize("size", [0, 1, 16_384, 4 << 20, LARGE - 6])
+def test_answer_of_any_size_arrives_whole(size: int) -> None:
+    answer = bytes(range(256)) * (size // 256) + bytes(size % 256)
+    options = [("grpc.max_receive_message_length", -1)]
+    with running(lambda *_: answer) as loop, grpc.insecure_channel(f"127.0.0.1:{loop.port}", options) as channel:
+        read: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(METHOD)
+        assert read(DATA, timeout=LIMIT_S) == answer
+
+
+def test_refusal_arrives_with_its_text() -> None:
+    with running(lambda *_: (11, b"not %41 now", b"")) as loop:
+        assert loop.call() == ("OUT_OF_RANGE", "not A now")
+
+
+def test_answer_beyond_what_a_connection_may_hold_is_left_to_the_server_behind() -> None:
+    with running(lambda *_: bytes(LARGE)) as loop:
+        assert loop.call()[0] == "UNAVAILABLE"
+        assert loop.server.counts()["forwarded"] == 1
+
+
+@pytest.mark.parametrize("wrong", [None, (1, b"x"), ("x", b"", b""), (1, None, b""), (0, b"", b""), (17, b"", b"")])
+def test_outcome_of_another_form_ends_the_thread_and_leaves_the_read_to_the_server_behind(wrong: object) -> None:
+    def answer(*_: object) -> Outcome:
+        return wrong  # type: ignore[return-value]  # that is the test
+
+    with running(answer) as loop:
+        assert loop.call()[0] == "UNAVAILABLE"
+        loop.threads[0].join(LIMIT_S)
+        assert len(loop.errors) == 1
+
+
+def test_thread_that_fails_leaves_its_reads_to_the_server_behind_and_the_others_go_on() -> None:
+    lock = threading.Lock()
+    calls = 0
+
+    def answer(*_: object) -> bytes:
+        nonlocal calls
+        with lock:
+            calls += 1
+            if calls == 1:
+                raise ValueError("broken")
+        return b"fine"
+
+    with running(answer, thread_count=2) as loop:
+        outcomes = [loop.call() for _ in range(3)]
+    assert [outcome[0] if isinstance(outcome, tuple) else outcome for outcome in outcomes] == [
+        "UNAVAILABLE",
+        b"fine",
+        b"fine",
+    ]
+    assert [str(error) for error in loop.errors] == ["broken"]
+
+
+def test_misses_without_a_thread_are_left_to_the_server_behind() -> None:
+    with running(lambda *_: b"", thread_count=0) as loop:
+        assert loop.call()[0] == "UNAVAILABLE"
+        assert [loop.server.counts()[name] for name in ("missed", "forwarded")] == [0, 1]
+
+
+def test_stop_waits_for_the_read_that_a_thread_has_and_frees_those_that_wait() -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def answer(*_: object) -> bytes:
+        begun.set()
+        assert go_on.wait(LIMIT_S)
+        return b"late"
+
+    with running(answer) as loop:
+        calls = [loop.read.future(DATA, timeout=LIMIT_S) for _ in range(40)]
+        assert begun.wait(LIMIT_S)
+        stopping = threading.Thread(target=loop.server.stop)
+        stopping.start()
+        stopping.join(0.2)
+        assert stopping.is_alive()
+        go_on.set()
+        stopping.join(LIMIT_S)
+        assert not stopping.is_alive()
+        assert all(call.exception(LIMIT_S) is not None or call.result() == b"late" for call in calls)
+        loop.server.answer_misses(answer)  # returns at once
+
+
+def test_connection_without_a_stream_is_told_to_leave_and_one_with_a_stream_stays() -> None:
+    go_on = threading.Event()
+
+    def answer(*_: object) -> bytes:
+        assert go_on.wait(LIMIT_S)
+        return b"late"
+
+    with running(answer, idle_s=1) as loop, frames.raw_client(loop.port) as idle:
+        call = loop.read.future(DATA, timeout=LIMIT_S)
+        assert frames.GOAWAY in idle.ends()
+        assert loop.server.counts()["idle_connections"] == 1
+        assert not call.done()
+        go_on.set()
+        assert call.result() == b"late"
+        assert loop.call() == b"late"

@@ -1,0 +1,230 @@
+"""Reads that miss the row table by both transports: the gRPC handler is the oracle of the threads beside the loop."""
+
+import socket
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+
+import pytest
+
+from core_ext import rules
+from feature_server.domain.reads import CHUNK_KEYS
+from feature_server.domain.shard import WAITER_COUNT_MAX
+from feature_server.rpc.native_front import HAS_NATIVE, TRANSPORTS, NativeTransport
+from feature_server.rpc.native_misses import READ_METHOD, MissReads, refusal
+from headrace.errors import HeadraceError, InvalidArgument, NotFound, Unauthenticated
+from headrace.serving.auth import OpenAuthenticator
+from headrace.serving.principal import Principal
+from headrace.serving.server import WORKER_COUNT
+from headrace.serving.telemetry import Telemetry, TelemetryConfig
+from protos.feature.v1 import online_feature_service_pb2 as pb
+from tests.integration import frames
+from tests.unit.feature_server.domain.test_reads import write
+from tests.unit.feature_server.parts import NOW_US, PRINCIPAL, Parts
+from tests.unit.feature_server.served import LIMIT_S, Served, read_of, request, serving, until
+
+QUEUE = 1024  # HR_H2_MISSES_MAX
+
+
+class Gate:
+    """Holds every read of a shard until the test lets it go on."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.keys: list[bytes] = []
+        self._open = threading.Event()
+        for faults in parts.faults:
+            faults.after_read = self._held
+
+    def _held(self, keys: Sequence[bytes]) -> None:
+        self.keys += keys
+        assert self._open.wait(LIMIT_S)
+
+    def await_keys(self, count: int) -> None:
+        until(lambda: len(self.keys) == count)
+
+    def open(self) -> None:
+        self._open.set()
+
+
+def test_rows_from_disk_read_as_rows_of_the_table(served: Served, parts: Parts) -> None:
+    write(parts, range(300), 40)
+    parts.table.clear()
+    data = request([*range(300), 7, 7, 1_000], include_event_times=True)
+    first, second = served.get(data), served.get(data)
+    first.ClearField("read_time_us")  # the loop's clock is the machine's, that of the parts is not
+    second.ClearField("read_time_us")
+    assert first == second
+    assert first.columns[0].statuses == bytes([rules.PRESENT] * 302 + [rules.MISSING])
+
+
+def test_miss_costs_no_call_of_grpcio(native: Served, parts: Parts) -> None:
+    write(parts, [1], 40)
+    parts.table.clear()
+    native.get(request([1]))
+    native.get(request([1]))
+    counts = native.native.counts()
+    assert (counts["missed"], counts["features"]["answered"], counts["forwarded"], counts["full"]) == (1, 1, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "NO_SELECTION"),
+        (b"\xff", "MALFORMED_REQUEST"),
+        (request([1], service="läden 100 % \n"), "INVALID_NAME"),
+        (request([1], service="shop.web.none"), "UNKNOWN_FEATURE_SERVICE"),
+        (request([]), "NO_ROWS"),
+        (request([1], min_offsets=[pb.WriteToken(shard=9, epoch=1)]), "UNKNOWN_SHARD"),
+    ],
+)
+def test_refusals_carry_the_error_of_the_domain(parts: Parts, data: bytes, reason: str) -> None:
+    with pytest.raises(HeadraceError) as caught:
+        parts.reads.get(PRINCIPAL, data, lambda: None)
+    told = caught.value
+    assert told.reason == reason
+    for name in TRANSPORTS if HAS_NATIVE else TRANSPORTS[1:]:
+        with serving(parts, name) as served:
+            found = served.refused(data)
+            _, ended = served.meter.snapshot()
+        assert (type(found), found.message, found.reason) == (type(told), told.message, told.reason)
+        assert (found.field, found.metadata) == (told.field if isinstance(told, InvalidArgument) else "", told.metadata)
+        assert [(code, sum(counts)) for code, counts, _ in ended if sum(counts)] == [(told.code, 1)]
+
+
+def test_bug_is_told_as_internal_and_logged(served: Served, parts: Parts) -> None:
+    def fail(keys: Sequence[bytes]) -> None:
+        raise RuntimeError("a secret")
+
+    for faults in parts.faults:
+        faults.after_read = fail
+    found = served.refused(request([1]))
+    assert (found.code, found.reason) == ("INTERNAL", "INTERNAL")
+    assert "secret" not in found.message
+    assert "call_failed" in parts.stream.getvalue()
+
+
+def test_rows_after_the_deadline_are_unavailable_and_the_rest_is_answered(native: Served, parts: Parts) -> None:
+    keys = parts.keys_on(0, 2 * CHUNK_KEYS)
+    write(parts, keys, 40)
+    parts.table.clear()
+    for policy in (pb.PARTIAL_POLICY_UNSPECIFIED, pb.PARTIAL_POLICY_FAIL):
+        gate = Gate(parts)
+        with frames.raw_client(native.port) as client:  # which waits beyond its own deadline
+            block = frames.request_fields(READ_METHOD, ("grpc-timeout", "100m"))
+            body = frames.message(request(keys, partial_policy=policy))
+            client.send(frames.frame(frames.HEADERS, frames.END_HEADERS, 1, block))
+            client.send(frames.frame(frames.DATA, frames.END_STREAM, 1, body))
+            gate.await_keys(CHUNK_KEYS)
+            threading.Event().wait(0.11)
+            gate.open()
+            kinds = [kind for kind, _, stream, _ in until_ended(client) if stream == 1]
+        parts.table.clear()
+        # A partial answer has a message; a failed call is a header block alone.
+        assert (frames.DATA in kinds) == (policy != pb.PARTIAL_POLICY_FAIL)
+
+
+def until_ended(client: frames.RawClient) -> Iterator[tuple[int, int, int, bytes]]:
+    for frame in client.frames():
+        yield frame
+        if frame[2] == 1 and frame[1] & frames.END_STREAM:
+            return
+
+
+def test_deadline_that_passed_in_the_queue_is_told(native: Served, parts: Parts) -> None:
+    gate = Gate(parts)
+    held = [native.read.future(request([number]), timeout=LIMIT_S) for number in range(WORKER_COUNT)]
+    gate.await_keys(WORKER_COUNT)
+    with frames.raw_client(native.port) as client:
+        block = frames.request_fields(READ_METHOD, ("grpc-timeout", "500m"))
+        client.send(frames.frame(frames.HEADERS, frames.END_HEADERS, 1, block))
+        client.send(frames.frame(frames.DATA, frames.END_STREAM, 1, frames.message(request([99]))))
+        until(lambda: native.count("missed") == WORKER_COUNT + 1)
+        threading.Event().wait(0.51)
+        gate.open()
+        assert [kind for kind, _, stream, _ in until_ended(client) if stream == 1] == [frames.HEADERS]
+    assert len(gate.keys) == WORKER_COUNT
+    assert len([call.result() for call in held]) == WORKER_COUNT
+
+
+def test_cancelled_read_is_never_begun(native: Served, parts: Parts) -> None:
+    gate = Gate(parts)
+    held = [native.read.future(request([number]), timeout=LIMIT_S) for number in range(WORKER_COUNT)]
+    gate.await_keys(WORKER_COUNT)
+    others = [native.read.future(request([1_000 + number]), timeout=LIMIT_S) for number in range(50)]
+    until(lambda: native.count("missed") == WORKER_COUNT + 50)
+    for call in others:
+        call.cancel()
+    until(lambda: native.native.stream_count() == WORKER_COUNT)
+    gate.open()
+    assert len([call.result() for call in held]) == WORKER_COUNT
+    native.get(request([1]))
+    assert len(gate.keys) == WORKER_COUNT
+
+
+def test_queue_without_room_refuses_with_a_time_to_wait(native: Served, parts: Parts) -> None:
+    gate = Gate(parts)
+    with ExitStack() as stack:
+        channels = [stack.enter_context(native.new_channel()) for _ in range(2)]  # of 1,024 streams each
+        reads = [read_of(channel) for channel in channels]
+        held = [reads[0].future(request([number]), timeout=LIMIT_S) for number in range(WORKER_COUNT)]
+        gate.await_keys(WORKER_COUNT)
+        waiting = [reads[number % 2].future(request([5]), timeout=LIMIT_S) for number in range(QUEUE)]
+        until(lambda: native.count("missed") == WORKER_COUNT + QUEUE)
+        found = native.refused(request([6]))
+        assert (found.code, found.reason, found.retry_after_ms) == ("RESOURCE_EXHAUSTED", "TOO_MANY_READS", 10)
+        assert native.count("full") == 1
+        gate.open()
+        assert len({call.result() for call in waiting[:50]}) == 1
+        assert len([call.result() for call in held + waiting]) == WORKER_COUNT + QUEUE
+
+
+def test_reads_that_wait_for_a_write_hold_up_no_others(native: Served, parts: Parts) -> None:
+    position = write(parts, [1], 40)[0]
+    later = pb.WriteToken(shard=position.shard, epoch=position.epoch, offset=position.offset + 1)
+    data = request([1], min_offsets=[later])
+    waiting = [native.read.future(data, timeout=LIMIT_S) for _ in range(WAITER_COUNT_MAX)]
+    until(lambda: native.count("missed") == WAITER_COUNT_MAX)
+    for number in range(100):
+        native.get(request([1_000 + number]))
+    assert not any(call.done() for call in waiting)
+    write(parts, [1], 41, NOW_US + 1)
+    assert len([call.result() for call in waiting]) == WAITER_COUNT_MAX
+
+
+@pytest.mark.skipif(not HAS_NATIVE, reason="the native loop was not compiled in")
+def test_drain_waits_for_a_read_that_a_worker_has(parts: Parts) -> None:
+    write(parts, [1], 40)
+    parts.table.clear()
+    gate = Gate(parts)
+    served = Served(parts, NativeTransport.name)
+    call = served.read.future(request([1]), timeout=LIMIT_S)
+    gate.await_keys(1)
+    draining = threading.Thread(target=served.transport.drain)
+    draining.start()
+    draining.join(0.5)
+    assert draining.is_alive()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", served.port), LIMIT_S)
+    gate.open()
+    assert pb.GetOnlineFeaturesResponse.FromString(call.result()).row_count == 1
+    draining.join(LIMIT_S)
+    assert not draining.is_alive()
+    served.channel.close()
+
+
+def test_caller_without_a_good_token_is_refused(parts: Parts) -> None:
+    class Nobody(OpenAuthenticator):
+        def authenticate(self, authorization: str) -> Principal:
+            raise Unauthenticated(f"{authorization} is gone", reason="TOKEN_UNKNOWN")
+
+    meter = Telemetry(TelemetryConfig("test")).calls.meter(READ_METHOD, "unary")
+    misses = MissReads(parts.reads, Nobody(), meter, parts.log)
+    answer = misses.answer(request([1]), b"Bearer x", time.monotonic(), None)
+    assert answer[:2] == (16, b"Bearer x is gone")
+
+
+def test_message_of_a_refusal_is_escaped() -> None:
+    code, message, details = refusal(NotFound("no lädchen 100%\n~", reason="UNKNOWN"))
+    assert (code, message) == (5, b"no l%C3%A4dchen 100%25%0A~")
+    assert b"=" not in details
