@@ -1,11 +1,14 @@
 """The sweep of a whole lake."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from batch.jobs.context import Arguments, Context
-from batch.jobs.historical import now_us, runs_of
+from batch.jobs.historical import PIN_PREFIX, columns_of, now_us, runs_of
 from batch.offline.catalogue import Catalogue
 from batch.offline.sweep import Swept, sweep
+from batch.offline.view_table import ViewTable
 
 KIND = "sweep"
 
@@ -34,4 +37,21 @@ def _each(catalogue: Catalogue, age_s: int, context: Context, *, dry_run: bool) 
         context.progress("sweep", done, len(names))
         if swept.files:
             found[".".join(identifier)] = swept
+        if not dry_run:
+            _release_old_runs(catalogue, identifier, age_s)
     return found
+
+
+def _release_old_runs(catalogue: Catalogue, identifier: tuple[str, ...], age_s: int) -> None:
+    """Lets go of snapshots that killed runs hold: their pins would keep files for ever."""
+    table = ViewTable(columns_of(identifier), lambda: catalogue.load(identifier))
+    pins = [name for name in table.pins() if name.startswith(PIN_PREFIX)]
+    if not pins:
+        return
+    latest = datetime.now(UTC) - timedelta(seconds=age_s)
+    young = {
+        f"{PIN_PREFIX}{UUID(run['run_id']).hex}" for run in runs_of(catalogue).list() if run["start_time"] > latest
+    }
+    for pin in pins:
+        if pin not in young:
+            table.release(pin)

@@ -7,6 +7,7 @@ from batch.jobs import training
 from batch.jobs.cleaning import sweep_lake
 from batch.jobs.context import Arguments, Context, request_of, run_id_of
 from batch.jobs.historical import run_historical
+from batch.jobs.skew import run_skew
 
 Document = dict[str, Any]  # Any: JSON values
 Command = Callable[[Context, Arguments], Document]
@@ -22,6 +23,7 @@ def get_historical(context: Context, arguments: Arguments) -> Document:
 
 
 COMMANDS: Final[Mapping[str, Command]] = {
+    "skew_run": run_skew,
     "sweep": sweep_lake,
     "get_historical": get_historical,
     "training_set_create": training.create,

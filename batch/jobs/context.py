@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
+from batch.historical import MEMORY_LIMIT_BYTES
 from batch.historical.join import Progress
 from batch.jobs.historical import HistoricalRequest, silent
 from batch.jobs.views import Definitions, WantedService, resolve_service
@@ -60,14 +61,13 @@ class Context:
 
 def request_of(context: Context, catalogue: Catalogue, arguments: Arguments, output: str) -> HistoricalRequest:
     """The join that the arguments ask for."""
-    limits = {} if not arguments.get("memory_limit_bytes") else {"memory_limit_bytes": _limit(arguments)}
     return HistoricalRequest(
         entities=tuple(context.place(catalogue, uri, "entities") for uri in arguments["entities"]),
         output=context.place(catalogue, output, "output"),
         time_column=arguments.get("time_column") or "event_time",
         cutoff_us=int(arguments.get("cutoff_us") or 0),
+        memory_limit_bytes=_limit(arguments),
         temp_folder=arguments.get("temp_folder") or None,
-        **limits,
     )
 
 
@@ -78,7 +78,7 @@ def run_id_of(arguments: Arguments) -> UUID | None:
 
 
 def _limit(arguments: Arguments) -> int:
-    limit = int(arguments["memory_limit_bytes"])
+    limit = int(arguments.get("memory_limit_bytes") or MEMORY_LIMIT_BYTES)
     if not 0 < limit <= MEMORY_LIMIT_MAX:
         raise InvalidArgument(
             f"a memory limit of {limit} bytes is not 1 to {MEMORY_LIMIT_MAX}",

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 from uuid import UUID, uuid4
 
@@ -14,10 +14,12 @@ from batch.historical.join import Progress
 from batch.jobs.entities import Entities, read_entities
 from batch.jobs.views import WantedService, WantedView, history_names
 from batch.offline.catalogue import Catalogue
+from batch.offline.columns import ViewColumns
 from batch.offline.runs import Provenance, Runs
 from batch.offline.view_table import ReadFilter, ViewTable
 from headrace.definitions.transform import KERNEL_SEMANTICS_VERSION
 from headrace.errors import FailedPrecondition, NotFound
+from headrace.names import VersionRef
 
 KIND: Final = "get_historical"
 EVENT_TIME: Final = "event_time"  # of the entity rows, unless they call it otherwise
@@ -82,12 +84,14 @@ def run_historical(
     cutoff_us = request.cutoff_us or now_us()
     entities = read_entities(request.entities)
     inputs = {"feature_service": service.name, "entities": ",".join(request.entities), "cutoff_us": str(cutoff_us)}
-    with runs_of(catalogue).run(kind, inputs, str(run_id)) as run:
-        with held(catalogue, service.views, request, run_id) as tables:
-            run.snapshots |= {ref: table.snapshot_id for ref, table in tables.items()}
-            histories = _histories(service.views, tables, cutoff_us, progress)
-            report = _join(entities, histories, request, cutoff_us, progress, run_id)
-    snapshots = {ref: table.snapshot_id for ref, table in tables.items()}
+    with (
+        runs_of(catalogue).run(kind, inputs, str(run_id)) as run,
+        held(catalogue, service.views, request, run_id) as tables,
+    ):
+        snapshots = {ref: table.snapshot_id for ref, table in tables.items()}
+        run.snapshots |= snapshots
+        histories = _histories(service.views, tables, cutoff_us, progress)
+        report = _join(entities, histories, replace(request, cutoff_us=cutoff_us), progress, run_id)
     return HistoricalResult(
         run_id=str(run_id),
         feature_service=service.name,
@@ -117,7 +121,6 @@ def _join(
     entities: Entities,
     histories: Sequence[HistoryInput],
     request: HistoricalRequest,
-    cutoff_us: int,
     progress: Progress,
     run_id: UUID,
 ) -> JoinReport:
@@ -126,7 +129,7 @@ def _join(
         histories,
         request.output,
         time_column=request.time_column,
-        cutoff_us=cutoff_us,
+        cutoff_us=request.cutoff_us,
         memory_limit_bytes=request.memory_limit_bytes,
         progress=progress,
         temp_folder=request.temp_folder,
@@ -178,6 +181,20 @@ def held(
                 metadata={"feature_views": ",".join(empty)},
             )
         yield found
+
+
+def release_run(catalogue: Catalogue, run_id: UUID) -> None:
+    """Lets go of what a killed run held."""
+    for identifier in catalogue.identifiers():
+        table = ViewTable(columns_of(identifier), lambda identifier=identifier: catalogue.load(identifier))  # type: ignore[misc]
+        table.release(f"{PIN_PREFIX}{run_id.hex}")
+
+
+def columns_of(identifier: tuple[str, ...]) -> ViewColumns:
+    """The view version that a table belongs to, without its columns."""
+    *namespace, last = identifier
+    name, _, version = last.rpartition("_v")
+    return ViewColumns(VersionRef(".".join([*namespace, name]), int(version)), (), ())
 
 
 def _table(catalogue: Catalogue, view: WantedView, wanted: int | None) -> HeldTable:

@@ -1,7 +1,7 @@
 """Commands on training sets: made from a service and entity rows, shown, verified, rebuilt, told apart."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, Final
 from uuid import uuid4
 
@@ -112,9 +112,7 @@ def diff(context: Context, arguments: Arguments) -> Document:
     with context.catalogue() as catalogue:
         sets = TrainingSets(catalogue)
         first, second = sets.get(arguments["first"]), sets.get(arguments["second"])
-    found = [
-        {"what": d.what, "first": d.first, "second": d.second, "cause": d.cause} for d in differences(first, second)
-    ]
+    found = [asdict(one) for one in differences(first, second)]
     rows = []
     if first.entity_digest == second.entity_digest:
         rows = [one.document() for one in changed_rows(first, second)]

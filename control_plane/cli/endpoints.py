@@ -22,6 +22,8 @@ class Endpoints:
     features: str = ""
     metrics_control: str = ""
     metrics_features: str = ""
+    history: str = ""
+    metrics_history: str = ""
     pid: int = 0
 
     def write(self, folder: Path) -> None:
@@ -46,12 +48,12 @@ def data_folder(environment: Mapping[str, str], data: Path | None) -> Path:
 
 
 def parse_endpoint(text: str, origin: str) -> Endpoints:
-    """Addresses of "control=HOST:PORT,features=HOST:PORT", either of which may be left out."""
+    """Addresses of "control=HOST:PORT,features=HOST:PORT,history=HOST:PORT", any of which may be left out."""
     found: dict[str, str] = {}
     for part in text.split(","):
         name, _, address = part.strip().partition("=")
         port = address.rpartition(":")[2]
-        if name not in ("control", "features") or name in found or not port.isdecimal():
+        if name not in ("control", "features", "history") or name in found or not port.isdecimal():
             raise InvalidArgument(
                 f"{origin} is {text!r}; write it like 'control=127.0.0.1:6570,features=127.0.0.1:6571'",
                 reason="ENDPOINT",
@@ -59,7 +61,7 @@ def parse_endpoint(text: str, origin: str) -> Endpoints:
                 metadata={"endpoint": text},
             )
         found[name] = address
-    return Endpoints(control=found.get("control", ""), features=found.get("features", ""))
+    return Endpoints(**found)
 
 
 def read_endpoints(folder: Path) -> Endpoints:

@@ -51,7 +51,7 @@ def get_historical(session: Session, options: JoinOptions, out: str, engine: str
         print_document(result, session.form, session.out)
         return
     session.out.write(
-        f"wrote {result['row_count']} rows to {result['output']} with {len(result['column_hashes'])} features of "
+        f"wrote {result['row_count']} rows to {result['output']} with the features of "
         f"{result['feature_service']}, as known at {time_text(result['cutoff_us'])}\n"
     )
     for view in result["empty_views"]:

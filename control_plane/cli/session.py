@@ -12,7 +12,7 @@ from control_plane.cli.output import Format
 from headrace.errors import FailedPrecondition
 
 if TYPE_CHECKING:
-    from headrace.client import Client, RegistryClient
+    from headrace.client import Client, HistoryClient, RegistryClient
 
 LAKE_VARIABLE: Final = "HEADRACE_LAKE"
 LAKE_FOLDER: Final = "lake"  # of a platform, in its data folder
@@ -56,6 +56,15 @@ class Session:
 
         address = _required(self.endpoints().features, "feature server", "features")
         with Client(address, token=self.token) as client:
+            yield client
+
+    @contextmanager
+    def history(self) -> "Iterator[HistoryClient]":
+        """Client of the historical service."""
+        from headrace.client import HistoryClient  # lazy: as above
+
+        address = _required(self.endpoints().history, "historical service", "history")
+        with HistoryClient(address, token=self.token) as client:
             yield client
 
 

@@ -96,7 +96,7 @@ def test_historical_features_are_written(platform: Running, lake: Path, entities
     out = tmp_path / "out.parquet"
     done = join(platform, lake, entities, out)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"wrote 3 rows to {out} with 3 features of {SERVICE}@v1, as known at 20")
+    assert done.stdout.startswith(f"wrote 3 rows to {out} with the features of {SERVICE}@v1, as known at 20")
     assert done.stderr == ""
     rows = pq.read_table(out).to_pylist()
     assert [row["basket_value"] for row in rows] == [19.9, 42.5, None]
@@ -233,3 +233,36 @@ def test_sweep_finds_nothing_in_a_clean_lake_and_refuses_a_young_age(platform: R
     assert document(swept)["file_count"] == 0
     young = ask(platform, lake, "offline", "sweep", "--older-than", "1m")
     assert "[OUT_OF_RANGE]" in young.stderr
+
+
+@pytest.fixture
+def service(platform: Running, lake: Path, tmp_path: Path) -> Iterator[str]:
+    """The historical service over the same registry and lake."""
+    words = ["--data", str(tmp_path / "jobs"), "--lake", str(lake), "--registry", platform.endpoints["control"]]
+    words += ["--root", str(tmp_path / "files")]
+    (tmp_path / "files").mkdir()
+    with subprocess.Popen(
+        [sys.executable, "-m", "batch.jobs.app", *words], stdout=subprocess.PIPE, text=True, env=environment()
+    ) as process:
+        assert process.stdout is not None
+        try:
+            yield json.loads(process.stdout.readline())["address"]
+        finally:
+            process.terminate()
+            process.stdout.read()
+            assert process.wait(60) == 0
+
+
+def test_service_gives_the_digest_of_the_local_engine(
+    platform: Running, lake: Path, entities: Path, tmp_path: Path, service: str
+) -> None:
+    inside = tmp_path / "files" / "entities.parquet"
+    inside.write_bytes(entities.read_bytes())
+    endpoint = f"control={platform.endpoints['control']},history={service}"
+    words = ("--engine", "service", "--endpoint", endpoint, "--as-of", "2027-01-01Z", "-o", "json")
+    there = document(join(platform, lake, inside, tmp_path / "files" / "out.parquet", *words))
+    here = document(join(platform, lake, entities, tmp_path / "out.parquet", "--as-of", "2027-01-01Z", "-o", "json"))
+    assert (there["digest"], there["row_count"]) == (here["digest"], 3)
+    assert pq.read_table(there["output"]).equals(pq.read_table(here["output"]))
+    outside = join(platform, lake, entities, tmp_path / "files" / "no.parquet", *words)
+    assert (outside.returncode, "URI_OUTSIDE_ROOTS" in outside.stderr) == (1, True)

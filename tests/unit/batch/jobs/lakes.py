@@ -1,9 +1,9 @@
 """A lake with two views of a shop, a registry that answers from memory, and entity rows for them."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
-from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 import pyarrow.parquet as pq

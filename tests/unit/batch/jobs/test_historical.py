@@ -99,7 +99,7 @@ def test_view_without_history_is_missing_and_told(catalogue: Catalogue, tmp_path
     result = run_historical(catalogue, lakes.wanted(service), request(tmp_path))
     assert result.empty_views == ("shop.users.friends@v1",)
     assert set(pq.read_table(result.output)["friends_country__status"].to_pylist()) == {rules.MISSING}
-    with pytest.raises(FailedPrecondition, match="no history of shop.users.friends@v1"):
+    with pytest.raises(FailedPrecondition, match=r"no history of shop\.users\.friends@v1"):
         run_historical(catalogue, lakes.wanted(service), request(tmp_path, every_view=True))
 
 
@@ -162,12 +162,12 @@ def test_bad_entities_give_one_error_no_result_and_a_retry_works(
 
 @pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl"])
 def test_other_forms_of_entities_are_refused(catalogue: Catalogue, tmp_path: Path, name: str) -> None:
-    with pytest.raises(InvalidArgument, match="convert it to .parquet"):
+    with pytest.raises(InvalidArgument, match=r"convert it to \.parquet"):
         run_historical(catalogue, lakes.wanted(), request(tmp_path, entities=(name,)))
 
 
 def test_impossible_memory_limit_names_the_least(catalogue: Catalogue, tmp_path: Path) -> None:
-    with pytest.raises(HeadraceError, match="give at least [0-9]+") as caught:
+    with pytest.raises(HeadraceError, match=r"give at least [0-9]+") as caught:
         run_historical(catalogue, lakes.wanted(), request(tmp_path, memory_limit_bytes=1_000))
     assert caught.value.reason == "MEMORY_LIMIT_TOO_SMALL"
     assert not (tmp_path / "out.parquet").exists()
