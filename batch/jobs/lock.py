@@ -17,7 +17,7 @@ def locked_folder(folder: Path) -> Iterator[None]:
     """Holds the lock; raises FailedPrecondition where another process does. A killed process leaves none behind."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = open(folder / FILE_NAME, "a+", encoding="ascii")
+        file = open(folder / FILE_NAME, "a+", encoding="ascii")  # noqa: SIM115 - closed below
     except OSError as error:
         raise FailedPrecondition(
             f"data folder {folder} cannot be written: {error.strerror}; choose another with --data",

@@ -169,7 +169,7 @@ class JobQueue:
         limit = query["memory_limit_bytes"] or self._limits.memory_limit_bytes
         if not 0 < limit <= self._limits.memory_limit_bytes:
             raise InvalidArgument(
-                f"a memory limit of {limit} bytes is not 1 to {self._limits.memory_limit_bytes}, which this server grants",
+                f"a memory limit of {limit} bytes is not 1 to {self._limits.memory_limit_bytes}, as this server grants",
                 reason="OUT_OF_RANGE",
                 field="query.memory_limit_bytes",
                 metadata={"bytes": str(limit)},

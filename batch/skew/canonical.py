@@ -1,5 +1,6 @@
 """Canonical little-endian bytes of one value of the type table, as the served log keeps them."""
 
+import math
 import struct
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, timedelta
@@ -28,7 +29,7 @@ def _scalar_bytes(value: Any, scalar: Scalar) -> bytes:  # Any: as above
 
 
 def _float(scalar: Scalar, form: str) -> Callable[[float], bytes]:
-    return lambda value: _NAN[scalar] if value != value else struct.pack(form, value)
+    return lambda value: _NAN[scalar] if math.isnan(value) else struct.pack(form, value)
 
 
 def _time(value: datetime) -> bytes:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -149,18 +149,19 @@ def _derived(view: ViewHistory, rows: _Rows, served: Sequence[Served], derivatio
     query, row = query[seen], row[seen]
     past = int(derivation.edge is Edge.PAST_TIME)
     times = np.array([one.time_us for one in served], np.int64) + past
-    newest = _newest(rows, query, row, times, 0)[0]
+    pairs = (query, row)
+    newest = _newest(rows, pairs, times)[0]
     if derivation.knowledge is Knowledge.WITHOUT_NEWEST:
         kept = newest[query] != row
-        query, row = query[kept], row[kept]
-        newest = _newest(rows, query, row, times, 0)[0]
+        pairs = (query[kept], row[kept])
+        newest = _newest(rows, pairs, times)[0]
     ttl_us = 0 if derivation.expiry is Rule.NEVER or not view.ttl_us else view.ttl_us + past
-    indexes, statuses = _newest(rows, query, row, times, ttl_us, rows.tombstone)
+    indexes, statuses = _newest(rows, pairs, times, ttl_us, rows.tombstone)
     if derivation.expiry is Rule.ALWAYS and view.ttl_us:
         present = (statuses & rules.STATE_MASK) == rules.PRESENT
         statuses = np.where(present, statuses + (rules.EXPIRED - rules.PRESENT), statuses)
     return [
-        _answer(view, rows, one, int(indexes[at]), int(statuses[at]), int(newest[at]), derivation)
+        _answer(view, rows, one, _Found(int(indexes[at]), int(statuses[at]), int(newest[at])), derivation)
         for at, one in enumerate(served)
     ]
 
@@ -205,13 +206,13 @@ def _seen(
 
 def _newest(
     rows: _Rows,
-    query: NDArray[np.int64],
-    row: NDArray[np.int64],
+    pairs: tuple[NDArray[np.int64], NDArray[np.int64]],
     times: NDArray[np.int64],
-    ttl_us: int,
+    ttl_us: int = 0,
     tombstones: NDArray[np.uint8] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
     """Row and status of each answer, by the total order; each answer is an entity of its own to the kernel."""
+    query, row = pairs
     spine = Spine(_numbers(np.arange(len(times))), times)
     matches = Matches(spine)
     if len(query):
@@ -237,18 +238,24 @@ def _numbers(numbers: NDArray[np.int64]) -> KeyBatch:
     return encode_keys([int(Scalar.I64)], [arrow_column(pa.array(numbers, pa.int64()))])
 
 
-def _answer(
-    view: ViewHistory, rows: _Rows, one: Served, index: int, row_status: int, newest: int, derivation: Derivation
-) -> Answer:
+class _Found(NamedTuple):
+    """What the kernel gave for one answer: its row or -1, the row's status, the newest row though it be a tombstone."""
+
+    index: int
+    status: int
+    newest: int
+
+
+def _answer(view: ViewHistory, rows: _Rows, one: Served, found: _Found, derivation: Derivation) -> Answer:
     kind = view.features.get(one.feature.feature)
     if kind is None:
         return Answer(rules.MISSING)
-    value = rows.values[one.feature.feature][index].as_py() if index >= 0 else None
+    value = rows.values[one.feature.feature][found.index].as_py() if found.index >= 0 else None
     default = view.defaults.get(one.feature.feature)
     has_default = default is not None and derivation.defaulting is not Rule.NEVER
     fallback = rules.FALLBACK_DEFAULT if derivation.defaulting is Rule.ALWAYS else view.fallback
-    status, slot = rules.value_status(row_status, value is None, fallback, has_default, False)
-    event_us = int(rows.event_us[newest]) if newest >= 0 else NO_ROW
+    status, slot = rules.value_status(found.status, value is None, fallback, has_default, False)
+    event_us = int(rows.event_us[found.newest]) if found.newest >= 0 else NO_ROW
     if slot == rules.SLOT_EMPTY:
         return Answer(status, b"", event_us)
     held = default if slot == rules.SLOT_DEFAULT else value

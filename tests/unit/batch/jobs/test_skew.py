@@ -26,6 +26,7 @@ from tests.unit.batch.jobs import lakes
 REF = FeatureRef("shop.users.activity", 1, "basket")
 AT_US = lakes.START_US + 3 * lakes.HOUR_US
 F64 = parse_type("f64")
+ALL = ServedFilter()
 
 
 class Registry(lakes.Registry):
@@ -55,9 +56,7 @@ DEFAULTED = Answer(rules.MISSING | rules.DEFAULTED, value_bytes(0.5, F64), NO_RO
 RIGHT = [served(1, value(12.0, 2)), served(3, value(7.0, 3)), served(9, DEFAULTED)]
 
 
-def run(
-    catalogue: Catalogue, tmp_path: Path, wanted: ServedFilter = ServedFilter(), **more: Any
-) -> tuple[dict[str, Any], int]:
+def run(catalogue: Catalogue, tmp_path: Path, wanted: ServedFilter = ALL, **more: Any) -> tuple[dict[str, Any], int]:
     return derive_served(Context(tmp_path / "lake"), catalogue, Registry(), wanted, **more)
 
 

@@ -1,4 +1,4 @@
-"""The historical service as a process over a real registry and lake: jobs from start to end, broken off, and refused."""
+"""The historical service as a process over a real registry and lake: jobs that end, are broken off, are refused."""
 
 import json
 import os
