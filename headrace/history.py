@@ -67,7 +67,7 @@ def preview(
     `events` have the columns of `source`. Each of the `entities`, rows with join keys and a time, gets the features as
     of its time; without entities every entity of the events, at the newest event time.
     """
-    return _engine().preview_view(view, events, entity, source, entities, time_column)
+    return _engine().preview_view(view, events, entity, source, entities=entities, time_column=time_column)
 
 
 def label(
@@ -86,7 +86,16 @@ def label(
     MISSING: nothing happened. UNAVAILABLE: T + horizon is after `known_until` (now by default), so train without that
     row. Join features at T and labels like these, and no feature has seen its label.
     """
-    return _engine().label_rows(entities, view, events, entity, source, horizon, time_column, known_until)
+    return _engine().label_rows(
+        entities,
+        view,
+        events,
+        entity=entity,
+        source=source,
+        horizon=horizon,
+        time_column=time_column,
+        known_until=known_until,
+    )
 
 
 def get_historical(
@@ -119,7 +128,7 @@ def entities_between(
     as_of: datetime | None = None,
 ) -> pa.Table:
     """Entity rows for get_historical: every entity at each of its events in [start, end]."""
-    return _engine().entity_rows(features, (lake, registry, token), time_column, start, end, as_of)
+    return _engine().entity_rows(features, (lake, registry, token), time_column, first=start, last=end, as_of=as_of)
 
 
 def entities_at(
@@ -133,7 +142,7 @@ def entities_at(
     as_of: datetime | None = None,
 ) -> pa.Table:
     """Entity rows for get_historical: every entity that had an event up to a time, at that time."""
-    return _engine().entity_rows(features, (lake, registry, token), time_column, time, time, as_of)
+    return _engine().entity_rows(features, (lake, registry, token), time_column, first=time, last=time, as_of=as_of)
 
 
 def stream_training_set(

@@ -49,9 +49,8 @@ def _release_old_runs(catalogue: Catalogue, identifier: tuple[str, ...], age_s: 
     if not pins:
         return
     latest = datetime.now(UTC) - timedelta(seconds=age_s)
-    young = {
-        f"{PIN_PREFIX}{UUID(run['run_id']).hex}" for run in runs_of(catalogue).list() if run["start_time"] > latest
-    }
+    began_late = [run["run_id"] for run in runs_of(catalogue).list() if run["start_time"] > latest]
+    young = {f"{PIN_PREFIX}{UUID(run_id).hex}" for run_id in began_late}
     for pin in pins:
         if pin not in young:
             table.release(pin)

@@ -22,16 +22,17 @@ Frame = Any  # pandas, polars or Arrow rows; the first two are optional
 
 
 def preview_view(
-    view: FeatureView, events: Frame, entity: Entity, source: Source, entities: Frame, time_column: str
+    view: FeatureView, events: Frame, entity: Entity, source: Source, *, entities: Frame, time_column: str
 ) -> pa.Table:
     """As headrace.history.preview."""
-    return preview.preview(view, events, entity, source, entities, time_column)
+    return preview.preview(view, events, entity, source, entities=entities, time_column=time_column)
 
 
 def label_rows(
     entities: Frame,
     view: FeatureView,
     events: Frame,
+    *,
     entity: Entity,
     source: Source,
     horizon: timedelta,
@@ -61,6 +62,7 @@ def entity_rows(
     features: lake.Selection,
     place: tuple[str, str, str | None],
     time_column: str,
+    *,
     first: datetime,
     last: datetime,
     as_of: datetime | None,
@@ -68,7 +70,7 @@ def entity_rows(
     """As headrace.history.entities_between and entities_at."""
     cutoff_us = 0 if as_of is None else _us(as_of, "as_of")
     first_us, last_us = _us(first, "start"), _us(last, "end")
-    return lake.get_entities(lake.Place(*place), features, time_column, first_us, last_us, cutoff_us)
+    return lake.get_entities(lake.Place(*place), features, time_column, (first_us, last_us), cutoff_us)
 
 
 def training_stream(name: str, folder: str, columns: Sequence[str], plan: dict[str, Any]) -> TrainingStream:

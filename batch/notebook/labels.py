@@ -14,7 +14,6 @@ from batch.historical.inputs import HistoryInput
 from batch.notebook.tables import join_tables
 from core_ext import rules
 
-HORIZON_US_MIN: Final = 2  # a TTL of one less is none at 1
 _LATER: Final = "__later"
 
 
@@ -26,17 +25,17 @@ def with_labels(
     MISSING: nothing happened in (T, T + horizon]. UNAVAILABLE: T + horizon is after `known_us`, so nobody knows yet.
     """
     horizon_us = horizon // timedelta(microseconds=1)
-    if horizon_us < HORIZON_US_MIN:
-        raise refused("OUT_OF_RANGE", "horizon", f"is {horizon}; give at least {HORIZON_US_MIN} us ahead")
+    if horizon_us < 1:
+        raise refused("OUT_OF_RANGE", "horizon", f"is {horizon}; give a time ahead")
     batch = _whole(entities, time_column)
     times = times_of(batch, time_column, "entities")
     later = times + horizon_us
     spine = entities.append_column(_LATER, pa.array(later, pa.timestamp("us", "UTC")))
-    # What is at T or before is older than horizon - 1: it comes out expired, which here is no label.
+    # What is at T or before has reached the age of the horizon: it comes out expired, which here is no label.
     ahead = replace(
         labels,
         columns=tuple(replace(column, default=None) for column in labels.columns),
-        ttl_us=horizon_us - 1,
+        ttl_us=horizon_us,
         stale_us=0,
         fallback=rules.FALLBACK_NONE,
     )

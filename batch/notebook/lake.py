@@ -58,14 +58,14 @@ def get_historical(
 
 
 def get_entities(
-    place: Place, features: Selection, time_column: str, first_us: int, last_us: int, cutoff_us: int = 0
+    place: Place, features: Selection, time_column: str, between: tuple[int, int], cutoff_us: int = 0
 ) -> pa.Table:
     """Entity rows that nobody has to bring: each entity and time of an event in [first, last], in their order.
 
     With first and last equal: every entity with an event up to then, at that time. Of several views every entity of
     any; they must have one entity.
     """
-    if first_us > last_us:
+    if between[0] > between[1]:
         raise refused("OUT_OF_RANGE", "between", "ends before it begins")
     cutoff_us = cutoff_us or now_us()
     with _reading(place, features) as (views, tables):
@@ -74,7 +74,7 @@ def get_entities(
         for view in views:
             if [(column, kind) for _, column, kind in view.keys] != keys:
                 raise refused("TWO_ENTITIES", "features", "are of several entities; name them with entity rows")
-            parts.append(_events(view, tables[view.ref], time_column, (first_us, last_us), cutoff_us))
+            parts.append(_events(view, tables[view.ref], time_column, between, cutoff_us))
     found = pa.concat_tables(parts)
     names = [*(column for column, _ in keys), time_column]
     found = found.group_by(names, use_threads=False).aggregate([]).select(names)

@@ -22,6 +22,7 @@ def preview(
     events: Any,  # Any: pandas, polars or Arrow rows
     entity: Entity,
     source: Source,
+    *,
     entities: Any = None,  # Any: as above
     time_column: str = PREVIEW_TIME,
 ) -> pa.Table:

@@ -1,6 +1,5 @@
 """Registered views of a lake in a notebook: with entity rows, and for every entity of a time."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -32,10 +31,10 @@ class Client(lakes.Registry):
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     lakes.made_lake(tmp_path / "lake").close()
     monkeypatch.setattr(lake, "RegistryClient", Client)
-    yield {"lake": str(tmp_path / "lake"), "registry": "memory"}
+    return {"lake": str(tmp_path / "lake"), "registry": "memory"}
 
 
 def spine(rows: list[tuple[int, timedelta]]) -> pa.Table:

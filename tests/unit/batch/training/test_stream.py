@@ -78,11 +78,11 @@ def test_few_row_groups_are_held_at_once(file: str, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(stream._rows, "read", counted)
     batches = iter(stream)
-    for _ in range(20):
-        next(batches)
-    assert len(read) == 2
     next(batches)
-    assert len(read) == 4
+    assert len(read) == 2
+    taken = 1 + sum(1 for _ in zip(range(40), batches, strict=False))
+    assert taken == 41
+    assert len(read) <= 6, "two row groups of ten rows at a time"
 
 
 def test_state_of_another_stream_and_bad_plans_are_refused(file: str) -> None:
