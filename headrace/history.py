@@ -16,7 +16,7 @@ from headrace.definitions import Entity, FeatureView, Source
 
 ENGINE: Final = "batch.notebook.engine"
 EVENT_TIME: Final = "event_time"
-LAKE_DEFAULT: Final = ".headrace/lake"  # of a platform that runs in the same folder
+LAKE_DEFAULT: Final = ".headrace/batch"  # of a platform that runs in the same folder
 REGISTRY_DEFAULT: Final = "127.0.0.1:6570"
 
 Frame = Any  # pandas, polars or Arrow rows; the first two are optional

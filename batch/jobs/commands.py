@@ -17,7 +17,7 @@ def get_historical(context: Context, arguments: Arguments) -> Document:
     """Features of a service for entity rows, at each row's time."""
     service = context.service(arguments["service"])
     with context.catalogue() as catalogue:
-        request = request_of(context, catalogue, arguments, arguments["output"])
+        request = request_of(context, arguments, arguments["output"])
         result = run_historical(catalogue, service, request, progress=context.progress, run_id=run_id_of(arguments))
     return result.document()
 

@@ -12,7 +12,7 @@ from batch.historical.join import Progress
 from batch.jobs.historical import HistoricalRequest, silent
 from batch.jobs.views import Definitions, WantedService, resolve_service
 from batch.offline.catalogue import Catalogue
-from batch.offline.lake import lake_config, require_lake
+from batch.offline.lake import caller_roots, lake_config, require_lake
 from headrace.client import RegistryClient
 from headrace.errors import InvalidArgument
 
@@ -54,16 +54,16 @@ class Context:
             definitions: Definitions = client
             return resolve_service(definitions, name)
 
-    def place(self, catalogue: Catalogue, uri: str, field: str) -> str:
+    def place(self, uri: str, field: str) -> str:
         """A file that a caller names; a service takes only what lies below its roots."""
-        return catalogue.roots.resolve(uri, field) if self.confined else uri
+        return caller_roots(self.lake, self.roots).resolve(uri, field) if self.confined else uri
 
 
-def request_of(context: Context, catalogue: Catalogue, arguments: Arguments, output: str) -> HistoricalRequest:
+def request_of(context: Context, arguments: Arguments, output: str) -> HistoricalRequest:
     """The join that the arguments ask for."""
     return HistoricalRequest(
-        entities=tuple(context.place(catalogue, uri, "entities") for uri in arguments["entities"]),
-        output=context.place(catalogue, output, "output"),
+        entities=tuple(context.place(uri, "entities") for uri in arguments["entities"]),
+        output=context.place(output, "output"),
         time_column=arguments.get("time_column") or "event_time",
         cutoff_us=int(arguments.get("cutoff_us") or 0),
         memory_limit_bytes=_limit(arguments),

@@ -13,7 +13,7 @@ from batch.jobs.historical import release_run
 from batch.jobs.job_table import Job, JobState, JobTable
 from batch.jobs.process import WorkerProcess, drop_partial
 from batch.offline.catalogue import Catalogue
-from batch.offline.lake import has_lake, lake_config
+from batch.offline.lake import caller_roots, has_lake, lake_config
 from headrace.errors import AlreadyExists, HeadraceError, InvalidArgument, NotFound, ResourceExhausted
 from headrace.names import parse_version_ref
 from headrace.serving.logging import EventLog
@@ -162,7 +162,7 @@ class JobQueue:
             raise InvalidArgument(
                 f"{count} entity files; name 1 to {ENTITY_FILES_MAX}", reason="OUT_OF_RANGE", field="query.entity_uris"
             )
-        roots = lake_config(self._context.lake, self._context.roots).roots
+        roots = caller_roots(self._context.lake, self._context.roots)
         for uri in query["entities"]:
             roots.resolve(uri, "query.entity_uris")
         roots.resolve(query["output"], "query.output_uri")

@@ -38,7 +38,7 @@ def create(context: Context, arguments: Arguments) -> Document:
         sets = TrainingSets(catalogue)
         _refuse_known(sets, name)
         folder = f"{catalogue.warehouse}/{SETS_FOLDER}/{name}"
-        request = request_of(context, catalogue, arguments, arguments.get("output") or f"{folder}/{RESULT_FILE}")
+        request = request_of(context, arguments, arguments.get("output") or f"{folder}/{RESULT_FILE}")
         copied = f"{folder}/{ENTITIES_FILE}"
         digest = _copy_entities(request.entities, copied)
         request = replace(request, entities=(copied,), every_view=True)
@@ -89,7 +89,7 @@ def rebuild(context: Context, arguments: Arguments) -> Document:
                 metadata={"name": manifest.name},
             )
         _check_entities(manifest)
-        output = context.place(catalogue, arguments.get("output") or manifest.result, "output")
+        output = context.place(arguments.get("output") or manifest.result, "output")
         draft = f"{output}.{uuid4().hex}.rebuilt"
         request = HistoricalRequest(
             entities=(manifest.entities,),

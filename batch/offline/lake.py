@@ -32,6 +32,11 @@ def lake_config(folder: Path, roots: Sequence[str] = ()) -> OfflineConfig:
     )
 
 
+def caller_roots(folder: Path, roots: Sequence[str] = ()) -> Roots:
+    """Where callers of a service may name files: never the warehouse, whose tables are not theirs to read or write."""
+    return Roots([*_told(folder.resolve() / LAKE_FILE).get("roots", ()), *roots])
+
+
 def has_lake(folder: Path) -> bool:
     """Whether somebody has made a lake there."""
     return (folder / LAKE_FILE).exists() or (folder / CATALOGUE_FILE).exists()

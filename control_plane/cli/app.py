@@ -85,13 +85,16 @@ def up(
     import_root: Annotated[
         list[Path] | None, typer.Option(help="Folder below which servers may import files; repeatable.")
     ] = None,
+    history: Annotated[
+        bool, typer.Option("--history", help="Also run the historical service, over files below the import roots.")
+    ] = False,
     data: Data = None,
     output: Output = Format.TABLE,
 ) -> None:
     """Run a whole platform; Ctrl-C stops all of it."""
     from control_plane.cli.up import UpOptions, run  # lazy
 
-    options = UpOptions(port, feature_port, tokens, registry_token, tuple(import_root or ()))
+    options = UpOptions(port, feature_port, tokens, registry_token, tuple(import_root or ()), history=history)
     raise typer.Exit(run(session_of(context), options))
 
 

@@ -22,9 +22,9 @@ class Endpoints:
     features: str = ""
     metrics_control: str = ""
     metrics_features: str = ""
+    pid: int = 0
     history: str = ""
     metrics_history: str = ""
-    pid: int = 0
 
     def write(self, folder: Path) -> None:
         """Leaves the addresses in the data folder, whole or not at all."""

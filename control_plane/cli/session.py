@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from headrace.client import Client, HistoryClient, RegistryClient
 
 LAKE_VARIABLE: Final = "HEADRACE_LAKE"
-LAKE_FOLDER: Final = "lake"  # of a platform, in its data folder
+LAKE_FOLDER: Final = "batch"  # of a platform, in its data folder
 
 
 @dataclass

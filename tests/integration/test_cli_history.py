@@ -17,8 +17,14 @@ from batch.offline.catalogue import Catalogue
 from batch.offline.columns import ViewColumns
 from batch.offline.lake import lake_config
 from batch.offline.positions import LogRange
+from batch.skew.served import Answer, Served
+from batch.skew.served_log import ServedLog
+from batch.skew.served_log import rows_of as served_rows
 from core_ext import rules
-from headrace.names import VersionRef
+from core_ext.keys import encode_key
+from headrace.client import RegistryClient
+from headrace.definitions import DefinitionKind, RegisteredView
+from headrace.names import FeatureRef, VersionRef
 from headrace.types import Scalar, parse_type
 from tests.integration.platforms import Running, environment, headrace, running
 
@@ -36,7 +42,9 @@ TABLE = ViewColumns(
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("history") / "project"
     assert headrace("init", str(folder), cwd=folder.parent).returncode == 0
-    with running(folder) as started:
+    files = folder / "files"
+    files.mkdir()
+    with running(folder, "--history", "--import-root", str(files)) as started:
         applied = started.headrace("apply", "definitions.py")
         assert applied.returncode == 0, applied.stderr
         yield started
@@ -235,34 +243,53 @@ def test_sweep_finds_nothing_in_a_clean_lake_and_refuses_a_young_age(platform: R
     assert "[OUT_OF_RANGE]" in young.stderr
 
 
-@pytest.fixture
-def service(platform: Running, lake: Path, tmp_path: Path) -> Iterator[str]:
-    """The historical service over the same registry and lake."""
-    words = ["--data", str(tmp_path / "jobs"), "--lake", str(lake), "--registry", platform.endpoints["control"]]
-    words += ["--root", str(tmp_path / "files")]
-    (tmp_path / "files").mkdir()
-    with subprocess.Popen(
-        [sys.executable, "-m", "batch.jobs.app", *words], stdout=subprocess.PIPE, text=True, env=environment()
-    ) as process:
-        assert process.stdout is not None
-        try:
-            yield json.loads(process.stdout.readline())["address"]
-        finally:
-            process.terminate()
-            process.stdout.read()
-            assert process.wait(60) == 0
-
-
-def test_service_gives_the_digest_of_the_local_engine(
-    platform: Running, lake: Path, entities: Path, tmp_path: Path, service: str
-) -> None:
-    inside = tmp_path / "files" / "entities.parquet"
+def test_service_gives_the_digest_of_the_local_engine(platform: Running, entities: Path, tmp_path: Path) -> None:
+    """By the service of the platform, over the platform's own lake, with files below the import root."""
+    lake = platform.folder / ".headrace" / "batch"
+    lake.mkdir(exist_ok=True)
+    catalogue = Catalogue(lake_config(lake))
+    append(catalogue, [(1, 0, "DE", 19.9, 1), (2, 0, "FR", None, 1), (1, 1, "DE", 42.5, 2)], 0)
+    catalogue.close()
+    inside = platform.folder / "files" / "entities.parquet"
     inside.write_bytes(entities.read_bytes())
-    endpoint = f"control={platform.endpoints['control']},history={service}"
-    words = ("--engine", "service", "--endpoint", endpoint, "--as-of", "2027-01-01Z", "-o", "json")
-    there = document(join(platform, lake, inside, tmp_path / "files" / "out.parquet", *words))
-    here = document(join(platform, lake, entities, tmp_path / "out.parquet", "--as-of", "2027-01-01Z", "-o", "json"))
+    words = ("offline", "get-historical", "--service", SERVICE, "--as-of", "2027-01-01Z", "-o", "json")
+    service = (*words, "--engine", "service", "--entities")
+    there = document(platform.headrace(*service, str(inside), "--out", str(inside.with_name("out.parquet"))))
+    here = document(platform.headrace(*words, "--entities", str(entities), "--out", str(tmp_path / "out.parquet")))
     assert (there["digest"], there["row_count"]) == (here["digest"], 3)
     assert pq.read_table(there["output"]).equals(pq.read_table(here["output"]))
-    outside = join(platform, lake, entities, tmp_path / "files" / "no.parquet", *words)
-    assert (outside.returncode, "URI_OUTSIDE_ROOTS" in outside.stderr) == (1, True)
+    outside = platform.headrace(*service, str(entities), "--out", str(inside.with_name("no.parquet")))
+    assert (outside.returncode, "[URI_OUTSIDE_ROOTS]" in outside.stderr) == (1, True)
+
+
+def test_skew_run_counts_what_was_served_otherwise(platform: Running, lake: Path) -> None:
+    key = encode_key([int(Scalar.I64)], [2])
+    digest = transform_digest_of(platform)
+    at_us = NOON_US + DAY_US
+    visits = FeatureRef("shop.users.activity", 1, "visits")
+    answers = [
+        Served(key, visits, Answer(rules.PRESENT, number.to_bytes(4, "little"), NOON_US), at_us, 0, 1, 2, 1, digest)
+        for number in (1, 7)
+    ]
+    catalogue = Catalogue(lake_config(lake))
+    ServedLog(catalogue).append(served_rows(answers))
+    catalogue.close()
+    report = document(ask(platform, lake, "skew", "run", "-o", "json"))
+    assert (report["rows"], report["mismatches"], report["causes"]) == (2, 1, {"code": 1})
+    told = ask(platform, lake, "skew", "run", "--fail-on", "parity")
+    assert told.returncode == 3
+    assert "2 served values derived again, 1 differ" in told.stdout
+    for words, reason in (
+        (("--since", "noon"), "TIME"),
+        (("--fail-on", "all"), "FAIL_ON"),
+        (("--feature", "x"), "INVALID_NAME"),
+    ):
+        bad = ask(platform, lake, "skew", "run", *words)
+        assert (bad.returncode, bad.stderr.count("\n"), f"[{reason}]" in bad.stderr) == (1, 1, True)
+
+
+def transform_digest_of(platform: Running) -> bytes:
+    with RegistryClient(platform.endpoints["control"]) as client:
+        view = client.get(DefinitionKind.FEATURE_VIEW, "shop.users.activity")
+    assert isinstance(view, RegisteredView)
+    return view.transform_digest

@@ -207,6 +207,7 @@ def test_job_that_fails_says_why(serve: Served, folder: Path) -> None:
     ("more", "reason"),
     [
         ({"output": "/etc/out.parquet"}, "URI_OUTSIDE_ROOTS"),
+        ({"output": "WAREHOUSE/shop/out.parquet"}, "URI_OUTSIDE_ROOTS"),
         ({"entities": ["../secret.parquet"]}, "URI_OUTSIDE_ROOTS"),
         ({"entities": ["http://127.0.0.1/x"]}, "URI_SCHEME"),
         ({"entities": []}, "OUT_OF_RANGE"),
@@ -218,6 +219,8 @@ def test_job_that_fails_says_why(serve: Served, folder: Path) -> None:
 def test_query_that_cannot_be_is_refused_at_once(
     serve: Served, folder: Path, more: dict[str, Any], reason: str
 ) -> None:
+    warehouse = str(folder / "lake" / "warehouse")
+    more = {name: one.replace("WAREHOUSE", warehouse) if name == "output" else one for name, one in more.items()}
     with serve() as (_, line), HistoryClient(line["address"]) as client:
         with pytest.raises(InvalidArgument) as caught:
             start(client, folder, **more)
