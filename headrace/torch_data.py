@@ -74,10 +74,9 @@ def torch_dataset(open_shard: OpenShard, convert: Callable[[pa.RecordBatch], Bat
         info: _WorkerInfo | None = data.get_worker_info()
         return (0, 1) if info is None else (info.id, info.num_workers)
 
-    class TrainingDataset(Rows, data.IterableDataset):  # type: ignore[misc]  # a base of type Any
-        """Rows as PyTorch takes them."""
-
-    return TrainingDataset(open_shard, convert or tensors, worker)
+    # Made by a call, as the base class is known only where the library is installed.
+    dataset = type("TrainingDataset", (Rows, data.IterableDataset), {"__doc__": "Rows as PyTorch takes them."})
+    return dataset(open_shard, convert or tensors, worker)
 
 
 def _is_number(kind: pa.DataType) -> bool:

@@ -149,12 +149,20 @@ class JobTable:
 
 
 def _job(row: tuple[Any, ...]) -> Job:  # Any: columns of a row
-    job_id, owner, request_id, state, query, *times, result, error, number = row
-    documents = (json.loads(query), json.loads(result), json.loads(error))
+    job_id, owner, request_id, state, query, create_us, start_us, end_us, result, error, number = row
     return Job(
-        job_id, owner, request_id, JobState(state), documents[0], *times, result=documents[1], error=documents[2],
+        job_id=job_id,
+        owner=owner,
+        request_id=request_id,
+        state=JobState(state),
+        query=json.loads(query),
+        create_time_us=create_us,
+        start_time_us=start_us,
+        end_time_us=end_us,
+        result=json.loads(result),
+        error=json.loads(error),
         number=number,
-    )  # fmt: skip
+    )
 
 
 @contextmanager

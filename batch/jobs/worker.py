@@ -2,11 +2,13 @@
 
 A JSON line on stdin says what to do: {"command", "lake", "registry", "token", "confined", "roots", "arguments"}.
 JSON lines on stdout say how it goes: {"progress": [stage, done, total]} at most every PROGRESS_S, and at the end one
-{"result": {...}} or {"error": {...}}; exit code 0 or 1. The end of stdin means that the parent is gone, and so the job.
+{"result": {...}} or {"error": {...}}; exit code 0 or 1. SIGINT, or the end of stdin when the parent
+is gone, breaks the job off: it takes away what it has begun and says nothing.
 """
 
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -19,7 +21,8 @@ from batch.jobs.context import Context
 from headrace.errors import HeadraceError, InternalError, InvalidArgument, ResourceExhausted
 
 PROGRESS_S: Final = 0.2
-EXIT_ORPHANED: Final = 3
+EXIT_BROKEN_OFF: Final = 3
+BREAK_OFF_LIMIT_S: Final = 10.0
 
 
 class Lines:
@@ -92,17 +95,21 @@ def error_document(error: HeadraceError) -> dict[str, Any]:  # Any: JSON values
 
 def _await_parent(stdin: TextIO) -> None:
     stdin.read()
-    os._exit(EXIT_ORPHANED)
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(BREAK_OFF_LIMIT_S)
+    os._exit(EXIT_BROKEN_OFF)
 
 
 def main() -> int:
     """Reads the order, runs it."""
     order = json.loads(sys.stdin.readline())
     threading.Thread(target=_await_parent, args=(sys.stdin,), daemon=True).start()
-    return run(order, Lines(sys.stdout))
+    try:
+        return run(order, Lines(sys.stdout))
+    except KeyboardInterrupt:
+        return EXIT_BROKEN_OFF
 
 
 if __name__ == "__main__":
     code = main()
-    sys.stdout.flush()
     os._exit(code)  # the thread that waits for the parent holds stdin, which a plain exit would wait for

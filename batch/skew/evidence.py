@@ -241,7 +241,7 @@ def _numbers(numbers: NDArray[np.int64]) -> KeyBatch:
 class _Found(NamedTuple):
     """What the kernel gave for one answer: its row or -1, the row's status, the newest row though it be a tombstone."""
 
-    index: int
+    row: int
     status: int
     newest: int
 
@@ -250,7 +250,7 @@ def _answer(view: ViewHistory, rows: _Rows, one: Served, found: _Found, derivati
     kind = view.features.get(one.feature.feature)
     if kind is None:
         return Answer(rules.MISSING)
-    value = rows.values[one.feature.feature][found.index].as_py() if found.index >= 0 else None
+    value = rows.values[one.feature.feature][found.row].as_py() if found.row >= 0 else None
     default = view.defaults.get(one.feature.feature)
     has_default = default is not None and derivation.defaulting is not Rule.NEVER
     fallback = rules.FALLBACK_DEFAULT if derivation.defaulting is Rule.ALWAYS else view.fallback

@@ -61,7 +61,9 @@ def parse_endpoint(text: str, origin: str) -> Endpoints:
                 metadata={"endpoint": text},
             )
         found[name] = address
-    return Endpoints(**found)
+    return Endpoints(
+        control=found.get("control", ""), features=found.get("features", ""), history=found.get("history", "")
+    )
 
 
 def read_endpoints(folder: Path) -> Endpoints:

@@ -1,6 +1,7 @@
 """Runs a job of `batch` in a process of its own, with a progress bar and its errors as ours."""
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -26,7 +27,11 @@ def run_job(session: Session, command: str, arguments: Mapping[str, object], *, 
         "arguments": dict(arguments),
     }
     with subprocess.Popen(
-        [sys.executable, "-m", MODULE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", MODULE],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        process_group=0,  # a Ctrl-C of the terminal reaches us alone, and we let the job take away what it has begun
     ) as process:
         assert process.stdin is not None and process.stdout is not None
         try:
@@ -36,8 +41,16 @@ def run_job(session: Session, command: str, arguments: Mapping[str, object], *, 
         except BrokenPipeError:
             return _follow(session, process)
         finally:
-            process.terminate()
+            _end(process)
+
+
+def _end(process: "subprocess.Popen[str]") -> None:
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        try:
             process.wait(STOP_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
 def _follow(session: Session, process: "subprocess.Popen[str]") -> Document:

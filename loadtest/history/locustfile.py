@@ -54,6 +54,7 @@ class Run:
     digest: str
     recorder: Recorder = field(default_factory=Recorder)
     numbers: "itertools.count[int]" = field(default_factory=itertools.count)
+    start_s: float = field(default_factory=time.perf_counter)
 
 
 def begin(environment: Environment, **_: object) -> None:
@@ -73,9 +74,6 @@ def begin(environment: Environment, **_: object) -> None:
     HistoryUser.current = Run(job.name, job.result.digest)
     if job.state != pb.JOB_STATE_SUCCEEDED:
         HistoryUser.current.recorder.failed(f"the join ended as {pb.JobState.Name(job.state)}: {job.error.message}")
-    shape = environment.shape_class
-    if shape is not None:
-        shape.start_time = time.perf_counter()  # the join is no part of the run
 
 
 def judge(environment: Environment, **_: object) -> None:
@@ -96,7 +94,8 @@ class HistoryShape(LoadTestShape):
         """Users now and how fast to get there; None ends the run."""
         assert self.runner is not None  # Locust sets it before the first tick
         load = load_of(self.runner.environment)
-        elapsed_s = time.perf_counter() - self.start_time
+        run = HistoryUser.current
+        elapsed_s = 0.0 if run is None else time.perf_counter() - run.start_s  # the join is no part of the run
         if elapsed_s >= load.duration_s:
             return None
         users = load.users_at(elapsed_s)
@@ -150,9 +149,7 @@ class HistoryUser(User):
         if number % LIST_EVERY == 1:
             jobs = self._stub.ListHistoricalJobs(pb.ListHistoricalJobsRequest(), timeout=CALL_DEADLINE_S).jobs
             return "" if any(job.name == self._run.name for job in jobs) else "the job is not listed"
-        job = self._stub.GetHistoricalJob(
-            pb.GetHistoricalJobRequest(name=self._run.name), timeout=CALL_DEADLINE_S
-        ).job
+        job = self._stub.GetHistoricalJob(pb.GetHistoricalJobRequest(name=self._run.name), timeout=CALL_DEADLINE_S).job
         is_right = job.state == pb.JOB_STATE_SUCCEEDED and job.result.digest == self._run.digest
         return "" if is_right else "the job or its digest changed"
 

@@ -1,6 +1,8 @@
 """Training streams: every row once, the same order in every run, resumed anywhere, few row groups at once."""
 
 import json
+import sys
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 
 from batch.training.stream import StreamPlan, TrainingStream
 from headrace.errors import InvalidArgument
-from headrace.torch_data import Rows
+from headrace.torch_data import Rows, torch_dataset
 
 ROWS = 97
 
@@ -114,3 +116,26 @@ def test_workers_of_a_loader_read_their_own_shards_and_resume(file: str) -> None
     again = worker_of(0)
     again.load_state_dict(first.state_dict())
     assert [*head, *again] == list(worker_of(0))
+
+
+def test_dataset_is_of_the_librarys_class_and_gives_tensors(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against a stand-in of the three names that are used of PyTorch, which is too large to install for a test."""
+
+    class IterableDataset:
+        pass
+
+    data = ModuleType("torch.utils.data")
+    data.IterableDataset = IterableDataset  # type: ignore[attr-defined]
+    data.get_worker_info = lambda: SimpleNamespace(id=1, num_workers=2)  # type: ignore[attr-defined]
+    torch = ModuleType("torch")
+    torch.from_numpy = lambda array: ("tensor", array.tolist())  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    monkeypatch.setitem(sys.modules, "torch.utils.data", data)
+
+    def open_shard(shard: int, count: int) -> TrainingStream:
+        return TrainingStream([file], plan=StreamPlan(10, None, shard, count))
+
+    dataset = torch_dataset(open_shard)
+    first = next(iter(dataset))
+    assert isinstance(dataset, IterableDataset)
+    assert first == {"row": ("tensor", list(range(10, 20))), "half": ("tensor", [row / 2 for row in range(10, 20)])}
