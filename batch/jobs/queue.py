@@ -26,6 +26,7 @@ MEMORY_LIMIT_BYTES: Final = 2 << 30
 ENTITY_FILES_MAX: Final = 10_000
 PAGE_SIZE: Final = 100
 PAGE_SIZE_MAX: Final = 1_000
+TOKEN_LENGTH_MAX: Final = 18  # digits of a job's number
 RETRY_AFTER_MS: Final = 10_000
 _IDLE_S: Final = 1.0
 
@@ -58,6 +59,7 @@ class JobQueue:
         self._is_closing = False
         self._running: dict[str, WorkerProcess] = {}
         self._progress: dict[str, Progress] = {}
+        self._cancelled: set[str] = set()  # of jobs that run or are about to
         self._threads = [
             threading.Thread(target=self._run, name=f"job-{i}", daemon=True) for i in range(limits.running_max)
         ]
@@ -125,7 +127,8 @@ class JobQueue:
     def list(self, principal: Principal, page_size: int, page_token: str) -> tuple[Sequence[Job], str]:
         """A page of the caller's jobs, and the token of the next."""
         principal.require(PERMISSION)
-        if page_size < 0 or (page_token and not page_token.isdecimal()):
+        is_token = not page_token or (page_token.isdecimal() and len(page_token) <= TOKEN_LENGTH_MAX)
+        if page_size < 0 or not is_token:
             raise InvalidArgument(
                 "page_size is negative or page_token is none that was given",
                 reason="BAD_PAGE",
@@ -140,10 +143,12 @@ class JobQueue:
         job = self.get(principal, job_id)
         if self._table.end(job_id, JobState.QUEUED, JobState.CANCELLED, self._clock_us(), {}):
             return self.get(principal, job_id)
-        process = self._running.get(job_id)
-        if process is not None:
-            process.stop()
-        return self.get(principal, job.job_id)
+        if not job.has_ended:
+            self._cancelled.add(job_id)
+            process = self._running.get(job_id)
+            if process is not None:
+                process.stop()
+        return self.get(principal, job_id)
 
     def progress(self, job_id: str) -> Progress | None:
         """How far a running job is."""
@@ -198,7 +203,7 @@ class JobQueue:
         folder = self._work / job.job_id
         process = WorkerProcess(self._order(job, folder), folder)
         self._running[job.job_id] = process
-        if self._is_closing:
+        if self._is_closing or job.job_id in self._cancelled:
             process.stop()
         try:
             self._log.info("job_started", job=job.job_id, owner=job.owner)
@@ -207,6 +212,7 @@ class JobQueue:
             process.close()
             self._running.pop(job.job_id, None)
             self._progress.pop(job.job_id, None)
+            self._cancelled.discard(job.job_id)
         if process.is_stopped and "result" not in last:
             self._clear(job)
             if self._is_closing:

@@ -33,6 +33,9 @@ from headrace.errors import (
     NotFound,
     PermissionDenied,
 )
+from headrace.status import from_rpc_error
+from protos.offline.v1 import historical_service_pb2 as pb
+from protos.offline.v1 import historical_service_pb2_grpc as rpc
 from tests.unit.batch.jobs import lakes
 
 LIMIT_S = 60.0
@@ -282,3 +285,22 @@ def test_second_server_on_the_same_folder_is_refused(serve: Served, folder: Path
         command = [sys.executable, "-m", "batch.jobs.app", *base]
         second = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LIMIT_S)
         assert (second.returncode, second.stderr.count("\n")) == (2, 1)
+
+
+def test_pages_follow_one_another_and_bad_ones_are_refused(serve: Served, folder: Path) -> None:
+    with serve() as (_, line), grpc.insecure_channel(line["address"]) as channel:
+        stub = rpc.HistoricalServiceStub(channel)
+        with HistoryClient(line["address"]) as client:
+            names = [start(client, folder).name for _ in range(3)]
+            first = stub.ListHistoricalJobs(pb.ListHistoricalJobsRequest(page_size=2), timeout=LIMIT_S)
+            rest = pb.ListHistoricalJobsRequest(page_size=2, page_token=first.next_page_token)
+            second = stub.ListHistoricalJobs(rest, timeout=LIMIT_S)
+            assert [job.name for job in (*first.jobs, *second.jobs)] == names[::-1]
+            assert second.next_page_token == ""
+            wrong: list[dict[str, Any]] = [{"page_size": -1}, {"page_token": "x"}, {"page_token": "9" * 40}]
+            for bad in wrong:
+                with pytest.raises(grpc.RpcError) as caught:
+                    stub.ListHistoricalJobs(pb.ListHistoricalJobsRequest(**bad), timeout=LIMIT_S)
+                assert from_rpc_error(caught.value).reason == "BAD_PAGE"
+            for name in names:
+                client.wait(name, LIMIT_S)
