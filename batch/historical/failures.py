@@ -24,7 +24,7 @@ def changed(name: str) -> FailedPrecondition:
 
 
 @contextmanager
-def reading(name: str) -> Iterator[None]:
+def reading(name: str, form: str = "Parquet") -> Iterator[None]:
     """Around every read of an input file."""
     try:
         yield
@@ -33,7 +33,7 @@ def reading(name: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise changed(name) from error
     except (pa.ArrowException, OSError) as error:
-        message = f"{name} cannot be read as Parquet: {_line(error)}; restore the file, or leave it out"
+        message = f"{name} cannot be read as {form}: {_line(error)}; restore the file, or leave it out"
         raise DataLoss(message, reason="CORRUPT_FILE", metadata={"file": name}) from error
 
 

@@ -49,8 +49,12 @@ def in_parallel(chunks: Sequence[Chunk], work: Callable[[Iterator[Chunk]], None]
             raise
 
     with ThreadPoolExecutor(WORKERS, thread_name_prefix="as-of") as pool:
-        for done in [pool.submit(run) for _ in range(WORKERS)]:
-            done.result()
+        try:
+            for done in [pool.submit(run) for _ in range(WORKERS)]:
+                done.result()
+        except BaseException:  # an interrupt comes to this thread: the workers end with the chunk that they have
+            left.clear()
+            raise
 
 
 def join_view(spine: Spine, rows: Rows, view: HistoryInput, cutoff_us: int, advance: Advance) -> list[Looked]:

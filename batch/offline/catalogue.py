@@ -46,9 +46,9 @@ class Catalogue:
 
     def __init__(self, config: OfflineConfig) -> None:
         self.roots = config.roots
-        self._warehouse = config.roots.resolve(config.warehouse, "warehouse")
-        properties = {"uri": config.catalogue_uri, "warehouse": self._warehouse, **config.file_io}
-        if self._warehouse.startswith(f"{S3}://"):
+        self.warehouse = config.roots.resolve(config.warehouse, "warehouse")
+        properties = {"uri": config.catalogue_uri, "warehouse": self.warehouse, **config.file_io}
+        if self.warehouse.startswith(f"{S3}://"):
             properties["py-io-impl"] = "pyiceberg.io.pyarrow.PyArrowFileIO"
         with _translated():
             self._catalogue = SqlCatalog(CATALOGUE_NAME, **properties)
@@ -100,7 +100,7 @@ class Catalogue:
                 self._catalogue.create_namespace(tuple(namespace[:depth]))
             except NamespaceAlreadyExistsError:
                 continue
-        location = "/".join((self._warehouse, *identifier))
+        location = "/".join((self.warehouse, *identifier))
         try:
             return self._catalogue.create_table(identifier, schema, location, partition, properties=TABLE_PROPERTIES)
         except TableAlreadyExistsError:  # another process was first

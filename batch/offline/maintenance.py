@@ -76,19 +76,19 @@ def expire(load: Callable[[], Table], older_than_us: int) -> Expired:
     the two steps leaves files that nothing refers to, never a snapshot without its files.
     """
     before = load()
-    files, snapshot_count = _files(before), len(before.metadata.snapshots)
+    files, snapshot_count = named_files(before), len(before.metadata.snapshots)
     try:
         before.maintenance.expire_snapshots().older_than(EPOCH + timedelta(microseconds=older_than_us)).commit()
     except CommitFailedException as error:
         name = ".".join(before.name())
         raise Aborted(f"table {name} was changed meanwhile; try again", reason="TABLE_BUSY") from error
     after = load()
-    unused = files - _files(after)
+    unused = files - named_files(after)
     _delete(after, unused)
     return Expired(snapshot_count - len(after.metadata.snapshots), len(unused))
 
 
-def _files(table: Table) -> set[str]:
+def named_files(table: Table) -> set[str]:
     # Manifests are shared by snapshots: each is read once.
     found: set[str] = set()
     for snapshot in table.metadata.snapshots:

@@ -48,6 +48,9 @@ class Manifest:
     row_count: int
     digest: str  # SHA-256 over values and statuses in the order of the entity rows
     column_hashes: Mapping[str, int]
+    feature_service: str = ""  # what was joined, as JSON, so that a rebuild asks no registry; empty if made by hand
+    entities: str = ""  # the copy of the entity table
+    time_column: str = ""
 
     def __post_init__(self) -> None:
         if not is_word(self.name):

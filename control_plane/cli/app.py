@@ -10,14 +10,14 @@ from typing import Annotated, Final
 
 import typer
 
-from control_plane.cli.endpoints import DATA_VARIABLE, ENDPOINT_VARIABLE
+from control_plane.cli.history_app import offline, skew, training_set
+from control_plane.cli.options import Data, Endpoint, Output, Token, session_of
 from control_plane.cli.output import Format, print_error
 from control_plane.cli.session import Session
 from headrace.errors import HeadraceError
 
 EXIT_FAILED: Final = 1
 EXIT_UNEXPECTED: Final = 2
-TOKEN_VARIABLE: Final = "HEADRACE_TOKEN"  # noqa: S105  (a name, not a secret)
 _DEBUG_VARIABLE: Final = "HEADRACE_DEBUG"
 
 app = typer.Typer(
@@ -27,6 +27,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+for name, group in (("offline", offline), ("training-set", training_set), ("skew", skew)):
+    app.add_typer(group, name=name)
 
 
 def main() -> None:
@@ -44,26 +46,6 @@ def main() -> None:
         sys.exit(EXIT_UNEXPECTED)
 
 
-def _set_form(context: typer.Context, form: Format) -> Format:
-    context.find_object(Session).form = form  # type: ignore[union-attr]  # main always gives one
-    return form
-
-
-def _set_endpoint(context: typer.Context, endpoint: str | None) -> str | None:
-    context.find_object(Session).endpoint = endpoint  # type: ignore[union-attr]
-    return endpoint
-
-
-def _set_data(context: typer.Context, data: Path | None) -> Path | None:
-    context.find_object(Session).data = data  # type: ignore[union-attr]
-    return data
-
-
-def _set_token(context: typer.Context, token: str | None) -> str | None:
-    context.find_object(Session).token = token  # type: ignore[union-attr]
-    return token
-
-
 def _version(asked: bool) -> None:
     if asked:
         from importlib.metadata import PackageNotFoundError, version  # lazy: only this option needs it
@@ -75,25 +57,6 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
-Output = Annotated[Format, typer.Option("-o", "--output", callback=_set_form, help="How to print the result.")]
-Endpoint = Annotated[
-    str | None,
-    typer.Option(
-        "--endpoint",
-        callback=_set_endpoint,
-        help=f"Servers as control=HOST:PORT,features=HOST:PORT; else ${ENDPOINT_VARIABLE}, else the data folder.",
-    ),
-]
-Data = Annotated[
-    Path | None,
-    typer.Option(
-        "--data", callback=_set_data, help=f"Data folder of a platform; else ${DATA_VARIABLE}, else .headrace."
-    ),
-]
-Token = Annotated[
-    str | None,
-    typer.Option("--token", envvar=TOKEN_VARIABLE, callback=_set_token, help="Bearer token to send."),
-]
 Kind = Annotated[str, typer.Argument(help="source, entity, view, service or model.")]
 Definitions = Annotated[Path, typer.Argument(help="Definition file (.py, .yaml) or a folder of them.")]
 HERE: Final = Path(".")
@@ -122,14 +85,17 @@ def up(
     import_root: Annotated[
         list[Path] | None, typer.Option(help="Folder below which servers may import files; repeatable.")
     ] = None,
+    history: Annotated[
+        bool, typer.Option("--history", help="Also run the historical service, over files below the import roots.")
+    ] = False,
     data: Data = None,
     output: Output = Format.TABLE,
 ) -> None:
     """Run a whole platform; Ctrl-C stops all of it."""
     from control_plane.cli.up import UpOptions, run  # lazy
 
-    options = UpOptions(port, feature_port, tokens, registry_token, tuple(import_root or ()))
-    raise typer.Exit(run(_session(context), options))
+    options = UpOptions(port, feature_port, tokens, registry_token, tuple(import_root or ()), history=history)
+    raise typer.Exit(run(session_of(context), options))
 
 
 @app.command()
@@ -155,7 +121,7 @@ def plan(
     """Show what applying definitions would change."""
     from control_plane.cli.definition_commands import plan  # lazy
 
-    plan(_session(context), definitions)
+    plan(session_of(context), definitions)
 
 
 @app.command()
@@ -171,7 +137,7 @@ def apply(
     """Show the changes and make them, all or none."""
     from control_plane.cli.definition_commands import apply, plan  # lazy
 
-    (plan if dry_run else apply)(_session(context), definitions)
+    (plan if dry_run else apply)(session_of(context), definitions)
 
 
 @app.command()
@@ -187,7 +153,7 @@ def get(
     """Show one definition in a line."""
     from control_plane.cli.definition_commands import get  # lazy
 
-    get(_session(context), kind, name)
+    get(session_of(context), kind, name)
 
 
 @app.command(name="list")
@@ -203,7 +169,7 @@ def list_(
     """List the definitions of a kind."""
     from control_plane.cli.definition_commands import list_definitions  # lazy
 
-    list_definitions(_session(context), kind, prefix)
+    list_definitions(session_of(context), kind, prefix)
 
 
 @app.command()
@@ -219,7 +185,7 @@ def describe(
     """Show one definition in full."""
     from control_plane.cli.definition_commands import describe  # lazy
 
-    describe(_session(context), kind, name)
+    describe(session_of(context), kind, name)
 
 
 @app.command()
@@ -235,7 +201,7 @@ def retire(
     """Take one version out of service."""
     from control_plane.cli.definition_commands import retire  # lazy
 
-    retire(_session(context), kind, name)
+    retire(session_of(context), kind, name)
 
 
 @app.command()
@@ -255,7 +221,7 @@ def write(
     """
     from control_plane.cli.data_commands import write  # lazy
 
-    write(_session(context), view, file, durability)
+    write(session_of(context), view, file, durability)
 
 
 @app.command()
@@ -277,7 +243,7 @@ def read(
     """Read features of entities in one call."""
     from control_plane.cli.data_commands import read  # lazy
 
-    read(_session(context), service, entity or [], feature or [], expired)
+    read(session_of(context), service, entity or [], feature or [], expired)
 
 
 @app.command()
@@ -295,7 +261,7 @@ def materialize(
     """Bring the rows of a source online."""
     from control_plane.cli.data_commands import materialize  # lazy
 
-    materialize(_session(context), view, origin)
+    materialize(session_of(context), view, origin)
 
 
 @app.command()
@@ -309,13 +275,7 @@ def demo(
     """
     from control_plane.cli.demo.run import run  # lazy: pandas
 
-    raise typer.Exit(run(_session(context), plant_wrong_value))
-
-
-def _session(context: typer.Context) -> Session:
-    session = context.find_object(Session)
-    assert session is not None, "main gives one to every command"
-    return session
+    raise typer.Exit(run(session_of(context), plant_wrong_value))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,8 @@ class Endpoints:
     metrics_control: str = ""
     metrics_features: str = ""
     pid: int = 0
+    history: str = ""
+    metrics_history: str = ""
 
     def write(self, folder: Path) -> None:
         """Leaves the addresses in the data folder, whole or not at all."""
@@ -46,12 +48,12 @@ def data_folder(environment: Mapping[str, str], data: Path | None) -> Path:
 
 
 def parse_endpoint(text: str, origin: str) -> Endpoints:
-    """Addresses of "control=HOST:PORT,features=HOST:PORT", either of which may be left out."""
+    """Addresses of "control=HOST:PORT,features=HOST:PORT,history=HOST:PORT", any of which may be left out."""
     found: dict[str, str] = {}
     for part in text.split(","):
         name, _, address = part.strip().partition("=")
         port = address.rpartition(":")[2]
-        if name not in ("control", "features") or name in found or not port.isdecimal():
+        if name not in ("control", "features", "history") or name in found or not port.isdecimal():
             raise InvalidArgument(
                 f"{origin} is {text!r}; write it like 'control=127.0.0.1:6570,features=127.0.0.1:6571'",
                 reason="ENDPOINT",
@@ -59,7 +61,9 @@ def parse_endpoint(text: str, origin: str) -> Endpoints:
                 metadata={"endpoint": text},
             )
         found[name] = address
-    return Endpoints(control=found.get("control", ""), features=found.get("features", ""))
+    return Endpoints(
+        control=found.get("control", ""), features=found.get("features", ""), history=found.get("history", "")
+    )
 
 
 def read_endpoints(folder: Path) -> Endpoints:

@@ -5,14 +5,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Final, TextIO
 
-from control_plane.cli.endpoints import Endpoints, resolve
+from control_plane.cli.endpoints import Endpoints, data_folder, resolve
 from control_plane.cli.output import Format
 from headrace.errors import FailedPrecondition
 
 if TYPE_CHECKING:
-    from headrace.client import Client, RegistryClient
+    from headrace.client import Client, HistoryClient, RegistryClient
+
+LAKE_VARIABLE: Final = "HEADRACE_LAKE"
+LAKE_FOLDER: Final = "batch"  # of a platform, in its data folder
 
 
 @dataclass
@@ -26,6 +29,12 @@ class Session:
     endpoint: str | None = None
     data: Path | None = None
     token: str | None = None
+    lake: Path | None = None
+
+    def lake_folder(self) -> Path:
+        """Folder of the offline store by flag > environment > data folder."""
+        named = self.lake or self.environment.get(LAKE_VARIABLE)
+        return Path(named) if named else data_folder(self.environment, self.data) / LAKE_FOLDER
 
     def endpoints(self) -> Endpoints:
         """Addresses of the platform that this run talks to."""
@@ -47,6 +56,15 @@ class Session:
 
         address = _required(self.endpoints().features, "feature server", "features")
         with Client(address, token=self.token) as client:
+            yield client
+
+    @contextmanager
+    def history(self) -> "Iterator[HistoryClient]":
+        """Client of the historical service."""
+        from headrace.client import HistoryClient  # lazy: as above
+
+        address = _required(self.endpoints().history, "historical service", "history")
+        with HistoryClient(address, token=self.token) as client:
             yield client
 
 

@@ -6,7 +6,7 @@ import signal
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -14,7 +14,7 @@ from typing import Final
 from control_plane.cli.endpoints import ENDPOINTS_FILE, Endpoints, data_folder, read_endpoints
 from control_plane.cli.output import Format, print_document, print_table
 from control_plane.cli.processes import START_LIMIT_S, Child
-from control_plane.cli.session import Session
+from control_plane.cli.session import LAKE_FOLDER, Session
 from control_plane.store.lock import locked_folder
 from headrace.client.health import await_serving
 from headrace.errors import FailedPrecondition, HeadraceError, InvalidArgument, Unavailable
@@ -23,6 +23,8 @@ CONTROL_PORT: Final = 6570
 FEATURE_PORT: Final = 6571
 CONTROL_METRICS_PORT: Final = 6580
 FEATURE_METRICS_PORT: Final = 6581
+HISTORY_PORT: Final = 6573
+HISTORY_METRICS_PORT: Final = 6583
 PORT_TRIES_MAX: Final = 200  # enough for a machine that runs a hundred platforms
 _PORT_MAX: Final = 65_535
 _HOST: Final = "127.0.0.1"
@@ -38,6 +40,7 @@ class UpOptions:
     registry_token: Path | None = None
     import_roots: Sequence[Path] = ()
     any_ports: bool = False
+    history: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +117,22 @@ def platform(folder: Path, options: UpOptions = UpOptions()) -> Iterator[Platfor
             (options.feature_port, FEATURE_PORT, FEATURE_METRICS_PORT),
         )
         endpoints = Endpoints(control, features, control_metrics, feature_metrics, os.getpid())
+        if options.history:
+            endpoints = _with_history(launcher, endpoints, options)
         stack.callback(lambda: (folder / ENDPOINTS_FILE).unlink(missing_ok=True))
         endpoints.write(folder)
         yield Platform(endpoints, children, ended)
+
+
+def _with_history(launcher: "_Launcher", endpoints: Endpoints, options: UpOptions) -> Endpoints:
+    """Starts the historical service, which reads and writes files of callers below the import roots alone."""
+    words = ["--lake", str(launcher.folder / LAKE_FOLDER), "--registry", endpoints.control]
+    words += [part for root in options.import_roots for part in ("--root", str(root))]
+    words += ["--tokens", str(options.tokens)] if options.tokens else []
+    words += ["--registry-token", str(options.registry_token)] if options.registry_token else []
+    ports = (None, HISTORY_PORT, HISTORY_METRICS_PORT)
+    address, metrics = launcher.start("historical service", "batch.jobs", words, ports)
+    return replace(endpoints, history=address, metrics_history=metrics)
 
 
 def _refuse_half_of_the_tokens(options: UpOptions) -> None:
@@ -243,6 +259,8 @@ def _announce(session: Session, folder: Path, endpoints: Endpoints) -> None:
             ("control plane", endpoints.control, f"http://{endpoints.metrics_control}/metrics"),
             ("feature server", endpoints.features, f"http://{endpoints.metrics_features}/metrics"),
         ]
+        if endpoints.history:
+            rows.append(("historical service", endpoints.history, f"http://{endpoints.metrics_history}/metrics"))
         print_table(("server", "address", "metrics"), rows, session.out)
         session.out.write(f"ready on {folder}, logs in {folder / 'logs'}; stop with Ctrl-C\n")
     session.out.flush()

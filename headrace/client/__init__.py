@@ -3,6 +3,7 @@
 from headrace.client.aio import AsyncClient
 from headrace.client.batch import FeatureBatch, OutputColumn, PreparedFeatures
 from headrace.client.calls import Durability, EraseResult, ReadOptions, ValueState
+from headrace.client.history import HistoricalJob, HistoryClient, JobState
 from headrace.client.ingest import WriteResult, WriteToken
 from headrace.client.registry import Plan, RegistryClient
 from headrace.client.retries import RetryPolicy
@@ -14,6 +15,9 @@ __all__ = [
     "Durability",
     "EraseResult",
     "FeatureBatch",
+    "HistoricalJob",
+    "HistoryClient",
+    "JobState",
     "OutputColumn",
     "Plan",
     "PreparedFeatures",

@@ -66,6 +66,7 @@ def test_contracts_hold_the_expected_services() -> None:
         "headrace.feature.v1.OnlineFeatureService",
         "headrace.feature.v1.ShardService",
         "headrace.control.v1.RegistryService",
+        "headrace.offline.v1.HistoricalService",
     }
 
 

@@ -1,0 +1,35 @@
+"""The commands that a worker knows, by name: JSON in, JSON out."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from batch.jobs import training
+from batch.jobs.cleaning import sweep_lake
+from batch.jobs.context import Arguments, Context, request_of, run_id_of
+from batch.jobs.historical import run_historical
+from batch.jobs.skew import run_skew
+
+Document = dict[str, Any]  # Any: JSON values
+Command = Callable[[Context, Arguments], Document]
+
+
+def get_historical(context: Context, arguments: Arguments) -> Document:
+    """Features of a service for entity rows, at each row's time."""
+    service = context.service(arguments["service"])
+    with context.catalogue() as catalogue:
+        request = request_of(context, arguments, arguments["output"])
+        result = run_historical(catalogue, service, request, progress=context.progress, run_id=run_id_of(arguments))
+    return result.document()
+
+
+COMMANDS: Final[Mapping[str, Command]] = {
+    "skew_run": run_skew,
+    "sweep": sweep_lake,
+    "get_historical": get_historical,
+    "training_set_create": training.create,
+    "training_set_list": training.list_sets,
+    "training_set_show": training.show,
+    "training_set_verify": training.verify_set,
+    "training_set_rebuild": training.rebuild,
+    "training_set_diff": training.diff,
+}

@@ -1,0 +1,97 @@
+"""Joins events with a view that nobody has registered, by the kernel that will serve it."""
+
+from typing import Any, Final
+
+import pyarrow as pa
+
+from batch.historical import FeatureColumn, HistoryInput, KeyColumn
+from batch.historical.checks import plain
+from batch.historical.failures import refused
+from batch.jobs.views import require_plain
+from batch.notebook.tables import join_tables, to_arrow
+from headrace.definitions import Entity, FeatureView, Source
+from headrace.definitions.plans import compile_plan
+from headrace.definitions.transforms import Latest
+from headrace.types import ValueType
+
+PREVIEW_TIME: Final = "event_time"
+
+
+def preview(
+    view: FeatureView,
+    events: Any,  # Any: pandas, polars or Arrow rows
+    entity: Entity,
+    source: Source,
+    *,
+    entities: Any = None,  # Any: as above
+    time_column: str = PREVIEW_TIME,
+) -> pa.Table:
+    """Features of the view for entity rows; without them one row per entity of the events, at the newest event time."""
+    history = history_of(view, events, entity, source)
+    spine = newest_of(history, PREVIEW_TIME) if entities is None else to_arrow(entities, "entities")
+    return join_tables(spine, [history], time_column=PREVIEW_TIME if entities is None else time_column)
+
+
+def history_of(view: FeatureView, events: Any, entity: Entity, source: Source) -> HistoryInput:  # Any: as above
+    """The events as the history of the view, with the view's own TTL, defaults and fallback."""
+    require_plain(view, view.name)
+    compile_plan(view, entity, source)  # what registration would refuse is refused here
+    rows = to_arrow(events, "events")
+    keys = tuple(KeyColumn(key.name, key.name, key.type.scalar) for key in entity.join_keys)
+    types = {key.name: key.type for key in entity.join_keys}
+    columns, arrays, names = [], [], []
+    for feature in view.features:
+        assert isinstance(feature.transform, Latest), "a plain view has no other"
+        columns.append(FeatureColumn(f"feature {feature.name}", feature.type, feature.default, feature.name))
+        arrays.append(_column(rows, feature.transform.column, feature.type))
+        names.append(f"feature {feature.name}")
+    for name, kind in types.items():
+        arrays.append(_column(rows, name, kind))
+        names.append(name)
+    arrays.append(_present(rows, source.event_time_column))
+    names.append("event time")
+    limits = (view.ttl, view.freshness_sla)
+    ttl_us, stale_us = (0 if limit is None else round(limit.total_seconds() * 1_000_000) for limit in limits)
+    return HistoryInput(
+        name=view.name,
+        columns=tuple(columns),
+        keys=keys,
+        event_time="event time",
+        rows=pa.table(dict(zip(names, arrays, strict=True))),
+        ttl_us=ttl_us,
+        stale_us=stale_us,
+        fallback=int(view.fallback),
+    )
+
+
+def newest_of(history: HistoryInput, time_column: str) -> pa.Table:
+    """One row per entity of a history, at its newest event time."""
+    rows = history.rows
+    assert isinstance(rows, pa.Table), "made by history_of"
+    names = [key.history for key in history.keys]
+    found = rows.select(names).group_by(names, use_threads=False).aggregate([])
+    times = rows[history.event_time].combine_chunks()
+    newest = max(times.drop_null().to_pylist(), default=None)
+    return found.append_column(time_column, pa.array([newest] * found.num_rows, times.type))
+
+
+def _column(rows: pa.Table, name: str, wanted: ValueType) -> pa.ChunkedArray:
+    """A column in its type; whole numbers change their width where they fit, nothing else is cast."""
+    column = _present(rows, name)
+    kind = column.type
+    if plain(kind) == plain(wanted.arrow):
+        return column
+    target = wanted.arrow
+    if pa.types.is_null(kind) or (pa.types.is_integer(kind) and pa.types.is_integer(target)):
+        try:
+            return column.cast(target)
+        except pa.ArrowInvalid as error:
+            raise refused("WRONG_TYPE", "events", f"column {name!r} does not fit {wanted}: {error}") from error
+    raise refused("WRONG_TYPE", "events", f"column {name!r} is {kind}, and {wanted} is wanted; cast it first")
+
+
+def _present(rows: pa.Table, name: str) -> pa.ChunkedArray:
+    if name not in rows.column_names:
+        known = ", ".join(rows.column_names[:50])
+        raise refused("MISSING_COLUMN", "events", f"have no column {name!r}; they have {known}")
+    return rows[name]

@@ -1,0 +1,1 @@
+"""Load on the historical service, with a gate."""
