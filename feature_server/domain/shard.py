@@ -13,6 +13,7 @@ from core_ext.hashing import xxh3_64
 from core_ext.row_codec import CorruptRowError, check_row
 from core_ext.row_table import UNKNOWN, RowTable
 from core_ext.rules import order_compare
+from feature_server.domain.row_log import LogEntry, RowLog
 from feature_server.domain.row_store import RowStore, StoreOpener
 from feature_server.domain.shard_record import RECORD_KEY, ShardRecord, decode_record
 from headrace.errors import (
@@ -117,8 +118,10 @@ class Shard:
         clock_us: Callable[[], int],
         log: EventLog,
         waiters: threading.BoundedSemaphore,
+        row_log: RowLog | None = None,
     ) -> None:
         self.number = number
+        self.row_log = row_log
         self.state = ShardState.QUARANTINED
         self.detail = "not opened"
         self._opener = opener
@@ -161,6 +164,8 @@ class Shard:
             except HeadraceError as error:
                 self._log.error("shard_not_closed_cleanly", shard=self.number, detail=error.message)
             self._close_store(store)
+            if self.row_log is not None:
+                self.row_log.close()
 
     def resume(self) -> None:
         """Tries to accept writes again: after a probe of the disk the store is opened anew, never trusted as it is."""
@@ -338,6 +343,8 @@ class Shard:
     def _begin_epoch(self, store: RowStore) -> None:
         data = store.get(RECORD_KEY)
         record = decode_record(data) if data is not None else ShardRecord()
+        if self.row_log is not None:
+            self.row_log.open(record.epoch, record.epoch_offset, record.next_offset)
         if not self._has_begun and not record.is_clean:
             # Offsets after the last durable one may have been acknowledged in memory and lost: tokens of the old
             # epoch hold only below here.
@@ -444,7 +451,13 @@ class Shard:
             write_time_us=last.time_us,
         )
         kept_keys, kept_rows = [*kept, RECORD_KEY], [*kept.values(), record.encode()]
-        store.write(kept_keys, kept_rows, sync=any(entry.durability is Durability.FSYNC for entry in entries))
+        sync = any(entry.durability is Durability.FSYNC for entry in entries)
+        if self.row_log is not None:
+            logged = [LogEntry(entry.next_offset, entry.keys, entry.rows) for entry in entries]
+            self.row_log.append(record.epoch, logged, sync=sync)
+        store.write(kept_keys, kept_rows, sync=sync)
+        if self.row_log is not None:
+            self.row_log.publish()
         del kept_keys[-1], kept_rows[-1]
         if kept_keys:
             self._table.apply(kept_keys, kept_rows)
@@ -491,6 +504,8 @@ class Shard:
         """Raises why this shard accepts no writes now."""
         if self.state is not ShardState.SERVING:
             raise self._unwritable()
+        if self.row_log is not None:
+            self.row_log.check_room()
 
     def _unwritable(self) -> HeadraceError:
         if self.state is ShardState.QUARANTINED:
