@@ -133,13 +133,13 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[Worker]:
         telemetry = stack.enter_context(
             closing(Telemetry(TelemetryConfig("batch", options.metrics_port, options.otlp_endpoint)))
         )
-        token = _token(options.token)
+        token = token_of(options.token)
         registry = stack.enter_context(RegistryClient(options.registry, token=token))
         shards = stack.enter_context(ShardClient(options.features, token=token))
         catalogue = stack.enter_context(closing(open_catalogue(options)))
-        runs = Runs(catalogue, Provenance(_version()), _now_us)
+        runs = Runs(catalogue, Provenance(package_version()), now_us)
         health = Health()
-        work = Drain(shards, Views(lambda: _records(registry)), catalogue, runs, _now_us)
+        work = Drain(shards, Views(lambda: registry_records(registry)), catalogue, runs, now_us)
         worker = Worker(work, options, telemetry, health, log)
         _observe(telemetry, worker.progress)
         server = build_server(OpenAuthenticator(), {}, HOST, WORKER_COUNT)
@@ -161,7 +161,8 @@ def open_catalogue(options: argparse.Namespace) -> Catalogue:
     return Catalogue(OfflineConfig(uri, warehouse, Roots([warehouse])))
 
 
-def _records(registry: RegistryClient) -> Iterable[Registered]:
+def registry_records(registry: RegistryClient) -> Iterable[Registered]:
+    """Entities and views of the registry, retired versions included."""
     return chain(registry.list(DefinitionKind.ENTITY), registry.list(DefinitionKind.FEATURE_VIEW))
 
 
@@ -178,14 +179,16 @@ def _observe(telemetry: Telemetry, progress: Progress) -> None:
     telemetry.gauge("headrace.drain.stored", "Row logs of the feature server.", lambda: one("stored_bytes"), "By")
 
 
-def _version() -> str:
+def package_version() -> str:
+    """What runs, for the table of runs."""
     try:
         return version("headrace")
     except PackageNotFoundError:
         return "source"
 
 
-def _token(path: Path | None) -> str | None:
+def token_of(path: Path | None) -> str | None:
+    """Bearer token of a file."""
     if path is None:
         return None
     try:
@@ -194,25 +197,31 @@ def _token(path: Path | None) -> str | None:
         raise InvalidArgument(f"token file {path} cannot be read", reason="TOKEN_FILE", field="token") from error
 
 
-def _now_us() -> int:
+def now_us() -> int:
+    """Microseconds since the epoch."""
     return time.time_ns() // 1_000
 
 
 def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Command line as options."""
     parser = argparse.ArgumentParser(prog="batch", description="Drains row logs into the offline store.")
-    parser.add_argument("--data", type=Path, required=True, help="folder of catalogue and warehouse, unless named")
-    parser.add_argument("--registry", required=True, help="HOST:PORT of the control plane")
-    parser.add_argument("--features", required=True, help="HOST:PORT of the feature server")
-    parser.add_argument("--token", type=Path, help="file of the bearer token; needs REGISTRY_READ and PEER")
-    parser.add_argument("--catalogue-uri", default="", help="SQLAlchemy address of the Iceberg catalogue")
-    parser.add_argument("--warehouse", default="", help="folder or s3:// prefix of the tables")
+    shared_options(parser)
     parser.add_argument("--port", type=int, default=0, help="port of the health service; 0 takes a free one")
     parser.add_argument("--metrics-port", type=int, help="port of the Prometheus endpoint; none without it")
     parser.add_argument("--interval-s", type=float, default=INTERVAL_S, help="longest wait of a committed row")
     parser.add_argument("--cycle-bytes", type=int, default=CYCLE_BYTES, help="records taken by one commit")
     parser.add_argument("--otlp-endpoint", default="", help="http://HOST:PORT that takes traces and metrics by OTLP")
     return parser.parse_args(arguments)
+
+
+def shared_options(parser: argparse.ArgumentParser) -> None:
+    """Where servers and tables are."""
+    parser.add_argument("--data", type=Path, required=True, help="folder of catalogue and warehouse, unless named")
+    parser.add_argument("--registry", required=True, help="HOST:PORT of the control plane")
+    parser.add_argument("--features", required=True, help="HOST:PORT of the feature server")
+    parser.add_argument("--token", type=Path, help="file of the bearer token; needs REGISTRY_READ and PEER")
+    parser.add_argument("--catalogue-uri", default="", help="SQLAlchemy address of the Iceberg catalogue")
+    parser.add_argument("--warehouse", default="", help="folder or s3:// prefix of the tables")
 
 
 if __name__ == "__main__":

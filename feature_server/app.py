@@ -22,6 +22,7 @@ from feature_server.domain.imports import Imports
 from feature_server.domain.peer_reads import PeerReads
 from feature_server.domain.reads import Reads
 from feature_server.domain.registry_keeper import RegistryKeeper
+from feature_server.domain.replays import Replays
 from feature_server.domain.shard import Shard, ShardState
 from feature_server.domain.shard_set import ShardSet
 from feature_server.domain.writes import Writes
@@ -103,7 +104,11 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
         telemetry.counter("headrace.write.stale", "Rows older than the stored.", lambda: [(writes.stale_count, {})])
         imports = Imports(options.import_root, writes)
         online = FeatureServicer(reads, writes, imports, authenticator.current_principal)
-        peer = ShardServicer(PeerReads(reads, shards, folder.identity.store_id), authenticator.current_principal)
+        peer = ShardServicer(
+            PeerReads(reads, shards, folder.identity.store_id),
+            Replays(catalogue, shards, _now_us),
+            authenticator.current_principal,
+        )
         workers = WORKER_COUNT + STREAM_COUNT_MAX  # streams hold theirs; reads keep as many as ever
         server = build_server(authenticator, permissions(), options.host, workers)
         add_services(server, online, peer, telemetry, log)

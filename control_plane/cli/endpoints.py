@@ -23,6 +23,9 @@ class Endpoints:
     metrics_control: str = ""
     metrics_features: str = ""
     pid: int = 0
+    drain: str = ""
+    metrics_drain: str = ""
+    lake: str = ""  # absolute folder of the offline store
 
     def write(self, folder: Path) -> None:
         """Leaves the addresses in the data folder, whole or not at all."""

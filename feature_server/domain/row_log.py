@@ -15,8 +15,8 @@ class LogEntry(NamedTuple):
     """Rows of one write with the offset behind them. One without rows moves the position alone."""
 
     next_offset: int
-    keys: Sequence[bytes]
-    rows: Sequence[bytes]
+    keys: Sequence[bytes] = ()
+    rows: Sequence[bytes] = ()
 
 
 class LogChunk(NamedTuple):

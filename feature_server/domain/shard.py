@@ -82,6 +82,7 @@ class _Entry:
         "durability",
         "error",
         "is_done",
+        "is_logged",
         "keys",
         "next_offset",
         "rows",
@@ -92,6 +93,7 @@ class _Entry:
     def __init__(
         self, keys: Sequence[bytes], rows: Sequence[bytes], durability: Durability, next_offset: int, time_us: int
     ) -> None:
+        self.is_logged = True
         self.keys = keys
         self.rows = rows
         self.durability = durability
@@ -229,10 +231,13 @@ class Shard:
 
     # Writing.
 
-    def append(self, keys: Sequence[bytes], stamp: Stamp, durability: Durability) -> tuple[Position, int]:
+    def append(
+        self, keys: Sequence[bytes], stamp: Stamp, durability: Durability, *, is_logged: bool = True
+    ) -> tuple[Position, int]:
         """Writes rows; returns the position of the last one and how many were older than what is stored.
 
-        MEMORY returns when the rows are queued and counts none as older.
+        MEMORY returns when the rows are queued and counts none as older. Rows that come from the offline store are not
+        logged for it again.
         """
         with self._order:
             self.check_writable()
@@ -241,6 +246,7 @@ class Shard:
             self._time_us = time_us
             self._next_offset += len(keys)
             entry = _Entry(keys, rows, durability, self._next_offset, time_us)
+            entry.is_logged = is_logged
             self._queue.append(entry)
             self._queued_bytes += entry.byte_count
             is_queued = durability is Durability.MEMORY and self._queued_bytes <= QUEUE_BYTES_MAX
@@ -453,8 +459,7 @@ class Shard:
         kept_keys, kept_rows = [*kept, RECORD_KEY], [*kept.values(), record.encode()]
         sync = any(entry.durability is Durability.FSYNC for entry in entries)
         if self.row_log is not None:
-            logged = [LogEntry(entry.next_offset, entry.keys, entry.rows) for entry in entries]
-            self.row_log.append(record.epoch, logged, sync=sync)
+            self.row_log.append(record.epoch, [_logged(entry) for entry in entries], sync=sync)
         store.write(kept_keys, kept_rows, sync=sync)
         if self.row_log is not None:
             self.row_log.publish()
@@ -532,6 +537,10 @@ class Shard:
             metadata={"shard": str(self.number)},
             retry_after_ms=RETRY_AFTER_MS,
         )
+
+
+def _logged(entry: _Entry) -> LogEntry:
+    return LogEntry(entry.next_offset, entry.keys, entry.rows) if entry.is_logged else LogEntry(entry.next_offset)
 
 
 def _newest(

@@ -8,9 +8,13 @@ import grpc
 
 from feature_server.domain.peer_reads import PeerReads
 from feature_server.domain.reads import DEADLINE_DEFAULT_S
+from feature_server.domain.replays import Replays
 from feature_server.domain.row_log import LogPosition, RowLogStatus
+from feature_server.domain.write_columns import read_ipc
+from feature_server.rpc.feature_servicer import durability_of
 from headrace.errors import InvalidArgument
 from headrace.serving.principal import Principal
+from protos.feature.v1 import online_feature_service_pb2 as pb_online
 from protos.feature.v1 import shard_service_pb2 as pb
 
 PAGE_SIZE_DEFAULT: Final = 64
@@ -23,8 +27,9 @@ CHUNK_BYTES_MAX: Final = 16 << 20  # far below the limit of a message, as one re
 class ShardServicer:
     """Converts messages, calls the domain, converts back."""
 
-    def __init__(self, reads: PeerReads, principal: Callable[[], Principal]) -> None:
+    def __init__(self, reads: PeerReads, replays: Replays, principal: Callable[[], Principal]) -> None:
         self._reads = reads
+        self._replays = replays
         self._principal = principal
 
     def BatchGetRows(  # noqa: N802 - named by the contract
@@ -82,6 +87,22 @@ class ShardServicer:
         position = LogPosition(request.position.epoch, request.position.next_offset)
         status = self._reads.acknowledge(request.shard, position, self._principal())
         return pb.AcknowledgeRowLogResponse(state=_log_state(status))
+
+    def ReplayRows(  # noqa: N802 - named by the contract
+        self, request: pb.ReplayRowsRequest, context: grpc.ServicerContext
+    ) -> pb.ReplayRowsResponse:
+        """Writes rows of the offline store in their old order."""
+        answer = self._replays.write(
+            request.feature_view,
+            lambda: read_ipc(request.arrow_ipc),
+            durability_of(request.durability),
+            self._principal(),
+        )
+        return pb.ReplayRowsResponse(
+            tokens=[pb_online.WriteToken(shard=p.shard, epoch=p.epoch, offset=p.offset) for p in answer.positions],
+            row_count=answer.row_count,
+            stale_count=answer.stale_count,
+        )
 
 
 def _log_state(status: RowLogStatus | None) -> pb.RowLogState | None:

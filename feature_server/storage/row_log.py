@@ -303,10 +303,10 @@ def _chunks(records: Iterator[tuple[Record, bytes]], start: LogPosition, chunk_b
     for record, data in records:
         if LogPosition(record.epoch, record.next_offset) <= start:
             continue
-        if first is not None and last is not None:
-            if record.epoch != first.epoch or byte_count + record.size > chunk_bytes:
-                yield LogChunk(first.epoch, first.first_offset, last.next_offset, b"".join(held))
-                held, byte_count, first = [], 0, None
+        is_full = first is not None and (record.epoch != first.epoch or byte_count + record.size > chunk_bytes)
+        if is_full and first is not None and last is not None:
+            yield LogChunk(first.epoch, first.first_offset, last.next_offset, b"".join(held))
+            held, byte_count, first = [], 0, None
         first = first or record
         last = record
         held.append(data)

@@ -6,13 +6,17 @@ from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
 import grpc
+import pyarrow as pa
 
+from headrace.client.calls import Durability
 from headrace.client.channel import CHANNEL_OPTIONS, metadata
+from headrace.client.ingest import ipc_bytes
 from headrace.status import from_rpc_error
 from protos.feature.v1 import shard_service_pb2 as pb
 
 CALL_TIMEOUT_S_DEFAULT: Final = 10.0
 READ_TIMEOUT_S_DEFAULT: Final = 120.0  # of one stream: a drain takes a bounded part of it
+REPLAY_ROWS: Final = 8_192  # of one request; a thousand for each of 8 shards
 _SERVICE: Final = "/headrace.feature.v1.ShardService/"
 
 
@@ -51,6 +55,13 @@ class RowLogChunk:
     first_offset: int
     next_offset: int
     records: bytes
+
+
+class ReplayResult(NamedTuple):
+    """Rows that were sent, and those of them that something newer, or they themselves, had preceded."""
+
+    row_count: int
+    stale_count: int
 
 
 class ShardClient:
@@ -108,6 +119,22 @@ class ShardClient:
         )
         raw = self._unary("AcknowledgeRowLog", request, timeout_s)
         return _state(pb.AcknowledgeRowLogResponse.FromString(raw).state)
+
+    def replay_rows(
+        self, feature_view: str, rows: pa.Table, durability: Durability, timeout_s: float = READ_TIMEOUT_S_DEFAULT
+    ) -> ReplayResult:
+        """Brings rows of the offline store online in their old order, see ReplayRows in the contract."""
+        row_count = stale_count = 0
+        for start in range(0, rows.num_rows, REPLAY_ROWS):
+            request = pb.ReplayRowsRequest(
+                feature_view=feature_view,
+                arrow_ipc=ipc_bytes(rows.slice(start, REPLAY_ROWS)),
+                durability=durability.message,
+            )
+            answer = pb.ReplayRowsResponse.FromString(self._unary("ReplayRows", request, timeout_s))
+            row_count += answer.row_count
+            stale_count += answer.stale_count
+        return ReplayResult(row_count, stale_count)
 
     def close(self) -> None:
         """Closes the channel; calls in flight fail."""

@@ -272,7 +272,7 @@ def test_synced_write_is_on_disk_before_it_returns(held: Held, monkeypatch: pyte
 def test_closed_log_is_unavailable(held: Held) -> None:
     held.write(1)
     held.log.close()
-    for call in (lambda: held.offsets(), lambda: held.log.acknowledge(LogPosition(1, 1))):
+    for call in (held.offsets, lambda: held.log.acknowledge(LogPosition(1, 1))):
         with pytest.raises(Unavailable) as caught:
             call()
         assert caught.value.reason == "ROW_LOG_CLOSED"
