@@ -19,7 +19,7 @@ def materialize_offline(session: Session, view: str, since: str | None, until: s
     endpoints = session.endpoints()
     if not endpoints.lake:
         raise FailedPrecondition(
-            "the platform keeps no offline store; start it by 'headrace up' without --no-offline, and name it by --data",
+            "the platform keeps no offline store; start 'headrace up' without --no-offline, and name it by --data",
             reason="NO_OFFLINE_STORE",
         )
     arguments = [view, "--data", endpoints.lake, "--registry", endpoints.control, "--features", endpoints.features]

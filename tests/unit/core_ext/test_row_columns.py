@@ -66,7 +66,8 @@ def test_columns_hold_what_the_twin_reads_row_by_row(batch: Batch, data: st.Data
     for at in erased:
         rows.insert(min(at, len(rows)), encode_tombstone(7, 5, 6, 1, 2, at))
     found = decode_rows(Schema(7, batch.types), *placed(rows))
-    headers, values = zip(*(twin.decode_row(twin.schema_of(7, batch.types), row) for row in rows)) if rows else ((), ())
+    read = [twin.decode_row(twin.schema_of(7, batch.types), row) for row in rows]
+    headers, values = [header for header, _ in read], [value for _, value in read]
     assert found.event_times_us.tolist() == [header.event_time_us for header in headers]
     assert found.write_times_us.tolist() == [header.write_time_us for header in headers]
     assert found.available_times_us.tolist() == [header.available_time_us for header in headers]
@@ -139,8 +140,8 @@ def test_keys_come_back_part_by_part(types: list[int], data: st.DataObject) -> N
 def test_key_of_other_types_is_refused() -> None:
     key = storage_key(2, encode_key([3, 6], [1, "a"]), 9)
     for types in ([3], [6, 3], [3, 7], [3, 6, 3]):
+        good = storage_key(2, encode_key(types, [{3: 1, 6: "a", 7: b"a"}[kind] for kind in types]), 9)
         with pytest.raises(ValueError, match="row 1: its key is not one of these types"):
-            good = storage_key(2, encode_key(types, [{3: 1, 6: "a", 7: b"a"}[kind] for kind in types]), 9)
             decode_keys(types, *placed([good, key]))
     with pytest.raises(ValueError, match="1 to 8 parts"):
         decode_keys([], *placed([key]))

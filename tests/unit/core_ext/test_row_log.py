@@ -1,5 +1,7 @@
 """Records of a row log against their twin, and every refusal of bytes that are none."""
 
+import contextlib
+
 import hypothesis.strategies as st
 import numpy as np
 import pytest
@@ -58,10 +60,8 @@ def test_one_changed_bit_is_noticed(pairs: list[tuple[bytes, bytes]], data: st.D
     record[at] ^= 1 << data.draw(st.integers(0, 7))
     with pytest.raises(CorruptRecordError):
         split_records(bytes(record))
-    try:
+    with contextlib.suppress(CorruptRecordError):
         assert read_record(bytes(record)) is None  # a longer size: the bytes end before it does
-    except CorruptRecordError:
-        pass
 
 
 @given(PAIRS, st.data())
@@ -94,8 +94,8 @@ def test_what_no_record_can_hold_is_refused() -> None:
         encode_record(1, 0, 1, [b"abc"], [b""])
     with pytest.raises(ValueError, match="2 keys are given for 1 rows"):
         encode_record(1, 0, 1, [bytes(12), bytes(12)], [b""])
+    row = bytes(RECORD_BYTES_MAX // 4)
     with pytest.raises(ValueError, match=f"over {RECORD_BYTES_MAX}"):
-        row = bytes(RECORD_BYTES_MAX // 4)
         encode_record(1, 0, 4, [bytes(12)] * 4, [row] * 4)
 
 

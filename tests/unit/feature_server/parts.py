@@ -192,6 +192,7 @@ class Parts:
         self.writes = Writes(self.catalogue, self.shards, self.clock)
         self.imports = Imports([folder], self.writes)
         self._server: grpc.Server | None = None
+        self.port = 0
 
     def serve(self) -> grpc.Channel:
         """A gRPC server over these parts, and a channel to it."""
@@ -203,9 +204,9 @@ class Parts:
         )
         add_services(self._server, online, peer, telemetry, self.log)
         add_health_and_reflection(self._server, Health(), SERVICE_NAMES)
-        port = bind(self._server, "127.0.0.1", 0)
+        self.port = bind(self._server, "127.0.0.1", 0)
         self._server.start()
-        return grpc.insecure_channel(f"127.0.0.1:{port}")
+        return grpc.insecure_channel(f"127.0.0.1:{self.port}")
 
     def shard_of(self, *parts: int | str | bytes) -> int:
         """Shard of an entity of one i64 key."""

@@ -16,6 +16,7 @@ from feature_server.storage.row_log_files import SEGMENT_HEAD_BYTES
 from headrace.errors import Aborted, InvalidArgument, ResourceExhausted, Unavailable
 from headrace.serving.logging import EventLog
 
+START = LogPosition(0, 0)
 ROW = b"row " * 25
 BYTES_MAX = 64 << 10
 
@@ -46,7 +47,7 @@ class Held:
     def begin_epoch(self) -> None:
         self.epoch, self.epoch_offset = self.epoch + 1, self.next_offset
 
-    def offsets(self, start: LogPosition = LogPosition(0, 0), chunk_bytes: int = 1 << 10) -> list[int]:
+    def offsets(self, start: LogPosition = START, chunk_bytes: int = 1 << 10) -> list[int]:
         return [offset for chunk in self.log.read(start, chunk_bytes) for offset in offsets_of(chunk.records)]
 
     def events(self) -> list[str]:
@@ -228,10 +229,11 @@ def test_full_log_refuses_and_warns_before_it_is_full(held: Held) -> None:
         held.log.check_room()
         held.write(20)
     assert held.events() == ["row_log_filling"]
+    while held.log.status().stored_bytes < BYTES_MAX:
+        held.log.check_room()
+        held.write(20)
     with pytest.raises(ResourceExhausted, match="raise --row-log-bytes") as caught:
-        while True:
-            held.log.check_room()
-            held.write(20)
+        held.log.check_room()
     assert (caught.value.reason, caught.value.retry_after_ms) == ("ROW_LOG_FULL", 5_000)
     assert BYTES_MAX <= held.log.status().stored_bytes < BYTES_MAX + 4_096
     held.write(20)  # what was admitted before still comes in
