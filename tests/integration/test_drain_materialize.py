@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,7 +15,7 @@ from batch.materialize.marks import Mark, read_mark
 from batch.materialize.materialize import Materialization
 from batch.offline.runs import Provenance, Runs
 from headrace.client import Client, Durability, RegistryClient
-from headrace.client.shards import ShardClient
+from headrace.client.shards import ReplayResult, ShardClient, ShardInfo
 from headrace.definitions import DefinitionKind
 from headrace.errors import Unavailable
 from tests.integration.platforms import Running, running, until
@@ -138,10 +139,12 @@ class FailsLater(ShardClient):
         self._inner = client
         self._left = call_count
 
-    def list(self, timeout_s: float = 10.0):  # type: ignore[no-untyped-def]
+    def list(self, timeout_s: float = 10.0) -> tuple[str, Sequence[ShardInfo]]:
         return self._inner.list(timeout_s)
 
-    def replay_rows(self, feature_view: str, rows: pa.Table, durability: Durability, timeout_s: float = 10.0):  # type: ignore[no-untyped-def]
+    def replay_rows(
+        self, feature_view: str, rows: pa.Table, durability: Durability, timeout_s: float = 10.0
+    ) -> ReplayResult:
         if self._left == 0:
             raise Unavailable("gone", reason="TRANSPORT")
         self._left -= 1

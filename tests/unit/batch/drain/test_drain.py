@@ -1,6 +1,7 @@
 """Cycles of the drain over a real server and tables: every type, every point of a crash, several views and epochs."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -135,14 +136,10 @@ def test_restart_of_the_server_goes_on_where_the_tables_are(
     write(parts, shop_batch(range(10)))
     drain_of(shards, catalogue).cycle()
     for shard in parts.shards.shards:
-        shard._record = shard._record.__class__(**{**_fields(shard._record), "epoch": shard._record.epoch + 1})
+        shard._record = replace(shard._record, epoch=shard._record.epoch + 1)
     write(parts, shop_batch(range(10, 20)))
     assert drain_of(shards, catalogue).cycle().row_count == 10
     assert sorted(stored(catalogue)["user_id"].to_pylist()) == list(range(20))
-
-
-def _fields(record: Any) -> dict[str, Any]:
-    return {name: getattr(record, name) for name in record.__slots__}
 
 
 def test_rows_of_a_view_that_nobody_knows_wait(parts: Parts, shards: ShardClient, catalogue: Catalogue) -> None:
