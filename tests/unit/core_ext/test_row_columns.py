@@ -139,8 +139,9 @@ def test_keys_come_back_part_by_part(types: list[int], data: st.DataObject) -> N
 
 def test_key_of_other_types_is_refused() -> None:
     key = storage_key(2, encode_key([3, 6], [1, "a"]), 9)
+    part: dict[int, int | str | bytes] = {3: 1, 6: "a", 7: b"a"}
     for types in ([3], [6, 3], [3, 7], [3, 6, 3]):
-        good = storage_key(2, encode_key(types, [{3: 1, 6: "a", 7: b"a"}[kind] for kind in types]), 9)
+        good = storage_key(2, encode_key(types, [part[kind] for kind in types]), 9)
         with pytest.raises(ValueError, match="row 1: its key is not one of these types"):
             decode_keys(types, *placed([good, key]))
     with pytest.raises(ValueError, match="1 to 8 parts"):

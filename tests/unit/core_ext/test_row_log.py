@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
+from core_ext.hashing import crc32c
 from core_ext.row_log import (
     RECORD_BYTES_MAX,
     RECORD_HEAD_BYTES,
@@ -78,7 +79,7 @@ def test_row_lengths_that_do_not_fit_are_refused_whatever_the_checksum() -> None
     def forged(entry: bytes, count: int = 1) -> bytes:
         body = count.to_bytes(4, "little") + bytes(24) + entry
         size = (RECORD_HEAD_BYTES + len(entry)).to_bytes(4, "little")
-        return b"HRR1" + size + twin.crc32c(body).to_bytes(4, "little") + body
+        return b"HRR1" + size + crc32c(body).to_bytes(4, "little") + body
 
     good = (12).to_bytes(4, "little") + (3).to_bytes(4, "little") + bytes(15)
     assert len(split_records(forged(good)).view_ids) == 1
