@@ -140,7 +140,7 @@ def test_replayed_rows_win_only_by_their_order_and_are_not_logged(
     assert replay(peer, replayed([erased], 300, NOW_US - 20, erased=True)).stale_count == 0
     assert stored_age(logged, erased) is None
     chunks = log_of(peer)
-    assert (row_count(chunks), chunks[-1].next_offset) == (2, 7)
+    assert (row_count(chunks), chunks[-1].next_offset) == (2, 8)
 
 
 def test_replay_without_its_order_is_refused(logged: Parts, peer: pb_grpc.ShardServiceStub) -> None:
