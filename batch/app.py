@@ -101,7 +101,8 @@ class Worker:
             self.progress.row_count += done.row_count
             self.progress.skipped_count += done.skipped_count
             is_all = done.is_all
-            self._log.info("drained", row_count=done.row_count, skipped_count=done.skipped_count)
+            if done.row_count or done.skipped_count:
+                self._log.info("drained", row_count=done.row_count, skipped_count=done.skipped_count)
 
     def _failed(self) -> None:
         self.progress.failure_count += 1

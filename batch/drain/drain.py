@@ -92,6 +92,8 @@ class Drain:
             part = self._read(store_id, shard, max(1, cycle_bytes // len(waiting)))
             if part is not None:
                 parts.append(part)
+            elif shard.row_log is not None:  # its position moved without a record, as that of a new shard does
+                self._shards.acknowledge_row_log(shard.shard, shard.row_log.end)
         if not parts:
             return Drained()
         with self._runs.run(RUN_KIND, {f"log/{part.range.partition}": part.range.text for part in parts}) as run:
