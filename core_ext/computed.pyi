@@ -12,7 +12,7 @@ FROM_WINDOW: Final[int]
 FROM_DERIVED: Final[int]
 
 class MergedRow(NamedTuple):
-    """A stored row after a delta. `is_stale`: the delta came before an erasure, and changed nothing."""
+    """A stored row after a delta. `is_stale`: the delta changed nothing, as what is stored comes after it."""
 
     row: bytes
     late_events: int
@@ -50,7 +50,8 @@ class ComputedView:
     def merge(self, stored: bytes | None, delta: bytes, offset: int) -> MergedRow:
         """Stored row (None: none) with a row whose tile map is a delta, written at a log offset of its shard.
 
-        The latest columns are those of the row that is greater by the total order. Raises CorruptRowError or
+        The latest columns are those of the row that is greater by the total order; without windows that is the whole
+        row. Raises CorruptRowError or
         CorruptMapError for damaged rows, and ValueError where the row would exceed ROW_BYTES_MAX.
         """
 

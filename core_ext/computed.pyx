@@ -160,6 +160,8 @@ cdef class ComputedView:
                 head = stored
             if not is_erased:
                 base = tiles_of(stored, old)
+        if self.windows is None:
+            return MergedRow(head, 0, head is stored)
         merged = self.windows.apply(base, tiles_of(delta, new), offset)
         return MergedRow(self.with_tiles(head, merged.map), merged.late_events, False)
 

@@ -59,6 +59,17 @@ class RowBatch:
         The available time is the write time unless given, one per batch row.
         """
 
+    def stamp_each(
+        self,
+        indexes: NDArray[np.int64],
+        write_times_us: NDArray[np.int64],
+        available_times_us: NDArray[np.int64],
+        source_ids: NDArray[np.uint32],
+        partitions: NDArray[np.int32],
+        offsets: NDArray[np.int64],
+    ) -> list[bytes]:
+        """Finished rows for `indexes`, each with the order that it was given before; one per batch row."""
+
 def encode_rows(schema: Schema, columns: Sequence[ArrowColumn], event_times_us: NDArray[np.int64]) -> RowBatch:
     """Rows of `len(event_times_us)` entities; columns in schema order. GIL released.
 

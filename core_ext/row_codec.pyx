@@ -207,6 +207,36 @@ cdef class RowBatch:
             PyList_SET_ITEM(rows, i, row)
         return rows
 
+    def stamp_each(
+        self,
+        const int64_t[::1] indexes not None,
+        const int64_t[::1] write_times_us not None,
+        const int64_t[::1] available_times_us not None,
+        const uint32_t[::1] source_ids not None,
+        const int32_t[::1] partitions not None,
+        const int64_t[::1] offsets not None,
+    ):
+        """Finished rows for `indexes`, each with the order that it was given before; one per batch row."""
+        cdef Py_ssize_t i, count = indexes.shape[0]
+        cdef int64_t at
+        if not (write_times_us.shape[0] == available_times_us.shape[0] == source_ids.shape[0] == self.row_count):
+            raise ValueError(f"times and sources are not those of {self.row_count} rows")
+        if not (partitions.shape[0] == offsets.shape[0] == self.row_count):
+            raise ValueError(f"partitions and offsets are not those of {self.row_count} rows")
+        for i in range(count):
+            if not 0 <= indexes[i] < self.row_count:
+                raise ValueError(f"index {indexes[i]} at {i} is none of the {self.row_count} rows")
+        rows = PyList_New(count)
+        for i in range(count):
+            at = indexes[i]
+            row = stamped(
+                self.bytes + self.starts[at], self.starts[at + 1] - self.starts[at],
+                write_times_us[at], available_times_us[at], source_ids[at], partitions[at], offsets[at],
+            )
+            Py_INCREF(row)
+            PyList_SET_ITEM(rows, i, row)
+        return rows
+
 
 cdef bytes stamped(
     const uint8_t *row, uint64_t length, int64_t write_time, int64_t available_time, uint32_t source_id,

@@ -22,6 +22,7 @@ from feature_server.domain.imports import Imports
 from feature_server.domain.peer_reads import PeerReads
 from feature_server.domain.reads import Reads
 from feature_server.domain.registry_keeper import RegistryKeeper
+from feature_server.domain.replays import Replays
 from feature_server.domain.shard import Shard, ShardState
 from feature_server.domain.shard_set import ShardSet
 from feature_server.domain.writes import Writes
@@ -103,7 +104,11 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
         telemetry.counter("headrace.write.stale", "Rows older than the stored.", lambda: [(writes.stale_count, {})])
         imports = Imports(options.import_root, writes)
         online = FeatureServicer(reads, writes, imports, authenticator.current_principal)
-        peer = ShardServicer(PeerReads(reads, shards), authenticator.current_principal)
+        peer = ShardServicer(
+            PeerReads(reads, shards, folder.identity.store_id),
+            Replays(catalogue, shards, _now_us),
+            authenticator.current_principal,
+        )
         workers = WORKER_COUNT + STREAM_COUNT_MAX  # streams hold theirs; reads keep as many as ever
         server = build_server(authenticator, permissions(), options.host, workers)
         add_services(server, online, peer, telemetry, log)
@@ -151,7 +156,7 @@ def _open_shards(
     budget = StoreBudget(
         options.block_cache_bytes, options.write_buffer_bytes, _raised_descriptor_limit(), options.direct_reads
     )
-    shards = ShardSet(folder.shards(table, budget, _now_us, log), log)
+    shards = ShardSet(folder.shards(table, budget, _now_us, log, options.row_log_bytes), log)
 
     def tell_health(shard: Shard) -> None:
         health.set(f"shard/{shard.number}", shard.state is ShardState.SERVING)
@@ -172,11 +177,19 @@ def _observe(telemetry: Telemetry, shards: ShardSet, table: RowTable, catalogue:
     def each(field: str) -> Iterable[tuple[float, Mapping[str, str]]]:
         return [(getattr(status, field), {"shard": str(status.shard)}) for status in shards.statuses()]
 
+    def logs(field: str) -> Iterable[tuple[float, Mapping[str, str]]]:
+        kept = [(shard, shard.row_log.status()) for shard in shards.shards if shard.row_log is not None]
+        return [(getattr(status, field), {"shard": str(shard.number)}) for shard, status in kept]
+
     def stat(name: str) -> Iterable[tuple[float, Mapping[str, str]]]:
         return [(table.stats()[name], {})]
 
     telemetry.gauge("headrace.shard.state", "1 serving, 2 read-only, 3 quarantined.", lambda: each("state"))
     telemetry.counter("headrace.shard.offset", "Rows written to a shard.", lambda: each("offset"))
+    telemetry.gauge(
+        "headrace.row_log.stored", "Rows on disk that wait to be drained.", lambda: logs("stored_bytes"), "By"
+    )
+    telemetry.gauge("headrace.row_log.max", "From here on writes are refused.", lambda: logs("bytes_max"), "By")
     telemetry.gauge("headrace.registry.revision", "Registry served.", lambda: [(catalogue.revision, {})])
     telemetry.gauge("headrace.table.used", "Memory of the row table.", lambda: stat("used_bytes"), "By")
     telemetry.gauge("headrace.table.rows", "Rows in the table.", lambda: stat("row_count"))
@@ -233,6 +246,7 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--table-bytes", type=byte_count, default=TABLE_BYTES, help="memory of the row table")
     parser.add_argument("--block-cache-bytes", type=byte_count, default=BLOCK_CACHE_BYTES, help="memory of disk blocks")
     parser.add_argument("--write-buffer-bytes", type=byte_count, default=WRITE_BUFFER_BYTES, help="memory of writes")
+    parser.add_argument("--row-log-bytes", type=byte_count, help="disk for rows on their way offline; none without it")
     parser.add_argument("--metrics-port", type=port, help="port of the Prometheus endpoint; none without it")
     parser.add_argument("--import-root", type=Path, action="append", default=[], help="folder that imports may read")
     parser.add_argument("--direct-reads", action="store_true", help="reads past the page cache, for data beyond memory")

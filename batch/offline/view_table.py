@@ -100,7 +100,7 @@ class ViewTable:
             return pa.RecordBatchReader.from_batches(schema, [])
         scan = table.scan(rows.expression, selected_fields=tuple(schema.names), snapshot_id=snapshot_id)
         found = scan.to_arrow_batch_reader()
-        return pa.RecordBatchReader.from_batches(schema, (_shaped(batch, schema) for batch in found))
+        return pa.RecordBatchReader.from_batches(schema, (shaped(batch, schema) for batch in found))
 
     def pin(self, name: str, snapshot_id: int) -> None:
         """Keeps a snapshot from expiring until the name is released; pinned again to the same one, nothing changes."""
@@ -199,5 +199,6 @@ def _stored_type(kind: pa.DataType) -> pa.DataType:
     return pa.int64() if kind == pa.uint32() else kind
 
 
-def _shaped(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+def shaped(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """Rows as the platform has them: fixed lists and unsigned integers, which Iceberg lacks."""
     return pa.RecordBatch.from_arrays([batch.column(field.name).cast(field.type) for field in schema], schema=schema)

@@ -88,13 +88,29 @@ def up(
     history: Annotated[
         bool, typer.Option("--history", help="Also run the historical service, over files below the import roots.")
     ] = False,
+    offline: Annotated[
+        bool, typer.Option("--offline/--no-offline", help="Feed the offline store in the data folder.")
+    ] = True,
+    offline_token: Annotated[
+        Path | None,
+        typer.Option(help="With --tokens: file of the token by which rows go offline, else they do not."),
+    ] = None,
     data: Data = None,
     output: Output = Format.TABLE,
 ) -> None:
     """Run a whole platform; Ctrl-C stops all of it."""
     from control_plane.cli.up import UpOptions, run  # lazy
 
-    options = UpOptions(port, feature_port, tokens, registry_token, tuple(import_root or ()), history=history)
+    options = UpOptions(
+        port,
+        feature_port,
+        tokens,
+        registry_token,
+        tuple(import_root or ()),
+        history=history,
+        offline=offline,
+        offline_token=offline_token,
+    )
     raise typer.Exit(run(session_of(context), options))
 
 
@@ -251,14 +267,25 @@ def materialize(
     context: typer.Context,
     view: Annotated[str, typer.Argument(help="Feature view, team.domain.name or with @vN.")],
     origin: Annotated[
-        str | None, typer.Option("--from", help="File, or source of kind file; else the view's own source.")
+        str | None,
+        typer.Option("--from", help="File, source of kind file, or 'offline' for its history; else its own source."),
     ] = None,
+    since: Annotated[
+        str | None, typer.Option(help="With --from offline: first event time, ISO 8601 with a zone; else what is new.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(help="With --from offline: event time to stop before.")] = None,
     output: Output = Format.TABLE,
     endpoint: Endpoint = None,
     data: Data = None,
     token: Token = None,
 ) -> None:
-    """Bring the rows of a source online."""
+    """Bring the rows of a source, or of the offline store, online."""
+    if origin == "offline":
+        from control_plane.cli.offline_commands import materialize_offline  # lazy
+
+        raise typer.Exit(materialize_offline(session_of(context), view, since, until))
+    if since is not None or until is not None:
+        raise typer.BadParameter("--since and --until go with --from offline")
     from control_plane.cli.data_commands import materialize  # lazy
 
     materialize(session_of(context), view, origin)

@@ -25,6 +25,9 @@ class Endpoints:
     pid: int = 0
     history: str = ""
     metrics_history: str = ""
+    drain: str = ""
+    metrics_drain: str = ""
+    lake: str = ""  # absolute folder of the offline store
 
     def write(self, folder: Path) -> None:
         """Leaves the addresses in the data folder, whole or not at all."""

@@ -1,4 +1,4 @@
-"""`headrace up`: control plane and feature server as one process tree on one data folder."""
+"""`headrace up`: control plane, feature server and drain worker as one process tree on one data folder."""
 
 import os
 import queue
@@ -25,6 +25,9 @@ CONTROL_METRICS_PORT: Final = 6580
 FEATURE_METRICS_PORT: Final = 6581
 HISTORY_PORT: Final = 6573
 HISTORY_METRICS_PORT: Final = 6583
+DRAIN_PORT: Final = 6572
+DRAIN_METRICS_PORT: Final = 6582
+ROW_LOG_BYTES: Final = 1 << 30  # disk for rows that are not drained: hours of writes of a small machine
 PORT_TRIES_MAX: Final = 200  # enough for a machine that runs a hundred platforms
 _PORT_MAX: Final = 65_535
 _HOST: Final = "127.0.0.1"
@@ -41,6 +44,13 @@ class UpOptions:
     import_roots: Sequence[Path] = ()
     any_ports: bool = False
     history: bool = False
+    offline: bool = False
+    offline_token: Path | None = None
+
+    @property
+    def has_drain(self) -> bool:
+        """Whether rows go offline; behind tokens, only with one that the drain worker may show."""
+        return self.offline and (self.tokens is None or self.offline_token is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,15 +120,26 @@ def platform(folder: Path, options: UpOptions = UpOptions()) -> Iterator[Platfor
         control, control_metrics = launcher.start(
             "control plane", "control_plane", tokens, (options.port, CONTROL_PORT, CONTROL_METRICS_PORT)
         )
+        logging = ("--row-log-bytes", str(ROW_LOG_BYTES)) if options.has_drain else ()
         features, feature_metrics = launcher.start(
             "feature server",
             "feature_server",
-            ("--registry", control, *tokens, *watching, *roots),
+            ("--registry", control, *tokens, *watching, *roots, *logging),
             (options.feature_port, FEATURE_PORT, FEATURE_METRICS_PORT),
         )
         endpoints = Endpoints(control, features, control_metrics, feature_metrics, os.getpid())
         if options.history:
             endpoints = _with_history(launcher, endpoints, options)
+        if options.has_drain:
+            shown = ("--token", str(options.offline_token)) if options.offline_token else ()
+            drain, drain_metrics = launcher.start(
+                "drain worker",
+                "batch",
+                ("--registry", control, "--features", features, *shown),
+                (None, DRAIN_PORT, DRAIN_METRICS_PORT),
+            )
+            lake = str((folder / "batch").resolve())
+            endpoints = replace(endpoints, drain=drain, metrics_drain=drain_metrics, lake=lake)
         stack.callback(lambda: (folder / ENDPOINTS_FILE).unlink(missing_ok=True))
         endpoints.write(folder)
         yield Platform(endpoints, children, ended)
@@ -261,6 +282,8 @@ def _announce(session: Session, folder: Path, endpoints: Endpoints) -> None:
         ]
         if endpoints.history:
             rows.append(("historical service", endpoints.history, f"http://{endpoints.metrics_history}/metrics"))
+        if endpoints.drain:
+            rows.append(("drain worker", endpoints.drain, f"http://{endpoints.metrics_drain}/metrics"))
         print_table(("server", "address", "metrics"), rows, session.out)
         session.out.write(f"ready on {folder}, logs in {folder / 'logs'}; stop with Ctrl-C\n")
     session.out.flush()

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from core_ext.computed import FROM_DERIVED, FROM_LATEST, FROM_WINDOW, ComputedView
 from core_ext.expressions import Program
+from core_ext.row_codec import Schema
 from core_ext.window_plan import PlanError, plan_windows
 from core_ext.windows import Windows
-from headrace.definitions.plans import ViewPlan, plan_of
+from headrace.definitions.plans import ViewPlan, event_columns, plan_of
 from headrace.definitions.registered import RegisteredView, RegistryState
 from headrace.errors import FailedPrecondition
 from headrace.expressions import CompiledExpression
@@ -27,7 +28,8 @@ class ComputedLayout:
     """How events become stored rows, and stored rows answers.
 
     `columns` are what events must carry besides keys and event time; `latest` those whose newest value is kept, in the
-    order of the stored columns. `inputs` are what the windows take, in the order of their plan.
+    order of the stored columns. `inputs` are what the windows take, in the order of their plan. `events` is the layout
+    of an event in the row log, with the columns `logged`.
     """
 
     view: ComputedView
@@ -35,6 +37,8 @@ class ComputedLayout:
     inputs: tuple[EventProgram, ...]
     latest: tuple[str, ...]
     columns: Mapping[str, ValueType]
+    logged: tuple[str, ...]
+    events: Schema
 
     @property
     def windows(self) -> Windows | None:
@@ -49,13 +53,21 @@ def computed_layout(
     plan = plan_of(record, state)
     source = state.sources[record.definition.source].definition
     known = {column.name: column.type for column in source.columns}
+    logged = event_columns(plan, state.entities[record.definition.entity].definition)
     return ComputedLayout(
         view=_computed_view(record, plan, types),
         filter=None if plan.filter is None else _event_program(plan.filter),
         inputs=tuple(map(_event_program, plan.inputs)),
         latest=tuple(column for _, column in plan.latest),
         columns={name: known[name] for name in sorted(plan.columns)},
+        logged=logged,
+        events=Schema(record.schema_id, [schema_column(known[name]) for name in logged]),
     )
+
+
+def schema_column(value_type: ValueType) -> tuple[int, int, int]:
+    """A type as schemas of rows take it."""
+    return int(value_type.scalar), int(value_type.shape), value_type.list_size
 
 
 def _event_program(expression: CompiledExpression) -> EventProgram:

@@ -1,10 +1,11 @@
 """Rows and shard positions for other servers of the deployment."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from core_ext.keys import shard_of_slot, slot_of_key, split_storage_key
 from feature_server.domain.reads import CHUNK_KEYS, Reads
+from feature_server.domain.row_log import LogChunk, LogPosition, RowLog, RowLogStatus
 from feature_server.domain.shard import ShardStatus
 from feature_server.domain.shard_set import ShardSet
 from headrace.errors import FailedPrecondition, InvalidArgument, PeerError, ResourceExhausted
@@ -17,9 +18,10 @@ RING_EPOCH_NONE: Final = 0  # of a server without placement: it owns every slot
 
 
 class PeerReads:
-    """Answers BatchGetRows and ListShards."""
+    """Answers the calls of peers and of the drain."""
 
-    def __init__(self, reads: Reads, shards: ShardSet) -> None:
+    def __init__(self, reads: Reads, shards: ShardSet, store_id: str = "") -> None:
+        self.store_id = store_id
         self._reads = reads
         self._shards = shards
 
@@ -59,6 +61,34 @@ class PeerReads:
         """Shards from a number on, in ascending order."""
         principal.require(PEER_PERMISSION)
         return [shard.status() for shard in self._shards.shards[first : first + count]]
+
+    def row_log(self, shard: int, start: LogPosition, chunk_bytes: int, principal: Principal) -> Iterator[LogChunk]:
+        """What a shard committed from a position on."""
+        principal.require("PEER")
+        return self._row_log(shard).read(start, chunk_bytes)
+
+    def acknowledge(self, shard: int, position: LogPosition, principal: Principal) -> RowLogStatus:
+        """Lets a shard drop what lies before a position."""
+        principal.require("PEER")
+        row_log = self._row_log(shard)
+        row_log.acknowledge(position)
+        return row_log.status()
+
+    def row_log_status(self, shard: int) -> RowLogStatus | None:
+        """State of the row log of a shard, None where none is kept."""
+        row_log = self._shards[shard].row_log
+        return None if row_log is None else row_log.status()
+
+    def _row_log(self, shard: int) -> RowLog:
+        if not 0 <= shard < len(self._shards):
+            raise InvalidArgument(f"there is no shard {shard}", reason="UNKNOWN_SHARD", field="shard")
+        row_log = self._shards[shard].row_log
+        if row_log is None:
+            raise FailedPrecondition(
+                "this server keeps no row log; start it with --row-log-bytes to feed an offline store",
+                reason="NO_ROW_LOG",
+            )
+        return row_log
 
     def _by_shard(self, keys: Sequence[bytes]) -> dict[int, list[int]]:
         if len(keys) > KEY_COUNT_MAX:

@@ -14,6 +14,7 @@ from core_ext.hashing import xxh3_64
 from core_ext.row_codec import CorruptRowError, check_row
 from core_ext.row_table import UNKNOWN, RowTable
 from core_ext.rules import order_compare
+from feature_server.domain.row_log import LogEntry, RowLog
 from core_ext.windows import CorruptMapError
 from feature_server.domain.row_store import RowStore, StoreOpener
 from feature_server.domain.shard_record import RECORD_KEY, ShardRecord, decode_record
@@ -41,10 +42,14 @@ Stamp = Callable[[int, int], list[bytes]]
 
 
 class Deltas(NamedTuple):
-    """What makes rows deltas: how one is merged with what is stored, and the offsets that they take together."""
+    """What makes rows deltas: how one is merged with what is stored, and the events behind them.
+
+    Every event takes an offset; `logged` gives their keys and rows from a write time in us and the first offset.
+    """
 
     merge: Callable[[bytes | None, bytes, int], MergedRow]
     offset_count: int
+    logged: Callable[[int, int], tuple[Sequence[bytes], Sequence[bytes]]]
 
 
 class ShardState(IntEnum):
@@ -91,6 +96,7 @@ class _Entry:
         "durability",
         "error",
         "is_done",
+        "is_logged",
         "keys",
         "next_offset",
         "rows",
@@ -107,6 +113,7 @@ class _Entry:
         time_us: int,
         deltas: Deltas | None,
     ) -> None:
+        self.is_logged = True
         self.keys = keys
         self.rows = rows
         self.deltas = deltas
@@ -134,8 +141,10 @@ class Shard:
         clock_us: Callable[[], int],
         log: EventLog,
         waiters: threading.BoundedSemaphore,
+        row_log: RowLog | None = None,
     ) -> None:
         self.number = number
+        self.row_log = row_log
         self.state = ShardState.QUARANTINED
         self.detail = "not opened"
         self._opener = opener
@@ -178,6 +187,8 @@ class Shard:
             except HeadraceError as error:
                 self._log.error("shard_not_closed_cleanly", shard=self.number, detail=error.message)
             self._close_store(store)
+            if self.row_log is not None:
+                self.row_log.close()
 
     def resume(self) -> None:
         """Tries to accept writes again: after a probe of the disk the store is opened anew, never trusted as it is."""
@@ -242,12 +253,19 @@ class Shard:
     # Writing.
 
     def append(
-        self, keys: Sequence[bytes], stamp: Stamp, durability: Durability, deltas: Deltas | None = None
+        self,
+        keys: Sequence[bytes],
+        stamp: Stamp,
+        durability: Durability,
+        *,
+        is_logged: bool = True,
+        deltas: Deltas | None = None,
     ) -> tuple[Position, int]:
         """Writes rows; returns the position of the last one and how many were older than what is stored.
 
-        MEMORY returns when the rows are queued and counts none as older. With `deltas` a row is merged with what is
-        stored; one that would grow beyond what a row may hold refuses the whole write.
+        MEMORY returns when the rows are queued and counts none as older. Rows that come from the offline store are not
+        logged for it again. With `deltas` a row is merged with what is stored; one that would grow beyond what a row
+        may hold refuses the whole write.
         """
         with self._order:
             self.check_writable()
@@ -256,6 +274,7 @@ class Shard:
             self._time_us = time_us
             self._next_offset += len(keys) if deltas is None else deltas.offset_count
             entry = _Entry(keys, rows, durability, self._next_offset, time_us, deltas)
+            entry.is_logged = is_logged
             self._queue.append(entry)
             self._queued_bytes += entry.byte_count
             is_queued = durability is Durability.MEMORY and self._queued_bytes <= QUEUE_BYTES_MAX
@@ -358,6 +377,8 @@ class Shard:
     def _begin_epoch(self, store: RowStore) -> None:
         data = store.get(RECORD_KEY)
         record = decode_record(data) if data is not None else ShardRecord()
+        if self.row_log is not None:
+            self.row_log.open(record.epoch, record.epoch_offset, record.next_offset)
         if not self._has_begun and not record.is_clean:
             # Offsets after the last durable one may have been acknowledged in memory and lost: tokens of the old
             # epoch hold only below here.
@@ -464,7 +485,12 @@ class Shard:
             write_time_us=last.time_us,
         )
         kept_keys, kept_rows = [*kept, RECORD_KEY], [*kept.values(), record.encode()]
-        store.write(kept_keys, kept_rows, sync=any(entry.durability is Durability.FSYNC for entry in entries))
+        sync = any(entry.durability is Durability.FSYNC for entry in entries)
+        if self.row_log is not None:
+            self.row_log.append(record.epoch, [_logged(entry) for entry in entries], sync=sync)
+        store.write(kept_keys, kept_rows, sync=sync)
+        if self.row_log is not None:
+            self.row_log.publish()
         del kept_keys[-1], kept_rows[-1]
         if kept_keys:
             self._table.apply(kept_keys, kept_rows)
@@ -511,6 +537,8 @@ class Shard:
         """Raises why this shard accepts no writes now."""
         if self.state is not ShardState.SERVING:
             raise self._unwritable()
+        if self.row_log is not None:
+            self.row_log.check_room()
 
     def _unwritable(self) -> HeadraceError:
         if self.state is ShardState.QUARANTINED:
@@ -539,6 +567,15 @@ class Shard:
         )
 
 
+def _logged(entry: _Entry) -> LogEntry:
+    if not entry.is_logged:
+        return LogEntry(entry.next_offset)
+    if entry.deltas is None:
+        return LogEntry(entry.next_offset, entry.keys, entry.rows)
+    events = entry.deltas.logged(entry.time_us, entry.next_offset - entry.deltas.offset_count)
+    return LogEntry(entry.next_offset, *events)
+
+
 def _newest(
     entries: Sequence[_Entry], stored: Sequence[bytes | None], content_hash: int
 ) -> tuple[dict[bytes, bytes], int]:
@@ -553,6 +590,7 @@ def _newest(
             found = _replacing(entry, replaced, newest)
         except ResourceExhausted as error:
             entry.error = error  # of this write alone
+            entry.is_logged = False
             continue
         for key, old in zip(entry.keys, replaced, strict=True):
             if old is not None and key in found and key not in newest:

@@ -33,11 +33,15 @@ _COLUMN: Final = re.compile(r"column (\d+)")
 
 @dataclass(frozen=True, slots=True)
 class EncodedRows:
-    """Keys and rows of one slice of a write. `row_count` counts also those that a filter left out."""
+    """Keys and rows of one slice of a write."""
 
     keys: KeyBatch
     rows: RowBatch
-    row_count: int
+
+    @property
+    def row_count(self) -> int:
+        """Rows of the write."""
+        return len(self.keys)
 
 
 def read_ipc(data: bytes) -> list[pa.RecordBatch]:
@@ -120,7 +124,7 @@ def _encode(
         rows = encode_rows(target.schema, columns, event_times_us)
     except ValueError as error:
         raise bad_value(error, target.feature_names, start, "BAD_VALUE") from error
-    return EncodedRows(encoded, rows, count)
+    return EncodedRows(encoded, rows)
 
 
 def encoded_keys(target: ViewLayout, keys: Sequence[pa.Array], start: int) -> KeyBatch:

@@ -10,12 +10,11 @@ from numpy.typing import NDArray
 from core_ext.arrow import ArrowColumn, arrow_column
 from core_ext.computed import MergedRow
 from core_ext.keys import KeyBatch
-from core_ext.row_codec import RowBatch, encode_rows
+from core_ext.row_codec import RowBatch, Schema, encode_rows
 from feature_server.domain.computed_layouts import ComputedLayout, EventProgram
 from feature_server.domain.layouts import ViewLayout
 from feature_server.domain.write_columns import (
     ENCODE_ROWS,
-    EncodedRows,
     bad_value,
     checked_columns,
     encoded_keys,
@@ -25,14 +24,15 @@ from headrace.errors import InvalidArgument
 
 @dataclass(frozen=True, slots=True)
 class EncodedEvents:
-    """Events of one slice of a write that passed the filter. `latest` are rows of their latest columns."""
+    """Events of one slice of a write that passed the filter: rows of their latest columns, and of what logs keep."""
 
     layout: ComputedLayout
-    row_count: int
+    row_count: int  # those that the filter left out as well
     keys: KeyBatch
     event_us: NDArray[np.int64]
     columns: dict[str, pa.Array]
     latest: RowBatch
+    events: RowBatch
 
 
 class DeltaRows:
@@ -43,9 +43,11 @@ class DeltaRows:
         self._groups = np.fromiter((places.setdefault(key, len(places)) for key in keys), np.int64, len(keys))
         self.keys = list(places)
         self.event_count = len(keys)
+        self._part = part
+        self._indexes = indexes
+        self._event_keys = keys
         self._layout = part.layout
         self._event_us = part.event_us[indexes]
-        self._latest = part.latest
         self._newest = indexes[_newest(self._groups, self._event_us)]
         chosen = pa.array(indexes)
         columns = {name: column.take(chosen) for name, column in part.columns.items()}
@@ -54,7 +56,9 @@ class DeltaRows:
     def stamped(self, write_time_us: int, source_id: int, shard: int, first_offset: int) -> list[bytes]:
         """Rows of the entities, in the order of `keys`; every event has an offset of its own."""
         count, windows = self.event_count, self._layout.windows
-        assert windows is not None
+        rows = self._part.latest.stamp(self._newest, write_time_us, None, source_id, shard, first_offset)
+        if windows is None:
+            return rows
         deltas = windows.update(
             self._inputs,
             self._event_us,
@@ -65,12 +69,18 @@ class DeltaRows:
             partitions=np.full(count, shard, np.int32),
             offsets=np.arange(first_offset, first_offset + count, dtype=np.int64),
         )
-        rows = self._latest.stamp(self._newest, write_time_us, None, source_id, shard, first_offset)
         return [
             self._layout.view.with_tiles(row, delta)
             for row, delta in zip(rows, deltas.maps, strict=True)
             if delta is not None  # every group has an event
         ]
+
+    def logged(
+        self, write_time_us: int, source_id: int, shard: int, first_offset: int
+    ) -> tuple[Sequence[bytes], Sequence[bytes]]:
+        """Key and row of every event, as the offline store keeps them."""
+        rows = self._part.events.stamp(self._indexes, write_time_us, None, source_id, shard, first_offset)
+        return self._event_keys, rows
 
     def merge(self, stored: bytes | None, delta: bytes, offset: int) -> MergedRow:
         """Stored row with a delta written at an offset."""
@@ -79,8 +89,8 @@ class DeltaRows:
 
 def encode_events(
     batch: pa.RecordBatch, target: ViewLayout, layout: ComputedLayout, now_us: int
-) -> Iterator[EncodedRows | EncodedEvents]:
-    """Slices of a batch of events. Without windows every event is a row. Raises InvalidArgument naming the column."""
+) -> Iterator[EncodedEvents]:
+    """Slices of a batch of events. Raises InvalidArgument naming the column."""
     columns, event_us = checked_columns(batch, target, layout.columns, now_us)
     for start in range(0, batch.num_rows, ENCODE_ROWS):
         part = {name: column.slice(start, ENCODE_ROWS) for name, column in columns.items()}
@@ -92,14 +102,19 @@ def encode_events(
             part = {name: column.filter(passed) for name, column in part.items()}
             times = times[passed.to_numpy(zero_copy_only=False)]
             keys = encoded_keys(target, [part[name] for name in target.entity.key_names], start)
-        try:
-            latest = encode_rows(layout.view.stored, [arrow_column(part[name]) for name in layout.latest], times)
-        except ValueError as error:
-            raise bad_value(error, layout.latest, start, "BAD_VALUE") from error
-        if layout.windows is None:
-            yield EncodedRows(keys, latest, row_count)
-        else:
-            yield EncodedEvents(layout, row_count, keys, times, {name: part[name] for name in layout.columns}, latest)
+        latest = _rows(layout.view.stored, layout.latest, part, times, start)
+        events = _rows(layout.events, layout.logged, part, times, start)
+        columns_of = {name: part[name] for name in layout.columns}
+        yield EncodedEvents(layout, row_count, keys, times, columns_of, latest, events)
+
+
+def _rows(
+    schema: Schema, names: Sequence[str], columns: dict[str, pa.Array], event_us: NDArray[np.int64], start: int
+) -> RowBatch:
+    try:
+        return encode_rows(schema, [arrow_column(columns[name]) for name in names], event_us)
+    except ValueError as error:
+        raise bad_value(error, names, start, "BAD_VALUE") from error
 
 
 def evaluated(one: EventProgram, columns: dict[str, pa.Array], row_count: int) -> ArrowColumn:

@@ -117,7 +117,7 @@ class Writes:
                 for number, shard_keys in by_shard.items()
                 for position in self._erase_on(self._shards[number], shard_keys, layout.entity_id, views, durability)
             ]
-        answer = WriteAck(_highest(positions), len(set(encoded)), 0)
+        answer = WriteAck(highest_positions(positions), len(set(encoded)), 0)
         self._answers.remember(principal, request, answer)
         return answer
 
@@ -155,7 +155,7 @@ class Writes:
     def _append(
         self, parts: Sequence[EncodedRows | EncodedEvents], target: ViewLayout, durability: Durability
     ) -> WriteAck:
-        grouped = [(part, _by_shard(part, len(self._shards))) for part in parts]
+        grouped = [(part, rows_by_shard(part, len(self._shards))) for part in parts]
         self._check_writable({number for _, groups in grouped for number, _ in groups})
         positions: list[Position] = []
         stale_count = 0
@@ -171,7 +171,7 @@ class Writes:
         row_count = sum(part.row_count for part in parts)
         self.row_count += row_count
         self.stale_count += stale_count
-        return WriteAck(_highest(positions), row_count, stale_count)
+        return WriteAck(highest_positions(positions), row_count, stale_count)
 
     def _check_writable(self, numbers: Iterable[int]) -> None:
         # Before the first row, so that a write seldom ends half done.
@@ -236,10 +236,16 @@ def _append_chunk(
     def stamp(write_time_us: int, first_offset: int) -> list[bytes]:
         return rows.stamped(write_time_us, DIRECT_SOURCE_ID, shard.number, first_offset)
 
-    return shard.append(rows.keys, stamp, durability, Deltas(rows.merge, rows.event_count))
+    def logged(write_time_us: int, first_offset: int) -> tuple[Sequence[bytes], Sequence[bytes]]:
+        return rows.logged(write_time_us, DIRECT_SOURCE_ID, shard.number, first_offset)
+
+    return shard.append(rows.keys, stamp, durability, deltas=Deltas(rows.merge, rows.event_count, logged))
 
 
-def _by_shard(part: EncodedRows | EncodedEvents, shard_count: int) -> list[tuple[int, np.typing.NDArray[np.int64]]]:
+def rows_by_shard(
+    part: EncodedRows | EncodedEvents, shard_count: int
+) -> list[tuple[int, np.typing.NDArray[np.int64]]]:
+    """Rows of an encoded slice by their shard, in the order of the write."""
     shards = part.keys.slots.astype(np.int64) * shard_count // SLOT_COUNT
     order = np.argsort(shards, kind="stable")  # rows of one shard stay in the order of the write
     numbers, starts = np.unique(shards[order], return_index=True)
@@ -277,7 +283,8 @@ def _event_time_us(shard: Shard, row: bytes | None) -> int:
         raise damage from error
 
 
-def _highest(positions: Iterable[Position]) -> list[Position]:
+def highest_positions(positions: Iterable[Position]) -> list[Position]:
+    """The last position of each shard."""
     highest: dict[int, Position] = {}
     for position in positions:
         highest[position.shard] = max(position, highest.get(position.shard, position))

@@ -76,7 +76,7 @@ class FeatureServicer:
         self, request: pb.ImportFeaturesRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.ImportFeaturesResponse]:
         """Writes a file."""
-        durability = _durability(request.durability)
+        durability = durability_of(request.durability)
         with self._stream():
             for progress in self._imports.run(request.feature_view, request.uri, durability, self._principal()):
                 yield _progress_to_pb(progress)
@@ -87,7 +87,9 @@ class FeatureServicer:
         """Erases entities."""
         keys = key_rows(request.entity_columns)
         repeated = (request.request_id, _digest(request) if request.request_id else 0)
-        answer = self._writes.erase(request.entity, keys, _durability(request.durability), repeated, self._principal())
+        answer = self._writes.erase(
+            request.entity, keys, durability_of(request.durability), repeated, self._principal()
+        )
         return pb.DeleteEntityResponse(tokens=_tokens(answer.positions), entity_count=answer.row_count)
 
     def _write(self, request: pb.WriteFeaturesRequest) -> pb.WriteFeaturesResponse:
@@ -99,7 +101,7 @@ class FeatureServicer:
         answer: WriteAck = self._writes.write(
             request.feature_view,
             lambda target: read_ipc(data) if data else [batch_of_rows(request.rows, target)],
-            _durability(request.durability),
+            durability_of(request.durability),
             (request.request_id, _digest(request, data) if request.request_id else 0),
             self._principal(),
         )
@@ -128,7 +130,8 @@ def _digest(request: pb.WriteFeaturesRequest | pb.DeleteEntityRequest, data: byt
     return xxh3_64(request.SerializeToString(deterministic=True))
 
 
-def _durability(number: int) -> Durability:
+def durability_of(number: int) -> Durability:
+    """Durability of a request; raises InvalidArgument for a number that is none."""
     durability = _DURABILITIES.get(number)
     if durability is None:
         raise InvalidArgument(

@@ -1,27 +1,35 @@
 """Servicer of headrace.feature.v1.ShardService."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import grpc
 
 from feature_server.domain.peer_reads import PeerReads
 from feature_server.domain.reads import DEADLINE_DEFAULT_S
+from feature_server.domain.replays import Replays
+from feature_server.domain.row_log import LogPosition, RowLogStatus
+from feature_server.domain.write_columns import read_ipc
+from feature_server.rpc.feature_servicer import durability_of
 from headrace.errors import InvalidArgument
 from headrace.serving.principal import Principal
+from protos.feature.v1 import online_feature_service_pb2 as pb_online
 from protos.feature.v1 import shard_service_pb2 as pb
 
 PAGE_SIZE_DEFAULT: Final = 64
 PAGE_SIZE_MAX: Final = 1_024
 HASH_BYTES: Final = 8
+CHUNK_BYTES_DEFAULT: Final = 1 << 20
+CHUNK_BYTES_MAX: Final = 16 << 20  # far below the limit of a message, as one record may hold 8 MiB more
 
 
 class ShardServicer:
     """Converts messages, calls the domain, converts back."""
 
-    def __init__(self, reads: PeerReads, principal: Callable[[], Principal]) -> None:
+    def __init__(self, reads: PeerReads, replays: Replays, principal: Callable[[], Principal]) -> None:
         self._reads = reads
+        self._replays = replays
         self._principal = principal
 
     def BatchGetRows(  # noqa: N802 - named by the contract
@@ -48,11 +56,72 @@ class ShardServicer:
                     state=pb.ShardState.ValueType(status.state),
                     content_hash=status.content_hash.to_bytes(HASH_BYTES, "little"),
                     detail=status.detail,
+                    row_log=_log_state(self._reads.row_log_status(status.shard)),
                 )
                 for status in statuses[:count]
             ],
             next_page_token=str(first + count) if len(statuses) > count else "",
+            store_id=self._reads.store_id,
         )
+
+    def ReadRowLog(  # noqa: N802 - named by the contract
+        self, request: pb.ReadRowLogRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.ReadRowLogResponse]:
+        """Streams what a shard committed."""
+        start = LogPosition(request.start.epoch, request.start.next_offset)
+        chunk_bytes = _chunk_bytes(request.max_chunk_bytes)
+        for chunk in self._reads.row_log(request.shard, start, chunk_bytes, self._principal()):
+            yield pb.ReadRowLogResponse(
+                epoch=chunk.epoch,
+                first_offset=chunk.first_offset,
+                next_offset=chunk.next_offset,
+                records=chunk.records,
+            )
+
+    def AcknowledgeRowLog(  # noqa: N802 - named by the contract
+        self, request: pb.AcknowledgeRowLogRequest, context: grpc.ServicerContext
+    ) -> pb.AcknowledgeRowLogResponse:
+        """Lets a shard drop what is drained."""
+        if not request.HasField("position"):
+            raise InvalidArgument("position is missing; say how far the log is drained", reason="NO_POSITION")
+        position = LogPosition(request.position.epoch, request.position.next_offset)
+        status = self._reads.acknowledge(request.shard, position, self._principal())
+        return pb.AcknowledgeRowLogResponse(state=_log_state(status))
+
+    def ReplayRows(  # noqa: N802 - named by the contract
+        self, request: pb.ReplayRowsRequest, context: grpc.ServicerContext
+    ) -> pb.ReplayRowsResponse:
+        """Writes rows of the offline store in their old order."""
+        answer = self._replays.write(
+            request.feature_view,
+            lambda: read_ipc(request.arrow_ipc),
+            durability_of(request.durability),
+            self._principal(),
+        )
+        return pb.ReplayRowsResponse(
+            tokens=[pb_online.WriteToken(shard=p.shard, epoch=p.epoch, offset=p.offset) for p in answer.positions],
+            row_count=answer.row_count,
+            stale_count=answer.stale_count,
+        )
+
+
+def _log_state(status: RowLogStatus | None) -> pb.RowLogState | None:
+    if status is None:
+        return None
+    return pb.RowLogState(
+        stored_bytes=status.stored_bytes,
+        max_bytes=status.bytes_max,
+        acknowledged=pb.RowLogPosition(epoch=status.acknowledged.epoch, next_offset=status.acknowledged.next_offset),
+        end=pb.RowLogPosition(epoch=status.end.epoch, next_offset=status.end.next_offset),
+    )
+
+
+def _chunk_bytes(asked: int) -> int:
+    if asked < 0:
+        raise InvalidArgument(
+            f"max_chunk_bytes is {asked}; send 0 or more", reason="BAD_CHUNK_BYTES", field="max_chunk_bytes"
+        )
+    return min(asked or CHUNK_BYTES_DEFAULT, CHUNK_BYTES_MAX)
 
 
 def _page_size(asked: int) -> int:

@@ -17,6 +17,7 @@ from feature_server.domain.shard import WAITER_COUNT_MAX, Shard
 from feature_server.storage.files import read_file, write_file
 from feature_server.storage.rocks import RocksOpener
 from feature_server.storage.rocks_options import SharedMemory, StoreBudget, shard_options
+from feature_server.storage.row_log import SegmentLog
 from headrace.errors import DataLoss, FailedPrecondition, InvalidArgument, Unavailable
 from headrace.serving.logging import EventLog
 
@@ -48,14 +49,34 @@ class StoreFolder:
             self.close()
             raise
 
-    def shards(self, table: RowTable, budget: StoreBudget, clock_us: Callable[[], int], log: EventLog) -> list[Shard]:
-        """The shards, not yet opened. They share block cache and write buffers."""
+    def shards(
+        self,
+        table: RowTable,
+        budget: StoreBudget,
+        clock_us: Callable[[], int],
+        log: EventLog,
+        row_log_bytes: int | None = None,
+    ) -> list[Shard]:
+        """The shards, not yet opened. They share block cache, write buffers and, in equal parts, the row log bytes."""
         options = shard_options(SharedMemory(budget), self.identity.shard_count)
         waiters = threading.BoundedSemaphore(WAITER_COUNT_MAX)
         return [
-            Shard(number, RocksOpener(self.path / f"shard-{number:04}", options), table, clock_us, log, waiters)
+            Shard(
+                number,
+                RocksOpener(self.path / f"shard-{number:04}", options),
+                table,
+                clock_us,
+                log,
+                waiters,
+                self._row_log(number, row_log_bytes, log),
+            )
             for number in range(self.identity.shard_count)
         ]
+
+    def _row_log(self, number: int, bytes_of_all: int | None, log: EventLog) -> SegmentLog | None:
+        if bytes_of_all is None:
+            return None
+        return SegmentLog(self.path / f"row-log-{number:04}", bytes_of_all // self.identity.shard_count, log)
 
     def close(self) -> None:
         """Gives the lock back."""

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Final, NamedTuple
 
 from headrace.definitions.checks import invalid, located
-from headrace.definitions.entities import Entity
+from headrace.definitions.entities import EVENT_TIME, Entity
 from headrace.definitions.registered import RegisteredView, RegistryState
 from headrace.definitions.sources import Source
 from headrace.definitions.transform import view_digest
@@ -113,6 +113,11 @@ def plan_of(record: RegisteredView, state: RegistryState) -> ViewPlan:
             metadata={"feature_view": str(record.ref), "registered": record.transform_digest.hex()},
         )
     return plan
+
+
+def event_columns(plan: ViewPlan, entity: Entity) -> tuple[str, ...]:
+    """Columns of an event as logs and tables keep it, in their order; keys and event time stand beside them."""
+    return tuple(sorted(plan.columns - {key.name for key in entity.join_keys} - {EVENT_TIME}))
 
 
 def output_type(window: Window, given: ValueType) -> ValueType:

@@ -14,7 +14,7 @@ from tests.integration.platforms import children_of, headrace, is_alive, running
 def test_signal_stops_every_process_and_removes_the_endpoints(tmp_path: Path, number: signal.Signals) -> None:
     with running(tmp_path) as platform:
         children = children_of(platform.process.pid)
-        assert len(children) == 2
+        assert len(children) == 3
         assert platform.endpoints["pid"] == platform.process.pid
         assert platform.stop(number) == 0
     assert not any(map(is_alive, children))
@@ -41,7 +41,7 @@ def test_killed_parent_takes_its_children_along(tmp_path: Path) -> None:
     until(lambda: not any(map(is_alive, children)), "the children end")
 
 
-@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("which", [0, 1, 2])
 def test_death_of_a_server_stops_the_rest_with_one_line(tmp_path: Path, which: int) -> None:
     with running(tmp_path) as platform:
         children = children_of(platform.process.pid)

@@ -17,6 +17,7 @@ from feature_server.domain.catalogue import Catalogue
 from feature_server.domain.imports import Imports
 from feature_server.domain.peer_reads import PeerReads
 from feature_server.domain.reads import Reads
+from feature_server.domain.replays import Replays
 from feature_server.domain.row_store import RowStore, StoreOpener
 from feature_server.domain.shard import Shard
 from feature_server.domain.shard_set import ShardSet
@@ -26,6 +27,7 @@ from feature_server.rpc.services import SERVICE_NAMES, add_services, permissions
 from feature_server.rpc.shard_servicer import ShardServicer
 from feature_server.storage.rocks import RocksOpener
 from feature_server.storage.rocks_options import SharedMemory, StoreBudget, shard_options
+from feature_server.storage.row_log import SegmentLog
 from headrace.definitions import (
     Column,
     DefinitionSet,
@@ -151,6 +153,7 @@ class Parts:
         shard_count: int = 2,
         state: RegistryState | None = None,
         open_error: HeadraceError | None = None,
+        row_log_bytes: int | None = None,
     ) -> None:
         folder.mkdir(exist_ok=True)
         self.folder = folder
@@ -166,7 +169,20 @@ class Parts:
             for number, faults in enumerate(self.faults)
         ]
         self.shards = ShardSet(
-            [Shard(number, opener, self.table, self.clock, self.log, waiters) for number, opener in enumerate(openers)],
+            [
+                Shard(
+                    number,
+                    opener,
+                    self.table,
+                    self.clock,
+                    self.log,
+                    waiters,
+                    None
+                    if row_log_bytes is None
+                    else SegmentLog(folder / f"row-log-{number}", row_log_bytes, self.log),
+                )
+                for number, opener in enumerate(openers)
+            ],
             self.log,
         )
         self.shards.open()
@@ -177,18 +193,21 @@ class Parts:
         self.writes = Writes(self.catalogue, self.shards, self.clock)
         self.imports = Imports([folder], self.writes)
         self._server: grpc.Server | None = None
+        self.port = 0
 
     def serve(self) -> grpc.Channel:
         """A gRPC server over these parts, and a channel to it."""
         telemetry, principal = Telemetry(TelemetryConfig("test")), OpenAuthenticator().current_principal
         self._server = build_server(OpenAuthenticator(), permissions(), "127.0.0.1", worker_count=2)
         online = FeatureServicer(self.reads, self.writes, self.imports, principal)
-        peer = ShardServicer(PeerReads(self.reads, self.shards), principal)
+        peer = ShardServicer(
+            PeerReads(self.reads, self.shards, "store"), Replays(self.catalogue, self.shards, self.clock), principal
+        )
         add_services(self._server, online, peer, telemetry, self.log)
         add_health_and_reflection(self._server, Health(), SERVICE_NAMES)
-        port = bind(self._server, "127.0.0.1", 0)
+        self.port = bind(self._server, "127.0.0.1", 0)
         self._server.start()
-        return grpc.insecure_channel(f"127.0.0.1:{port}")
+        return grpc.insecure_channel(f"127.0.0.1:{self.port}")
 
     def shard_of(self, *parts: int | str | bytes) -> int:
         """Shard of an entity of one i64 key."""

@@ -1,0 +1,1 @@
+"""Brings the rows that feature servers committed into the offline store, each once."""

@@ -1,0 +1,103 @@
+"""One view online: `python -m batch.materialize VIEW --data DIR --registry A --features B`; its last line is JSON."""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import asdict
+from datetime import datetime
+from typing import Final
+
+from batch.app import now_us, open_catalogue, package_version, registry_records, shared_options, token_of
+from batch.drain.views import logged_views
+from batch.materialize.materialize import Materialization
+from batch.offline.columns import ViewColumns
+from batch.offline.runs import Provenance, Runs
+from headrace.client.registry import RegistryClient
+from headrace.client.shards import ShardClient
+from headrace.definitions import DefinitionKind
+from headrace.definitions.registered import Registered, RegisteredView
+from headrace.errors import FailedPrecondition, HeadraceError, InvalidArgument
+
+PROGRESS_INTERVAL_S: Final = 1.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code 0 when all rows are online."""
+    options = _options(arguments)
+    try:
+        since_us, until_us = _time_us(options.since, "since"), _time_us(options.until, "until")
+        with ExitStack() as stack:
+            token = token_of(options.token)
+            registry = stack.enter_context(RegistryClient(options.registry, token=token))
+            shards = stack.enter_context(ShardClient(options.features, token=token))
+            columns = _columns(registry, options.view)
+            catalogue = stack.enter_context(closing(open_catalogue(options)))
+            work = Materialization(catalogue, shards, Runs(catalogue, Provenance(package_version()), now_us))
+            began_s = time.monotonic()
+            progress = _progress(str(columns.ref), began_s)
+            if since_us is None and until_us is None:
+                done = work.run(columns, progress)
+            else:
+                done = work.run_between(columns, since_us, until_us, progress)
+    except HeadraceError as error:
+        sys.stderr.write(f"error: {error.message} [{error.reason}]\n")
+        return 1
+    seconds = time.monotonic() - began_s
+    document = {"feature_view": str(columns.ref), **asdict(done), "rows_per_second": round(done.row_count / seconds)}
+    sys.stdout.write(json.dumps(document) + "\n")
+    return 0
+
+
+def _columns(registry: RegistryClient, name: str) -> ViewColumns:
+    found: Registered = registry.get(DefinitionKind.FEATURE_VIEW, name)
+    assert isinstance(found, RegisteredView), "the registry answers the kind that was asked for"
+    if not found.definition.is_plain:
+        raise FailedPrecondition(
+            f"{str(found.ref)!r} has a filter, windows or derived features, which are not materialised yet",
+            reason="TRANSFORM_NOT_SERVED",
+            field="VIEW",
+        )
+    return logged_views(registry_records(registry))[found.view_id].columns
+
+
+def _progress(name: str, began_s: float) -> Callable[[int, int], None]:
+    told_s = began_s
+
+    def tell(done: int, total: int) -> None:
+        nonlocal told_s
+        now_s = time.monotonic()
+        if now_s - told_s >= PROGRESS_INTERVAL_S:
+            told_s = now_s
+            sys.stderr.write(f"{name}: {done:,} of {total:,} rows, {done / (now_s - began_s):,.0f} rows/s\n")
+
+    return tell
+
+
+def _time_us(text: str | None, field: str) -> int | None:
+    if text is None:
+        return None
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise InvalidArgument(f"--{field} {text!r} is no ISO 8601 time", reason="BAD_TIME", field=field) from error
+    if time.tzinfo is None:
+        raise InvalidArgument(
+            f"--{field} {text!r} has no zone; write it like 2026-01-31T00:00:00+00:00", reason="NAIVE_TIME", field=field
+        )
+    return round(time.timestamp() * 1_000_000)
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="batch.materialize", description=__doc__)
+    parser.add_argument("view", help="feature view, team.domain.name or with @vN")
+    parser.add_argument("--since", help="first event time, ISO 8601 with a zone; else all that is new")
+    parser.add_argument("--until", help="event time before which rows are taken")
+    shared_options(parser)
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

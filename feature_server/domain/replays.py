@@ -1,0 +1,114 @@
+"""Brings rows of the offline store online again, each in the place of the total order that it was first given."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from core_ext.row_codec import encode_tombstone
+from feature_server.domain.catalogue import Catalogue
+from feature_server.domain.layouts import ViewLayout
+from feature_server.domain.shard import Durability, Position
+from feature_server.domain.shard_set import ShardSet
+from feature_server.domain.write_columns import ENCODE_ROWS, EncodedRows, encode_batch
+from feature_server.domain.writes import WRITE_ROWS_MAX, WriteAck, highest_positions, rows_by_shard
+from headrace.definitions.entities import EVENT_TIME
+from headrace.errors import InvalidArgument
+from headrace.serving.principal import Principal
+
+_TIME: Final = pa.timestamp("us", tz="UTC")
+ORDER_COLUMNS: Final = {
+    "_write_time": _TIME,
+    "_available_time": _TIME,
+    "_source_id": pa.uint32(),
+    "_partition": pa.int32(),
+    "_offset": pa.int64(),
+    "_tombstone": pa.bool_(),
+}
+
+Order = dict[str, NDArray[np.generic]]
+
+
+class Replays:
+    """Writes rows that were committed once before. The value rules decide what of them is served."""
+
+    def __init__(self, catalogue: Catalogue, shards: ShardSet, clock_us: Callable[[], int]) -> None:
+        self._catalogue = catalogue
+        self._shards = shards
+        self._clock_us = clock_us
+
+    def write(
+        self,
+        feature_view: str,
+        batches: Callable[[], Iterable[pa.RecordBatch]],
+        durability: Durability,
+        principal: Principal,
+    ) -> WriteAck:
+        """Rows with the columns of a write and ORDER_COLUMNS. They are not logged for the offline store again."""
+        principal.require("PEER")
+        target = self._catalogue.view(feature_view)
+        positions: list[Position] = []
+        row_count = stale_count = 0
+        for batch in batches():
+            plain, order = _split(batch)
+            parts = list(encode_batch(plain, target, self._clock_us()))  # checks the columns
+            event_times = plain.column(plain.schema.get_field_index(EVENT_TIME))
+            order[EVENT_TIME] = event_times.cast(_TIME).view(pa.int64()).to_numpy()
+            for number, part in enumerate(parts):
+                start = number * ENCODE_ROWS
+                own = {name: column[start : start + len(part.keys)] for name, column in order.items()}
+                row_count += len(part.keys)
+                for shard, indexes in rows_by_shard(part, len(self._shards)):
+                    stale_count += self._append(part, own, (shard, indexes), target, durability, positions)
+        return WriteAck(highest_positions(positions), row_count, stale_count)
+
+    def _append(  # noqa: PLR0917 - every one is a different thing
+        self,
+        part: EncodedRows,
+        order: Order,
+        group: tuple[int, NDArray[np.int64]],
+        target: ViewLayout,
+        durability: Durability,
+        positions: list[Position],
+    ) -> int:
+        shard, indexes = group
+        stale_count = 0
+        for start in range(0, len(indexes), WRITE_ROWS_MAX):
+            chosen = indexes[start : start + WRITE_ROWS_MAX]
+            keys = part.keys.storage_keys(target.entity.entity_id, target.view_id, chosen)
+            rows = _rows(part, order, chosen, target)
+            position, stale = self._shards[shard].append(keys, lambda *_, made=rows: made, durability, is_logged=False)
+            positions.append(position)
+            stale_count += stale
+        return stale_count
+
+
+def _split(batch: pa.RecordBatch) -> tuple[pa.RecordBatch, Order]:
+    """Columns as a write has them, and the order of every row."""
+    order: Order = {}
+    for name, kind in ORDER_COLUMNS.items():
+        index = batch.schema.get_field_index(name)
+        if index < 0 or batch.schema.field(index).type != kind or batch.column(index).null_count:
+            raise InvalidArgument(
+                f"column {name!r} is missing, has nulls or is not {kind}; send rows as the offline store holds them",
+                reason="BAD_ORDER_COLUMN",
+                field=name,
+                metadata={"column": name},
+            )
+        column = batch.column(index)
+        order[name] = (column.view(pa.int64()) if kind == _TIME else column).to_numpy(zero_copy_only=False)
+    return batch.select([name for name in batch.schema.names if name not in ORDER_COLUMNS]), order
+
+
+def _rows(part: EncodedRows, order: Order, chosen: NDArray[np.int64], target: ViewLayout) -> list[bytes]:
+    fields = [order[name] for name in list(ORDER_COLUMNS)[:-1]]
+    rows = part.rows.stamp_each(chosen, *map(np.ascontiguousarray, fields))  # type: ignore[arg-type]
+    erased: Sequence[int] = np.flatnonzero(order["_tombstone"][chosen]).tolist()
+    for at in erased:
+        row = int(chosen[at])
+        write_time, _, source_id, partition, offset = (int(field[row]) for field in fields)
+        event_time = int(order[EVENT_TIME][row])
+        rows[at] = encode_tombstone(target.schema.schema_id, event_time, write_time, source_id, partition, offset)
+    return rows
