@@ -163,8 +163,9 @@ def open_catalogue(options: argparse.Namespace) -> Catalogue:
 
 
 def registry_records(registry: RegistryClient) -> Iterable[Registered]:
-    """Entities and views of the registry, retired versions included."""
-    return chain(registry.list(DefinitionKind.ENTITY), registry.list(DefinitionKind.FEATURE_VIEW))
+    """Sources, entities and views of the registry, retired versions included."""
+    kinds = (DefinitionKind.SOURCE, DefinitionKind.ENTITY, DefinitionKind.FEATURE_VIEW)
+    return chain.from_iterable(registry.list(kind) for kind in kinds)
 
 
 def _observe(telemetry: Telemetry, progress: Progress) -> None:

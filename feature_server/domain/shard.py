@@ -14,8 +14,8 @@ from core_ext.hashing import xxh3_64
 from core_ext.row_codec import CorruptRowError, check_row
 from core_ext.row_table import UNKNOWN, RowTable
 from core_ext.rules import order_compare
-from feature_server.domain.row_log import LogEntry, RowLog
 from core_ext.windows import CorruptMapError
+from feature_server.domain.row_log import LogEntry, RowLog
 from feature_server.domain.row_store import RowStore, StoreOpener
 from feature_server.domain.shard_record import RECORD_KEY, ShardRecord, decode_record
 from headrace.errors import (

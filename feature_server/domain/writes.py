@@ -242,9 +242,7 @@ def _append_chunk(
     return shard.append(rows.keys, stamp, durability, deltas=Deltas(rows.merge, rows.event_count, logged))
 
 
-def rows_by_shard(
-    part: EncodedRows | EncodedEvents, shard_count: int
-) -> list[tuple[int, np.typing.NDArray[np.int64]]]:
+def rows_by_shard(part: EncodedRows | EncodedEvents, shard_count: int) -> list[tuple[int, np.typing.NDArray[np.int64]]]:
     """Rows of an encoded slice by their shard, in the order of the write."""
     shards = part.keys.slots.astype(np.int64) * shard_count // SLOT_COUNT
     order = np.argsort(shards, kind="stable")  # rows of one shard stay in the order of the write
