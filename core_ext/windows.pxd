@@ -116,6 +116,7 @@ cdef extern from "hr_window_history.h" nogil:
         uint8_t lost
 
     ctypedef struct hr_window_fold:
+        const hr_window_plan *plan
         hr_window_value *values
         hr_window_bytes heap
         int is_exact
@@ -173,13 +174,14 @@ cdef extern from "hr_window_history.h" nogil:
 cdef class Windows:
     cdef readonly object plan
     cdef hr_window_plan native      # what C reads; it stays in place as long as the object lives
-    cdef hr_window_writer writer    # of the calls that hold the GIL
-    cdef hr_window_fold folding     # of the same
+    cdef hr_window_writer writer    # of apply, merge and stamp, which make no Python object while they use it
     cdef hr_window_bytes out        # of the same
+    cdef hr_window_fold folding     # of one fold at a time; plan is NULL while it is taken
 
     cdef int fill(self) except -1
     cdef int check(self, int status, what) except -1
+    cdef int take(self, hr_window_fold *fold) except -1
+    cdef int give(self, hr_window_fold *fold) except -1
     cdef int events_of(self, hr_window_events *events, int64_t group_count) except -1
-    cdef object value(self, uint32_t place)
     cdef list room(self, uint8_t **values, int64_t count)
     cdef object columns_of(self, const hr_history_column *columns, int64_t count, list held)

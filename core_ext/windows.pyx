@@ -269,30 +269,55 @@ cdef class Windows:
 
     def fold(self, bytes map, int64_t read_us):
         """Values of a map at a read time; None is a row that is not stored."""
+        cdef hr_window_fold fold
         cdef uint32_t i
-        self.check(
-            hr_window_fold_at(
-                &self.folding, NULL if map is None else <const uint8_t *>PyBytes_AS_STRING(map),
-                0 if map is None else len(map), read_us),
-            "the map or the read time",
-        )
-        return Folded(
-            [self.value(i) for i in range(self.native.feature_count)],
-            [self.folding.values[i].lost for i in range(self.native.feature_count)],
-            self.folding.is_exact != 0,
-        )
+        self.take(&fold)
+        try:
+            self.check(
+                hr_window_fold_at(
+                    &fold, NULL if map is None else <const uint8_t *>PyBytes_AS_STRING(map),
+                    0 if map is None else len(map), read_us),
+                "the map or the read time",
+            )
+            return Folded(
+                [value_of(&fold, i) for i in range(self.native.feature_count)],
+                [fold.values[i].lost for i in range(self.native.feature_count)],
+                fold.is_exact != 0,
+            )
+        finally:
+            self.give(&fold)
+
+    cdef int take(self, hr_window_fold *fold) except -1:
+        """The fold that is kept, or one more: another thread may come in wherever Python objects are made."""
+        if self.folding.plan != NULL:
+            fold[0] = self.folding
+            memset(&self.folding, 0, sizeof(self.folding))
+        elif hr_fold_open(fold, &self.native) != HR_WINDOW_OK:
+            hr_fold_close(fold)
+            raise MemoryError
+        return 0
+
+    cdef int give(self, hr_window_fold *fold) except -1:
+        if self.folding.plan == NULL:
+            self.folding = fold[0]
+        else:
+            hr_fold_close(fold)
+        return 0
 
     def fold_many(self, maps not None, const int64_t[::1] read_us not None):
         """Values of many maps, each at its own read time, as columns; and which of them are exact."""
         cdef Py_ssize_t r, count = len(maps)
+        cdef int status
         cdef bytes one
         cdef list held
+        cdef hr_window_fold fold
         cdef hr_history_column *columns = NULL
-        cdef uint8_t **values = <uint8_t **>calloc(self.native.feature_count + 1, sizeof(uint8_t *))
+        cdef uint8_t **values = NULL
         if read_us.shape[0] != count:
-            free(values)
             raise ValueError(f"{read_us.shape[0]} read times are given for {count} maps")
+        self.take(&fold)
         try:
+            values = <uint8_t **>calloc(self.native.feature_count + 1, sizeof(uint8_t *))
             held = self.room(values, count)
             columns = hr_history_columns(&self.native, values, count)
             if columns == NULL:
@@ -300,16 +325,17 @@ cdef class Windows:
             exact = bytearray(count)
             for r in range(count):
                 one = maps[r]
-                self.check(
-                    hr_window_fold_at(
-                        &self.folding, NULL if one is None else <const uint8_t *>PyBytes_AS_STRING(one),
-                        0 if one is None else len(one), read_us[r]),
-                    f"map {r} or its read time",
-                )
-                exact[r] = self.folding.is_exact
-                self.check(hr_history_keep(columns, &self.folding, r), "a column")
+                status = hr_window_fold_at(
+                    &fold, NULL if one is None else <const uint8_t *>PyBytes_AS_STRING(one),
+                    0 if one is None else len(one), read_us[r])
+                if status == HR_WINDOW_OK:
+                    exact[r] = fold.is_exact
+                    status = hr_history_keep(columns, &fold, r)
+                if status != HR_WINDOW_OK:
+                    self.check(status, f"map {r} or its read time")
             return self.columns_of(columns, count, held), bytes(exact)
         finally:
+            self.give(&fold)
             hr_history_columns_free(&self.native, columns)
             free(values)
 
@@ -336,33 +362,34 @@ cdef class Windows:
             [[columns[i].losses[j] for j in range(HR_LOST_CAUSES)] for i in range(self.native.feature_count)],
         )
 
-    cdef object value(self, uint32_t place):
-        cdef const hr_window_value *value = &self.folding.values[place]
-        cdef const hr_window_feature *feature = &self.native.features[place]
-        if value.is_null:
-            return None
-        if feature.is_list:
-            return elements(self.folding.heap.at + value.heap.start, value.heap.length, feature.scalar)
-        if feature.scalar == HR_STRING or feature.scalar == HR_BYTES:
-            return text(self.folding.heap.at + value.heap.start, value.heap.length, feature.scalar)
-        if feature.scalar == HR_F32 or feature.scalar == HR_F64:
-            return value.f
-        return value.i != 0 if feature.scalar == HR_BOOL else value.i
-
     def check_map(self, bytes map not None):
         """Header after every check of every byte."""
         cdef uint32_t i
-        self.check(
-            hr_window_check(
-                &self.native, <const uint8_t *>PyBytes_AS_STRING(map), len(map), &self.writer.base),
-            "the map",
-        )
-        return MapHeader(
-            self.writer.base.newest,
-            self.writer.base.cut,
-            self.writer.base.covered,
-            [self.writer.base.sections[i].count for i in range(self.native.section_count)],
-        )
+        cdef hr_window_map view
+        view.sections = <hr_window_section *>calloc(self.native.section_count + 1, sizeof(hr_window_section))
+        if view.sections == NULL:
+            raise MemoryError
+        try:
+            self.check(
+                hr_window_check(&self.native, <const uint8_t *>PyBytes_AS_STRING(map), len(map), &view), "the map")
+            counts = [view.sections[i].count for i in range(self.native.section_count)]
+            return MapHeader(view.newest, view.cut, view.covered, counts)
+        finally:
+            free(view.sections)
+
+
+cdef object value_of(const hr_window_fold *fold, uint32_t place):
+    cdef const hr_window_value *value = &fold.values[place]
+    cdef const hr_window_feature *feature = &fold.plan.features[place]
+    if value.is_null:
+        return None
+    if feature.is_list:
+        return elements(fold.heap.at + value.heap.start, value.heap.length, feature.scalar)
+    if feature.scalar == HR_STRING or feature.scalar == HR_BYTES:
+        return text(fold.heap.at + value.heap.start, value.heap.length, feature.scalar)
+    if feature.scalar == HR_F32 or feature.scalar == HR_F64:
+        return value.f
+    return value.i != 0 if feature.scalar == HR_BOOL else value.i
 
 
 cdef object merged(const hr_window_bytes *out, const hr_window_left *left):
