@@ -2,6 +2,7 @@ cimport cython
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 from core_ext.arrow cimport hr_arrow
+from core_ext.window_kernel cimport NativePlan, hr_window_feature, hr_window_plan
 
 
 cdef extern from "hr_window_history.h" nogil:
@@ -10,8 +11,6 @@ cdef extern from "hr_window_history.h" nogil:
         HR_WINDOW_NO_MEMORY
         HR_WINDOW_BAD_TIME
         HR_WINDOW_TOO_LARGE
-        HR_WINDOW_LEVELS_MAX
-        HR_STATE_OK
         HR_ARROW_OK
         HR_BOOL
         HR_F32
@@ -19,56 +18,6 @@ cdef extern from "hr_window_history.h" nogil:
         HR_STRING
         HR_BYTES
         HR_DATE
-        HR_TILE_ENDS
-
-    ctypedef struct hr_state_spec:
-        uint8_t kind
-        uint8_t scalar
-        uint8_t scalar2
-        int64_t parameter
-
-    ctypedef struct hr_window_state:
-        hr_state_spec spec
-        int32_t column
-        int32_t column2
-
-    ctypedef struct hr_window_ladder:
-        uint32_t level_count
-        uint32_t first_state
-        uint32_t state_count
-        uint32_t first_section
-        uint32_t entry_bytes
-        int64_t *sizes
-        int64_t *keeps
-
-    ctypedef struct hr_window_span:
-        uint32_t ladder
-        uint32_t level
-        uint32_t first_use
-        uint32_t use_count
-        int64_t window_us
-        int64_t hop_us
-
-    ctypedef struct hr_window_feature:
-        int aggregate
-        int64_t parameter
-        uint32_t state
-        uint32_t span
-        uint8_t scalar
-        uint8_t is_list
-
-    ctypedef struct hr_window_plan:
-        uint64_t check
-        uint32_t state_count
-        uint32_t ladder_count
-        uint32_t span_count
-        uint32_t feature_count
-        uint32_t section_count
-        hr_window_state *states
-        hr_window_ladder *ladders
-        hr_window_span *spans
-        hr_window_feature *features
-        uint32_t *uses
 
     ctypedef struct hr_window_section:
         uint32_t count
@@ -116,6 +65,7 @@ cdef extern from "hr_window_history.h" nogil:
         uint8_t lost
 
     ctypedef struct hr_window_fold:
+        const hr_window_plan *plan
         hr_window_value *values
         hr_window_bytes heap
         int is_exact
@@ -135,9 +85,6 @@ cdef extern from "hr_window_history.h" nogil:
         HR_HISTORY_THREADS_MAX
 
     const char **hr_window_faults
-    int hr_state_spec_check(const hr_state_spec *spec)
-    int hr_state_answers(const hr_state_spec *spec, int aggregate, int64_t parameter)
-    uint8_t hr_state_result_scalar(int aggregate, uint8_t scalar)
     uint32_t hr_scalar_bytes(uint8_t scalar)
     int hr_time_fits(int64_t time_us)
     int hr_writer_open(hr_window_writer *writer, const hr_window_plan *plan)
@@ -172,14 +119,15 @@ cdef extern from "hr_window_history.h" nogil:
 @cython.final
 cdef class Windows:
     cdef readonly object plan
-    cdef hr_window_plan native      # what C reads; it stays in place as long as the object lives
-    cdef hr_window_writer writer    # of the calls that hold the GIL
-    cdef hr_window_fold folding     # of the same
+    cdef NativePlan held            # owns what `native` points to
+    cdef const hr_window_plan *native
+    cdef hr_window_writer writer    # of apply, merge and stamp, which make no Python object while they use it
     cdef hr_window_bytes out        # of the same
+    cdef hr_window_fold folding     # of one fold at a time; plan is NULL while it is taken
 
-    cdef int fill(self) except -1
     cdef int check(self, int status, what) except -1
+    cdef int take(self, hr_window_fold *fold) except -1
+    cdef int give(self, hr_window_fold *fold) except -1
     cdef int events_of(self, hr_window_events *events, int64_t group_count) except -1
-    cdef object value(self, uint32_t place)
     cdef list room(self, uint8_t **values, int64_t count)
     cdef object columns_of(self, const hr_history_column *columns, int64_t count, list held)

@@ -10,7 +10,6 @@ from core_ext.arrow import ArrowColumn
 from core_ext.window_plan import WindowPlan
 
 TIME_NONE: Final[int]
-AGGREGATES_OF_LISTS: Final[frozenset[int]]
 
 class CorruptMapError(ValueError):
     """Bytes that are no tile map of the plan: the message says which check failed."""

@@ -31,7 +31,6 @@ cdef extern from "hr_arrow.h" nogil:
 
 
 TIME_NONE = INT64_MIN
-AGGREGATES_OF_LISTS = frozenset((12, 13))  # top_k and last_n
 
 
 class CorruptMapError(ValueError):
@@ -80,24 +79,21 @@ class MapHeader(NamedTuple):
 
 
 @cython.final
+@cython.no_gc_clear  # what is held must outlive the writer and the fold, which read it when they close
 cdef class Windows:
     def __cinit__(self, plan not None):
         self.plan = plan
-        self.fill()
-        if hr_writer_open(&self.writer, &self.native) != HR_WINDOW_OK:
+        self.held = NativePlan(plan)
+        self.native = &self.held.plan
+        if hr_writer_open(&self.writer, self.native) != HR_WINDOW_OK:
             raise MemoryError
-        if hr_fold_open(&self.folding, &self.native) != HR_WINDOW_OK:
+        if hr_fold_open(&self.folding, self.native) != HR_WINDOW_OK:
             raise MemoryError
 
     def __dealloc__(self):
         hr_writer_close(&self.writer)
         hr_fold_close(&self.folding)
         free(self.out.at)
-        free(self.native.states)
-        free(self.native.ladders)
-        free(self.native.spans)
-        free(self.native.features)
-        free(self.native.uses)
 
     @property
     def result_types(self):
@@ -106,28 +102,6 @@ cdef class Windows:
             (self.native.features[i].scalar, self.native.features[i].is_list != 0)
             for i in range(self.native.feature_count)
         ]
-
-    cdef int fill(self) except -1:
-        plan = self.plan
-        self.native.check = plan.check
-        self.native.state_count = len(plan.states)
-        self.native.ladder_count = len(plan.ladders)
-        self.native.span_count = len(plan.spans)
-        self.native.feature_count = len(plan.features)
-        self.native.states = <hr_window_state *>calloc(len(plan.states) + 1, sizeof(hr_window_state))
-        self.native.ladders = <hr_window_ladder *>calloc(len(plan.ladders) + 1, sizeof(hr_window_ladder))
-        self.native.spans = <hr_window_span *>calloc(len(plan.spans) + 1, sizeof(hr_window_span))
-        self.native.features = <hr_window_feature *>calloc(len(plan.features) + 1, sizeof(hr_window_feature))
-        self.native.uses = <uint32_t *>calloc(len(plan.features) + 1, sizeof(uint32_t))
-        if (
-            self.native.states == NULL or self.native.ladders == NULL or self.native.spans == NULL
-            or self.native.features == NULL or self.native.uses == NULL
-        ):
-            raise MemoryError
-        fill_states(&self.native, plan)
-        fill_ladders(&self.native, plan)
-        fill_features(&self.native, plan)
-        return 0
 
     cdef int check(self, int status, what) except -1:
         if status == HR_WINDOW_OK:
@@ -162,7 +136,7 @@ cdef class Windows:
         starts = <uint64_t *>calloc(group_count + 1, sizeof(uint64_t))
         try:
             with nogil:
-                if hr_writer_open(&writer, &self.native) == HR_WINDOW_OK and starts != NULL:
+                if hr_writer_open(&writer, self.native) == HR_WINDOW_OK and starts != NULL:
                     status = hr_window_update(&writer, &events, &out, starts, &dropped)
                 hr_writer_close(&writer)
             self.check(status, "a delta")
@@ -210,7 +184,7 @@ cdef class Windows:
             held = self.room(values, reads.count)
             with nogil:
                 status = hr_history_open(
-                    &history, &self.native, &events, &reads, <uint32_t>buffers.count, <uint32_t>threads, values)
+                    &history, self.native, &events, &reads, <uint32_t>buffers.count, <uint32_t>threads, values)
                 if status == HR_WINDOW_OK:
                     status = hr_history_run(&history, <uint32_t>threads)
             self.check(status, "a value")
@@ -269,48 +243,74 @@ cdef class Windows:
 
     def fold(self, bytes map, int64_t read_us):
         """Values of a map at a read time; None is a row that is not stored."""
+        cdef hr_window_fold fold
         cdef uint32_t i
-        self.check(
-            hr_window_fold_at(
-                &self.folding, NULL if map is None else <const uint8_t *>PyBytes_AS_STRING(map),
-                0 if map is None else len(map), read_us),
-            "the map or the read time",
-        )
-        return Folded(
-            [self.value(i) for i in range(self.native.feature_count)],
-            [self.folding.values[i].lost for i in range(self.native.feature_count)],
-            self.folding.is_exact != 0,
-        )
+        self.take(&fold)
+        try:
+            self.check(
+                hr_window_fold_at(
+                    &fold, NULL if map is None else <const uint8_t *>PyBytes_AS_STRING(map),
+                    0 if map is None else len(map), read_us),
+                "the map or the read time",
+            )
+            return Folded(
+                [value_of(&fold, i) for i in range(self.native.feature_count)],
+                [fold.values[i].lost for i in range(self.native.feature_count)],
+                fold.is_exact != 0,
+            )
+        finally:
+            self.give(&fold)
+
+    cdef int take(self, hr_window_fold *fold) except -1:
+        """The fold that is kept, or one more: another thread may come in wherever Python objects are made."""
+        if self.folding.plan != NULL:
+            fold[0] = self.folding
+            memset(&self.folding, 0, sizeof(self.folding))
+        elif hr_fold_open(fold, self.native) != HR_WINDOW_OK:
+            hr_fold_close(fold)
+            raise MemoryError
+        return 0
+
+    cdef int give(self, hr_window_fold *fold) except -1:
+        if self.folding.plan == NULL:
+            self.folding = fold[0]
+        else:
+            hr_fold_close(fold)
+        return 0
 
     def fold_many(self, maps not None, const int64_t[::1] read_us not None):
         """Values of many maps, each at its own read time, as columns; and which of them are exact."""
         cdef Py_ssize_t r, count = len(maps)
+        cdef int status
         cdef bytes one
         cdef list held
+        cdef hr_window_fold fold
         cdef hr_history_column *columns = NULL
-        cdef uint8_t **values = <uint8_t **>calloc(self.native.feature_count + 1, sizeof(uint8_t *))
+        cdef uint8_t **values = NULL
         if read_us.shape[0] != count:
-            free(values)
             raise ValueError(f"{read_us.shape[0]} read times are given for {count} maps")
+        self.take(&fold)
         try:
+            values = <uint8_t **>calloc(self.native.feature_count + 1, sizeof(uint8_t *))
             held = self.room(values, count)
-            columns = hr_history_columns(&self.native, values, count)
+            columns = hr_history_columns(self.native, values, count)
             if columns == NULL:
                 raise MemoryError
             exact = bytearray(count)
             for r in range(count):
                 one = maps[r]
-                self.check(
-                    hr_window_fold_at(
-                        &self.folding, NULL if one is None else <const uint8_t *>PyBytes_AS_STRING(one),
-                        0 if one is None else len(one), read_us[r]),
-                    f"map {r} or its read time",
-                )
-                exact[r] = self.folding.is_exact
-                self.check(hr_history_keep(columns, &self.folding, r), "a column")
+                status = hr_window_fold_at(
+                    &fold, NULL if one is None else <const uint8_t *>PyBytes_AS_STRING(one),
+                    0 if one is None else len(one), read_us[r])
+                if status == HR_WINDOW_OK:
+                    exact[r] = fold.is_exact
+                    status = hr_history_keep(columns, &fold, r)
+                if status != HR_WINDOW_OK:
+                    self.check(status, f"map {r} or its read time")
             return self.columns_of(columns, count, held), bytes(exact)
         finally:
-            hr_history_columns_free(&self.native, columns)
+            self.give(&fold)
+            hr_history_columns_free(self.native, columns)
             free(values)
 
     cdef list room(self, uint8_t **values, int64_t count):
@@ -336,33 +336,34 @@ cdef class Windows:
             [[columns[i].losses[j] for j in range(HR_LOST_CAUSES)] for i in range(self.native.feature_count)],
         )
 
-    cdef object value(self, uint32_t place):
-        cdef const hr_window_value *value = &self.folding.values[place]
-        cdef const hr_window_feature *feature = &self.native.features[place]
-        if value.is_null:
-            return None
-        if feature.is_list:
-            return elements(self.folding.heap.at + value.heap.start, value.heap.length, feature.scalar)
-        if feature.scalar == HR_STRING or feature.scalar == HR_BYTES:
-            return text(self.folding.heap.at + value.heap.start, value.heap.length, feature.scalar)
-        if feature.scalar == HR_F32 or feature.scalar == HR_F64:
-            return value.f
-        return value.i != 0 if feature.scalar == HR_BOOL else value.i
-
     def check_map(self, bytes map not None):
         """Header after every check of every byte."""
         cdef uint32_t i
-        self.check(
-            hr_window_check(
-                &self.native, <const uint8_t *>PyBytes_AS_STRING(map), len(map), &self.writer.base),
-            "the map",
-        )
-        return MapHeader(
-            self.writer.base.newest,
-            self.writer.base.cut,
-            self.writer.base.covered,
-            [self.writer.base.sections[i].count for i in range(self.native.section_count)],
-        )
+        cdef hr_window_map view
+        view.sections = <hr_window_section *>calloc(self.native.section_count + 1, sizeof(hr_window_section))
+        if view.sections == NULL:
+            raise MemoryError
+        try:
+            self.check(
+                hr_window_check(self.native, <const uint8_t *>PyBytes_AS_STRING(map), len(map), &view), "the map")
+            counts = [view.sections[i].count for i in range(self.native.section_count)]
+            return MapHeader(view.newest, view.cut, view.covered, counts)
+        finally:
+            free(view.sections)
+
+
+cdef object value_of(const hr_window_fold *fold, uint32_t place):
+    cdef const hr_window_value *value = &fold.values[place]
+    cdef const hr_window_feature *feature = &fold.plan.features[place]
+    if value.is_null:
+        return None
+    if feature.is_list:
+        return elements(fold.heap.at + value.heap.start, value.heap.length, feature.scalar)
+    if feature.scalar == HR_STRING or feature.scalar == HR_BYTES:
+        return text(fold.heap.at + value.heap.start, value.heap.length, feature.scalar)
+    if feature.scalar == HR_F32 or feature.scalar == HR_F64:
+        return value.f
+    return value.i != 0 if feature.scalar == HR_BOOL else value.i
 
 
 cdef object merged(const hr_window_bytes *out, const hr_window_left *left):
@@ -506,90 +507,6 @@ cdef object list_column(const hr_history_column *column, uint8_t scalar, bint is
         memcpy(PyBytes_AS_STRING(offsets) + 4 * (i + 1), &end, 4)
     child = ArrowColumn(total, 0, None, b"".join(texts), array("i", ends).tobytes(), None)
     return ArrowColumn(count, 0, validity, None, offsets, child)
-
-
-cdef int fill_states(hr_window_plan *native, plan) except -1:
-    cdef Py_ssize_t i
-    input_count = len(plan.input_scalars)
-    for i, state in enumerate(plan.states):
-        native.states[i].spec.kind = state.kind
-        native.states[i].spec.scalar = state.scalar
-        native.states[i].spec.scalar2 = state.scalar2
-        native.states[i].spec.parameter = state.parameter
-        native.states[i].column = state.column
-        native.states[i].column2 = state.column2
-        for column, scalar in ((state.column, state.scalar), (state.column2, state.scalar2)):
-            fits = plan.input_scalars[column] == scalar if 0 <= column < input_count else column == -1 and scalar == 0
-            if not fits:
-                raise ValueError(f"state {i} reads input {column} of type {scalar}, which the plan lacks")
-        if hr_state_spec_check(&native.states[i].spec) != HR_STATE_OK:
-            raise ValueError(f"state {i} is none that can be kept: {state}")
-    return 0
-
-
-cdef int fill_ladders(hr_window_plan *native, plan) except -1:
-    cdef Py_ssize_t i, j
-    states = 0
-    for i, ladder in enumerate(plan.ladders):
-        sizes = ladder.sizes_us
-        rises = all(0 < fine < coarse and coarse % fine == 0 for fine, coarse in zip(sizes, sizes[1:], strict=False))
-        if not rises or not 1 <= len(sizes) <= HR_WINDOW_LEVELS_MAX or not 0 < max(sizes) <= 1 << 56:
-            raise ValueError(f"ladder {i} has sizes that do not divide one another, or too many: {sizes}")
-        if ladder.first_state != states or len(ladder.keeps_us) != len(sizes) or not all(
-            0 < keep <= 1 << 56 for keep in ladder.keeps_us
-        ):
-            raise ValueError(f"ladder {i} has states or times that do not fit it")
-        states += ladder.state_count
-        native.ladders[i].level_count = len(sizes)
-        native.ladders[i].first_state = ladder.first_state
-        native.ladders[i].state_count = ladder.state_count
-        native.ladders[i].first_section = native.section_count
-        native.ladders[i].entry_bytes = HR_TILE_ENDS + 4 * ladder.state_count
-        for j in range(len(sizes)):
-            native.ladders[i].sizes[j] = sizes[j]
-            native.ladders[i].keeps[j] = ladder.keeps_us[j]
-        native.section_count += <uint32_t>len(sizes)
-    if states != len(plan.states):
-        raise ValueError(f"the ladders hold {states} states, and the plan has {len(plan.states)}")
-    return 0
-
-
-cdef int fill_features(hr_window_plan *native, plan) except -1:
-    cdef Py_ssize_t i, u = 0
-    cdef hr_window_feature *feature
-    for i, planned in enumerate(plan.features):
-        feature = &native.features[i]
-        feature.aggregate = planned.aggregate
-        feature.parameter = planned.parameter
-        feature.state = planned.state
-        feature.span = planned.span
-        if not 0 <= planned.state < len(plan.states) or not 0 <= planned.span < len(plan.spans):
-            raise ValueError(f"feature {i} has a state or span that the plan lacks")
-        if not hr_state_answers(&native.states[planned.state].spec, planned.aggregate, planned.parameter):
-            raise ValueError(f"feature {i}: aggregate {planned.aggregate} has no answer in its state or takes no "
-                             f"parameter {planned.parameter}")
-        feature.scalar = hr_state_result_scalar(planned.aggregate, native.states[planned.state].spec.scalar)
-        feature.is_list = planned.aggregate in AGGREGATES_OF_LISTS
-    order = sorted(range(len(plan.features)), key=lambda at: (plan.features[at].span, plan.features[at].state))
-    for i, span in enumerate(plan.spans):
-        ladder = plan.ladders[span.ladder]
-        if not 0 <= span.level < len(ladder.sizes_us) or not 0 < span.hop_us <= span.window_us <= 1 << 56:
-            raise ValueError(f"span {i} does not fit its ladder")
-        if span.hop_us % ladder.sizes_us[span.level] != 0:
-            raise ValueError(f"span {i} has a hop that no tile of its level ends at")
-        native.spans[i].ladder = span.ladder
-        native.spans[i].level = span.level
-        native.spans[i].window_us = span.window_us
-        native.spans[i].hop_us = span.hop_us
-        native.spans[i].first_use = <uint32_t>u
-        while u < len(order) and plan.features[order[u]].span == i:
-            state = plan.features[order[u]].state
-            if not 0 <= state - ladder.first_state < ladder.state_count:
-                raise ValueError(f"feature {order[u]} has its state in another ladder than its span")
-            native.uses[u] = order[u]
-            u += 1
-        native.spans[i].use_count = <uint32_t>u - native.spans[i].first_use
-    return 0
 
 
 cdef int fill_events(

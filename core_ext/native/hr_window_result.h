@@ -18,7 +18,7 @@ static inline int hr_sum_near(const hr_sum *sum, uint8_t scalar, __int128 *whole
     while (low < high && lanes[high - 1] == 0) high--;
     if (low >= high) return 1;
     if (high - low > 3) return 0;  /* a lane is below 2^62, so that three of them stay below 2^127 */
-    for (i = high; i-- > low;) *whole = (*whole << 32) + lanes[i];
+    for (i = high; i-- > low;) *whole = *whole * ((__int128)1 << 32) + lanes[i];
     *exponent = 32 * (exact->base + low) + HR_EXACT_SUM.unit;
     return 1;
 }

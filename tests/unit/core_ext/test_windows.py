@@ -1,5 +1,6 @@
 """Window kernel against its twin: the same tiles to the byte, the same values to the bit, whatever the order."""
 
+import gc
 import random
 from typing import Any
 
@@ -310,6 +311,29 @@ def test_what_does_not_fit_is_refused() -> None:
         windows.update(columns, one, one, 2, write_us=np.ones(2, np.int64))
     with pytest.raises(ValueError, match="column 0"):
         windows.update([columns[0]._replace(values=b"1234567")], one, one, 2)
+
+
+def test_a_fold_may_run_inside_another() -> None:
+    """Making the values of one may start a collection, and that anything at all."""
+    windows = Windows(plan_of(*[feature("last_n", 60, 5, parameter=count) for count in range(1, 30)]))
+    one, other = (delta_of(windows, [row(at, at * sign) for at in range(40)]) for sign in (1, -1))
+    expected = [windows.fold(delta, 40) for delta in (one, other)]
+    inner: list[core.Folded] = []
+
+    def nested(phase: str, _: dict[str, int]) -> None:
+        if phase == "start":
+            inner.append(windows.fold(other, 40))
+
+    thresholds = gc.get_threshold()
+    gc.callbacks.append(nested)
+    gc.set_threshold(1)
+    try:
+        outer = [windows.fold(one, 40) for _ in range(20)]
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.callbacks.remove(nested)
+    assert outer == [expected[0]] * 20
+    assert inner == [expected[1]] * len(inner) != []
 
 
 def test_full_and_delta_differ_in_their_kind_alone() -> None:
