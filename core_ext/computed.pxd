@@ -3,7 +3,8 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from core_ext.expressions cimport hr_expression
 from core_ext.row_codec cimport Schema, hr_column
-from core_ext.windows cimport Windows, hr_window_plan
+from core_ext.window_kernel cimport hr_window_plan
+from core_ext.windows cimport Windows
 
 
 cdef extern from "hr_computed.h" nogil:

@@ -9,7 +9,8 @@ from libc.stdlib cimport calloc, free
 
 from core_ext.expressions cimport Program
 from core_ext.row_codec cimport Schema
-from core_ext.windows cimport Windows, hr_window_feature
+from core_ext.window_kernel cimport hr_window_feature
+from core_ext.windows cimport Windows
 
 from core_ext.row_codec import CorruptRowError
 from core_ext.windows import CorruptMapError
@@ -56,7 +57,7 @@ cdef class ComputedView:
         latest = [column for column, (where, _) in zip(columns, sources, strict=True) if where == HR_FROM_LATEST]
         self.stored = Schema(schema_id, latest)
         self.windows = windows
-        self.view.windows = NULL if windows is None else &windows.native
+        self.view.windows = NULL if windows is None else windows.native
         self.view.schema_id = schema_id
         self.view.columns, self.view.column_count = self.answered.columns, self.answered.column_count
         self.view.stored, self.view.stored_count = self.stored.columns, self.stored.column_count

@@ -10,6 +10,7 @@ import grpc
 import pytest
 
 from feature_server.domain.peer_reads import PeerReads
+from feature_server.domain.replays import Replays
 from feature_server.rpc.feature_servicer import FeatureServicer
 from feature_server.rpc.native_front import GrpcioTransport, NativeTransport
 from feature_server.rpc.native_misses import READ_METHOD
@@ -38,9 +39,12 @@ class Served:
         telemetry, principal = Telemetry(TelemetryConfig("test")), authenticator.current_principal
         server = build_server(authenticator, permissions(), "127.0.0.1", WORKER_COUNT)
         online = FeatureServicer(parts.reads, parts.writes, parts.imports, principal)
-        add_services(
-            server, online, ShardServicer(PeerReads(parts.reads, parts.shards), principal), telemetry, parts.log
+        peer = ShardServicer(
+            PeerReads(parts.reads, parts.shards, "store"),
+            Replays(parts.catalogue, parts.shards, parts.clock),
+            principal,
         )
+        add_services(server, online, peer, telemetry, parts.log)
         add_health_and_reflection(server, self.health, SERVICE_NAMES)
         self.transport: GrpcioTransport | NativeTransport = GrpcioTransport(server, self.health)
         if name == NativeTransport.name:
