@@ -36,20 +36,20 @@ BOXES: Final = (
     Box(0.3, 1.0, 2.7, 1.3, "model server", ("numpy, Arrow, pandas", "headrace.client or stubs"), SAND),
     Box(4.1, 5.75, 3.3, 1.3, "control_plane", ("registry: versions, pins, plans", "SQLite · watched by servers"), BLUE),
     Box(4.1, 1.0, 5.1, 3.65, "feature_server", (), GREEN),
-    Box(4.4, 3.1, 2.1, 0.85, "writes", ("total order, tokens",), "white"),
-    Box(6.8, 3.1, 2.1, 0.85, "shards", ("8 RocksDB with logs",), "white"),
-    Box(6.8, 1.3, 2.1, 0.95, "row table", ("hot rows in memory",), "white"),
-    Box(4.4, 1.3, 2.1, 0.95, "request core", ("bytes in, bytes out", "C, no GIL"), "white"),
+    Box(4.4, 2.95, 2.1, 1.05, "writes", ("total order, tokens", "events into window tiles"), "white"),
+    Box(6.8, 2.95, 2.1, 1.05, "shards", ("8 RocksDB with logs", "row log for the lake"), "white"),
+    Box(6.8, 1.2, 2.1, 1.2, "row table", ("hot rows in memory", "one block an entity"), "white"),
+    Box(4.4, 1.2, 2.1, 1.2, "read core", ("native HTTP/2 loop", "windows folded at T", "C, no GIL"), "white"),
     Box(10.2, 5.75, 2.5, 1.3, "telemetry", ("Prometheus · OpenTelemetry", "health, reflection"), GREY),
-    Box(10.2, 3.95, 2.5, 0.85, "streams", ("Kafka, windows",), "white", planned=True),
-    Box(10.2, 2.65, 2.5, 0.95, "batch", ("Iceberg, as-of joins,", "backfills"), "white", planned=True),
+    Box(10.2, 4.1, 2.5, 0.75, "streams", ("Kafka",), "white", planned=True),
+    Box(10.2, 2.35, 2.5, 1.35, "batch", ("drain into Iceberg", "historical joins, Spark", "training sets, skew"), BLUE),
     Box(
         10.2,
         1.0,
         2.5,
-        1.3,
+        1.0,
         "and later",
-        ("vector search · lineage", "freshness · skew · web UI"),
+        ("vector search · lineage", "freshness · web UI"),
         "white",
         planned=True,
     ),
@@ -61,12 +61,13 @@ ARROWS: Final = (
     ((3.0, 3.55), (4.4, 3.55), "Arrow batches", (-0.14, 0.14), False),
     ((3.0, 1.77), (4.4, 1.77), "one batched call", (-0.14, 0.14), False),
     ((6.5, 3.52), (6.8, 3.52), "", (0.0, 0.0), False),
-    ((7.85, 3.1), (7.85, 2.25), "fill, apply", (0.55, 0.0), False),
+    ((7.85, 2.95), (7.85, 2.4), "fill, apply", (0.55, 0.0), False),
     ((6.8, 1.77), (6.5, 1.77), "", (0.0, 0.0), False),
     ((7.4, 6.4), (10.2, 6.4), "", (0.0, 0.0), False),
     ((8.6, 4.65), (10.2, 5.9), "", (0.0, 0.0), False),
-    ((10.2, 4.25), (9.2, 4.0), "", (0.0, 0.0), True),
-    ((10.2, 3.1), (9.2, 3.1), "", (0.0, 0.0), True),
+    ((10.2, 4.5), (9.2, 4.3), "", (0.0, 0.0), True),
+    ((8.9, 3.35), (10.2, 3.35), "row log", (0.15, 0.14), False),
+    ((10.2, 2.7), (9.2, 2.7), "materialize", (0.0, -0.16), False),
 )
 
 
@@ -83,7 +84,9 @@ def draw() -> Figure:
         _draw_arrow(axes, start, end, planned)
         middle = ((start[0] + end[0]) / 2 + shift[0], (start[1] + end[1]) / 2 + shift[1])
         axes.text(*middle, label, ha="center", va="center", fontsize=8.5, color=SOFT)
-    axes.text(0.3, 0.45, "solid: runs today in one process tree, `headrace up`", fontsize=9.5, color=SOFT)
+    axes.text(
+        0.3, 0.45, "solid: runs today on one machine, servers and drain by `headrace up`", fontsize=9.5, color=SOFT
+    )
     axes.text(10.2, 0.45, "dashed: not there yet", fontsize=9.5, color=SOFT)
     return figure
 

@@ -12,7 +12,8 @@ from urllib.parse import unquote, urlsplit
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from feature_server.domain.shard import Durability, Position
+from feature_server.domain.shard import Position
+from feature_server.domain.shard_writes import Durability
 from feature_server.domain.writes import WriteAck, Writes
 from headrace.errors import InvalidArgument, NotFound, PermissionDenied
 from headrace.serving.principal import Principal

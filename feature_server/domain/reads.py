@@ -1,7 +1,8 @@
 """Online reads: the core answers from the table; what it misses is fetched from the shards within the deadline."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from core_ext.request_core import Misses, Overlay, Refused, RequestCore, Unresolved
@@ -22,6 +23,8 @@ from headrace.errors import (
 from headrace.serving.principal import Principal
 
 CHUNK_KEYS: Final = 256  # keys of one read of a shard: about 1 ms cached, so that the deadline is seen in between
+PARALLEL_KEYS_MIN: Final = 32  # from here on shards are read side by side: one cold key takes about 90 us of waiting
+READER_COUNT: Final = 8  # of wide reads of all callers
 DEADLINE_MARGIN_S: Final = 0.002  # kept for writing and sending what there is
 DEADLINE_DEFAULT_S: Final = 10.0  # of a caller that sets none
 READ_PERMISSION: Final = "FEATURE_READ"
@@ -45,6 +48,7 @@ class Reads:
         self._shards = shards
         self._catalogue = catalogue
         self._clock_us = clock_us
+        self._readers = ThreadPoolExecutor(READER_COUNT, "wide-read")
 
     def get(self, principal: Principal, request: bytes, remaining: Remaining) -> bytes:
         """Response bytes of request bytes. Raises HeadraceError."""
@@ -127,31 +131,45 @@ class Reads:
         by_shard: dict[int, list[bytes]] = {}
         for key, shard in zip(misses.storage_keys, misses.shards, strict=True):
             by_shard.setdefault(shard, []).append(key)
-        for shard, keys in by_shard.items():
-            for first in range(0, len(keys), CHUNK_KEYS):
-                self._fetch_chunk(shard, keys[first : first + CHUNK_KEYS], overlay, deadline_s, partial=misses.partial)
 
-    def _fetch_chunk(
-        self, shard: int, keys: Sequence[bytes], overlay: Overlay, deadline_s: float, *, partial: bool
-    ) -> None:
+        def read(shard: int) -> list[Sequence[bytes | None] | int]:
+            chunks = batched(by_shard[shard], CHUNK_KEYS)
+            return [self._read_chunk(shard, keys, deadline_s, partial=misses.partial) for keys in chunks]
+
+        is_wide = len(misses.storage_keys) >= PARALLEL_KEYS_MIN and len(by_shard) > 1
+        found = self._readers.map(read, by_shard) if is_wide else map(read, by_shard)
+        for keys, parts in zip(by_shard.values(), found, strict=True):
+            for chunk, rows in zip(batched(keys, CHUNK_KEYS), parts, strict=True):
+                if isinstance(rows, int):
+                    overlay.add_unavailable(chunk, rows)
+                else:
+                    overlay.add(chunk, rows)
+
+    def _read_chunk(
+        self, shard: int, keys: Sequence[bytes], deadline_s: float, *, partial: bool
+    ) -> Sequence[bytes | None] | int:
+        """Rows, put into the table as well, or the cause why there are none."""
         if time.monotonic() >= deadline_s:
             if not partial:
                 raise DeadlineExceeded(
                     "the deadline came before every row was read: give more time, or ask for PARTIAL",
                     reason="DEADLINE_EXCEEDED",
                 )
-            overlay.add_unavailable(keys, CAUSE_DEADLINE)
-            return
+            return CAUSE_DEADLINE
         ticket = self._table.ticket()
         try:
             rows = self.stored_rows(shard, keys)
         except PeerError:
             if not partial:
                 raise
-            overlay.add_unavailable(keys, CAUSE_QUARANTINED)
-            return
+            return CAUSE_QUARANTINED
         self._table.fill(keys, rows, ticket)
-        overlay.add(keys, rows)
+        return rows
+
+
+def batched(keys: Sequence[bytes], count: int) -> Iterator[Sequence[bytes]]:
+    """The keys in order, so many at a time."""
+    return (keys[first : first + count] for first in range(0, len(keys), count))
 
 
 def _translated(refused: Refused) -> HeadraceError:

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from core_ext.row_codec import encode_tombstone
 from feature_server.domain.catalogue import Catalogue
 from feature_server.domain.layouts import ViewLayout
-from feature_server.domain.shard import Durability, Position
+from feature_server.domain.shard import Position
 from feature_server.domain.shard_set import ShardSet
+from feature_server.domain.shard_writes import Durability
 from feature_server.domain.write_columns import ENCODE_ROWS, EncodedRows, encode_batch
 from feature_server.domain.writes import WRITE_ROWS_MAX, WriteAck, highest_positions, rows_by_shard
 from headrace.definitions.entities import EVENT_TIME

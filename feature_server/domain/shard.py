@@ -3,21 +3,18 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from enum import IntEnum
 from operator import add
 from typing import Final, NamedTuple
 
-from core_ext.computed import MergedRow
 from core_ext.hashing import xxh3_64
-from core_ext.row_codec import CorruptRowError, check_row
 from core_ext.row_table import UNKNOWN, RowTable
-from core_ext.rules import order_compare
-from core_ext.windows import CorruptMapError
-from feature_server.domain.row_log import LogEntry, RowLog
+from feature_server.domain.row_log import RowLog
 from feature_server.domain.row_store import RowStore, StoreOpener
 from feature_server.domain.shard_record import RECORD_KEY, ShardRecord, decode_record
+from feature_server.domain.shard_writes import Deltas, Durability, Entry, Stamp, checked, logged, newest_rows
 from headrace.errors import (
     DataLoss,
     DeadlineExceeded,
@@ -37,20 +34,6 @@ WAITER_RETRY_MS: Final = 10
 WAIT_STEP_S: Final = 1.0
 _HASH_MASK: Final = (1 << 64) - 1
 
-Stamp = Callable[[int, int], list[bytes]]
-"""Finished rows from a write time in us and the offset of the first."""
-
-
-class Deltas(NamedTuple):
-    """What makes rows deltas: how one is merged with what is stored, and the events behind them.
-
-    Every event takes an offset; `logged` gives their keys and rows from a write time in us and the first offset.
-    """
-
-    merge: Callable[[bytes | None, bytes, int], MergedRow]
-    offset_count: int
-    logged: Callable[[int, int], tuple[Sequence[bytes], Sequence[bytes]]]
-
 
 class ShardState(IntEnum):
     """Whether a shard answers; the numbers are those of the contracts."""
@@ -58,14 +41,6 @@ class ShardState(IntEnum):
     SERVING = 1
     READ_ONLY = 2
     QUARANTINED = 3
-
-
-class Durability(IntEnum):
-    """When a write is acknowledged; the numbers are those of the contracts."""
-
-    MEMORY = 1
-    LOG = 2
-    FSYNC = 3
 
 
 class Position(NamedTuple):
@@ -85,45 +60,6 @@ class ShardStatus(NamedTuple):
     state: ShardState
     content_hash: int
     detail: str
-
-
-class _Entry:
-    """One write in the queue of a shard."""
-
-    __slots__ = (
-        "byte_count",
-        "deltas",
-        "durability",
-        "error",
-        "is_done",
-        "is_logged",
-        "keys",
-        "next_offset",
-        "rows",
-        "stale_count",
-        "time_us",
-    )
-
-    def __init__(  # noqa: PLR0917 - every one is a different thing that a write has
-        self,
-        keys: Sequence[bytes],
-        rows: Sequence[bytes],
-        durability: Durability,
-        next_offset: int,
-        time_us: int,
-        deltas: Deltas | None,
-    ) -> None:
-        self.is_logged = True
-        self.keys = keys
-        self.rows = rows
-        self.deltas = deltas
-        self.durability = durability
-        self.next_offset = next_offset
-        self.time_us = time_us
-        self.byte_count = sum(map(len, rows))
-        self.stale_count = 0
-        self.error: HeadraceError | None = None
-        self.is_done = False
 
 
 class Shard:
@@ -157,7 +93,7 @@ class Shard:
         self._commit = threading.Lock()
         self._order = threading.Lock()
         self._applied = threading.Condition()
-        self._queue: deque[_Entry] = deque()
+        self._queue: deque[Entry] = deque()
         self._queued_bytes = 0
         self._next_offset = 0
         self._time_us = 0
@@ -273,7 +209,7 @@ class Shard:
             rows = stamp(time_us, self._next_offset)
             self._time_us = time_us
             self._next_offset += len(keys) if deltas is None else deltas.offset_count
-            entry = _Entry(keys, rows, durability, self._next_offset, time_us, deltas)
+            entry = Entry(keys, rows, durability, self._next_offset, time_us, deltas)
             entry.is_logged = is_logged
             self._queue.append(entry)
             self._queued_bytes += entry.byte_count
@@ -405,7 +341,7 @@ class Shard:
         store.write([RECORD_KEY], [record.encode()], sync=True)
         return record
 
-    def _commit_through(self, entry: _Entry) -> None:
+    def _commit_through(self, entry: Entry) -> None:
         # Takes the lock itself. Whoever holds it commits the writes of those who wait, in one go.
         with self._commit:
             while not entry.is_done:
@@ -436,8 +372,8 @@ class Shard:
             self._give_back(entries, failure)
             raise
 
-    def _next_group(self) -> list[_Entry]:
-        entries: list[_Entry] = []
+    def _next_group(self) -> list[Entry]:
+        entries: list[Entry] = []
         row_count = 0
         with self._order:
             while self._queue and (not entries or row_count + len(self._queue[0].keys) <= GROUP_ROWS_MAX):
@@ -447,7 +383,7 @@ class Shard:
                 entries.append(entry)
         return entries
 
-    def _give_back(self, entries: Sequence[_Entry], error: HeadraceError) -> None:
+    def _give_back(self, entries: Sequence[Entry], error: HeadraceError) -> None:
         # What was acknowledged in memory waits for the disk to come back; the others are told.
         kept = [entry for entry in entries if entry.durability is Durability.MEMORY]
         if self.state is ShardState.QUARANTINED:
@@ -460,12 +396,12 @@ class Shard:
             entry.error = error
             entry.is_done = True
 
-    def _report_lost(self, entries: Iterable[_Entry]) -> None:
+    def _report_lost(self, entries: Iterable[Entry]) -> None:
         row_count = sum(len(entry.keys) for entry in entries)
         if row_count:
             self._log.error("memory_writes_lost", shard=self.number, row_count=row_count)
 
-    def _commit_entries(self, store: RowStore, entries: Sequence[_Entry]) -> None:
+    def _commit_entries(self, store: RowStore, entries: Sequence[Entry]) -> None:
         if len(entries) == 1:
             keys, rows = entries[0].keys, entries[0].rows
         else:
@@ -475,7 +411,7 @@ class Shard:
         kept = dict(zip(keys, rows, strict=True))
         content_hash = self._record.content_hash
         if len(kept) < len(keys) or any(stored) or any(entry.deltas for entry in entries):
-            kept, content_hash = _newest(entries, stored, content_hash)
+            kept, content_hash = newest_rows(entries, stored, content_hash)
         content_hash += sum(map(xxh3_64, map(add, kept.keys(), kept.values())))
         last = entries[-1]
         record = replace(
@@ -487,7 +423,7 @@ class Shard:
         kept_keys, kept_rows = [*kept, RECORD_KEY], [*kept.values(), record.encode()]
         sync = any(entry.durability is Durability.FSYNC for entry in entries)
         if self.row_log is not None:
-            self.row_log.append(record.epoch, [_logged(entry) for entry in entries], sync=sync)
+            self.row_log.append(record.epoch, [logged(entry) for entry in entries], sync=sync)
         store.write(kept_keys, kept_rows, sync=sync)
         if self.row_log is not None:
             self.row_log.publish()
@@ -506,13 +442,13 @@ class Shard:
         if found.count(UNKNOWN) == len(found):
             rows = store.get_many(keys)
             if any(rows):
-                rows = [None if row is None else _checked(row) for row in rows]
+                rows = [None if row is None else checked(row) for row in rows]
             return rows
         unknown = [index for index, row in enumerate(found) if isinstance(row, int)]  # UNKNOWN
         rows = [None if isinstance(row, int) else row for row in found]
         if unknown:
             for index, row in zip(unknown, store.get_many([keys[index] for index in unknown]), strict=True):
-                rows[index] = None if row is None else _checked(row)
+                rows[index] = None if row is None else checked(row)
         return rows
 
     def _fail(self, error: HeadraceError) -> None:
@@ -565,72 +501,3 @@ class Shard:
             metadata={"shard": str(self.number)},
             retry_after_ms=RETRY_AFTER_MS,
         )
-
-
-def _logged(entry: _Entry) -> LogEntry:
-    if not entry.is_logged:
-        return LogEntry(entry.next_offset)
-    if entry.deltas is None:
-        return LogEntry(entry.next_offset, entry.keys, entry.rows)
-    events = entry.deltas.logged(entry.time_us, entry.next_offset - entry.deltas.offset_count)
-    return LogEntry(entry.next_offset, *events)
-
-
-def _newest(
-    entries: Sequence[_Entry], stored: Sequence[bytes | None], content_hash: int
-) -> tuple[dict[bytes, bytes], int]:
-    # Rows that replace what is stored, and the content hash without the rows that they replace. Rows are taken in
-    # the order of their offsets, so that only a row that comes after a greater one counts as older.
-    newest: dict[bytes, bytes] = {}
-    index = 0
-    for entry in entries:
-        replaced = stored[index : index + len(entry.keys)]
-        index += len(entry.keys)
-        try:
-            found = _replacing(entry, replaced, newest)
-        except ResourceExhausted as error:
-            entry.error = error  # of this write alone
-            entry.is_logged = False
-            continue
-        for key, old in zip(entry.keys, replaced, strict=True):
-            if old is not None and key in found and key not in newest:
-                content_hash -= xxh3_64(key + old)
-        newest.update(found)
-    return newest, content_hash
-
-
-def _replacing(entry: _Entry, stored: Sequence[bytes | None], newest: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
-    found: dict[bytes, bytes] = {}
-    for key, row, old in zip(entry.keys, entry.rows, stored, strict=True):
-        held = found.get(key) or newest.get(key, old)
-        if entry.deltas is not None:
-            merged = _merged(entry.deltas, held, row, entry.next_offset - 1)
-            entry.stale_count += merged.is_stale
-            if not merged.is_stale:
-                found[key] = merged.row
-        elif held is None or order_compare(row, held) > 0:
-            found[key] = row
-        else:
-            entry.stale_count += 1
-    return found
-
-
-def _merged(deltas: Deltas, held: bytes | None, row: bytes, offset: int) -> MergedRow:
-    try:
-        return deltas.merge(held, row, offset)
-    except (CorruptRowError, CorruptMapError) as error:
-        raise DataLoss(f"a stored row is damaged: {error}", reason="STORED_ROW_CORRUPT") from error
-    except ValueError as error:
-        raise ResourceExhausted(
-            f"an entity's windows have outgrown its row: {error}; keep fewer or shorter windows in one view",
-            reason="ROW_TOO_LARGE",
-            field="feature_view",
-        ) from error
-
-
-def _checked(row: bytes) -> bytes:
-    try:
-        check_row(row)
-    except CorruptRowError as error:
-        raise DataLoss(f"a stored row is damaged: {error}", reason="STORED_ROW_CORRUPT") from error
-    return row

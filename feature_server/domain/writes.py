@@ -17,8 +17,9 @@ from core_ext.keys import encode_key, shard_of_slot, slot_of_key, storage_key
 from core_ext.row_codec import CorruptRowError, check_row, encode_tombstone
 from feature_server.domain.catalogue import Catalogue
 from feature_server.domain.layouts import EntityLayout, ViewLayout
-from feature_server.domain.shard import Deltas, Durability, Position, Shard
+from feature_server.domain.shard import Position, Shard
 from feature_server.domain.shard_set import ShardSet
+from feature_server.domain.shard_writes import Deltas, Durability
 from feature_server.domain.write_columns import EncodedRows, encode_batch
 from feature_server.domain.write_events import DeltaRows, EncodedEvents, encode_events
 from headrace.errors import DataLoss, FailedPrecondition, InvalidArgument

@@ -12,7 +12,8 @@ from core_ext.hashing import xxh3_64
 from feature_server.domain.imports import ImportProgress, Imports
 from feature_server.domain.reads import Reads
 from feature_server.domain.selection import Prepared
-from feature_server.domain.shard import Durability, Position
+from feature_server.domain.shard import Position
+from feature_server.domain.shard_writes import Durability
 from feature_server.domain.write_columns import read_ipc
 from feature_server.domain.writes import WriteAck, Writes
 from feature_server.rpc.row_messages import batch_of_rows, key_rows

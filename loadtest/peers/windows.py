@@ -7,7 +7,7 @@ have two threads; updates and folds are counted in CPU time of one.
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 import duckdb
@@ -16,6 +16,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from core_ext.arrow import arrow_column
+from core_ext.computed import FROM_WINDOW, ComputedView
+from core_ext.keys import encode_key, storage_key
+from core_ext.request_core import Plan, RequestCore
+from core_ext.row_codec import encode_rows
+from core_ext.row_table import RowTable
 from core_ext.window_plan import WindowPlan, plan_windows
 from core_ext.windows import Windows
 from headrace.definitions.transforms import AGGREGATES
@@ -23,6 +28,7 @@ from headrace.types import Scalar
 from loadtest.peers.processes import ROOT
 from loadtest.peers.result import ROUNDS_MIN, Figure, Report, commit, machine, ratios, rounded
 from loadtest.peers.rounds import Measure, alternate
+from protos.feature.v1 import online_feature_service_pb2 as pb
 
 RESULT: Final = ROOT / "loadtest" / "results" / "windows.json"
 SEED: Final = 2013
@@ -36,6 +42,8 @@ NAMES: Final = ("count", "sum", "avg", "min", "max")
 FOLD_COLUMNS: Final = 10  # five aggregates over four windows of ten columns are 200 values
 FOLD_ENTITIES: Final = 100
 FOLD_EVENTS: Final = 300  # of an entity in a week
+TABLE_BYTES: Final = 256 << 20
+WIDE_CALLS: Final = 20
 DIFFERENCE_MAX: Final = 1e-9  # share by which a sum of DuckDB may be off: it is not exact
 
 
@@ -85,14 +93,19 @@ def stream_side(scale: Scale, random: np.random.Generator) -> Measure:
     return measure
 
 
-def fold_side(random: np.random.Generator) -> Measure:
-    """200 values each of 100 maps."""
+def fold_maps(random: np.random.Generator, windows: Windows) -> tuple[list[bytes], int]:
+    """Tile maps of a week, and the time at its end."""
     given = events(random, FOLD_ENTITIES * FOLD_EVENTS, FOLD_ENTITIES, 7 * DAY_US)
-    windows = Windows(plan(FOLD_COLUMNS))
     columns = [arrow_column(pa.array(random.permutation(given.values))) for _ in range(FOLD_COLUMNS)]
     deltas = windows.update(columns, given.times_us, given.groups, FOLD_ENTITIES).maps
-    maps = [windows.apply(None, delta, 0).map for delta in deltas if delta is not None]
-    reads = np.full(len(maps), START_US + 7 * DAY_US)
+    return [windows.apply(None, delta, 0).map for delta in deltas if delta is not None], START_US + 7 * DAY_US
+
+
+def fold_side(random: np.random.Generator) -> Measure:
+    """200 values each of 100 maps."""
+    windows = Windows(plan(FOLD_COLUMNS))
+    maps, read_us = fold_maps(random, windows)
+    reads = np.full(len(maps), read_us)
 
     def measure(_: int) -> dict[str, float]:
         start = time.process_time()
@@ -100,6 +113,51 @@ def fold_side(random: np.random.Generator) -> Measure:
         return {"fold_us": (time.process_time() - start) * 1e6 * FOLD_ENTITIES / len(maps)}
 
     return measure
+
+
+def core_side(random: np.random.Generator) -> Measure:
+    """The same values as the request core answers them, of all entities and of one, from request to response bytes."""
+    windows = Windows(plan(FOLD_COLUMNS))
+    maps, read_us = fold_maps(random, windows)
+    columns = [_column(one.aggregate) for one in windows.plan.features]
+    view = ComputedView(1, columns, [(FROM_WINDOW, place) for place in range(len(columns))], windows, [])
+    bare = encode_rows(view.stored, [], np.full(len(maps), read_us)).stamp(np.arange(len(maps)), read_us, None, 0, 0, 0)
+    keys = [storage_key(1, encode_key([Scalar.I64], [number]), 1) for number in range(len(maps))]
+    table = RowTable(TABLE_BYTES)
+    table.fill(keys, [view.with_tiles(row, tiles) for row, tiles in zip(bare, maps, strict=True)], table.ticket())
+    outputs = [(f"f{place}", 0, place, None) for place in range(len(columns))]
+    core, handle = RequestCore(table, 1), bytes(32)
+    join_keys, groups = [("user_id", int(Scalar.I64))], [(0, 1, view.answered, 0, 0, 1, view)]
+    core.publish([Plan(handle, 1, join_keys, [(1, [0])], groups, outputs)], {}, 1)
+    wide, narrow = (request_of(handle, range(count)) for count in (len(maps), 1))
+
+    def measure(_: int) -> dict[str, float]:
+        return {
+            "core_us": _cpu_us(lambda: core.serve(wide, read_us), WIDE_CALLS),
+            "core_1_us": _cpu_us(lambda: core.serve(narrow, read_us), WIDE_CALLS * len(maps)),
+        }
+
+    return measure
+
+
+def request_of(handle: bytes, users: range) -> bytes:
+    """Request for some entities."""
+    keys = pb.EntityColumn(join_key="user_id", int64_values=users)
+    return pb.GetOnlineFeaturesRequest(handle=handle, entity_columns=[keys]).SerializeToString()
+
+
+def _column(aggregate: int) -> tuple[int, int, int]:
+    kinds = {AGGREGATES["count"]: Scalar.I64, AGGREGATES["min"]: Scalar.F32, AGGREGATES["max"]: Scalar.F32}
+    return int(kinds.get(aggregate, Scalar.F64)), 0, 0
+
+
+def _cpu_us(call: Callable[[], object], count: int) -> float:
+    if not isinstance(call(), bytes):
+        raise ArithmeticError("the core did not answer from its table")
+    start = time.process_time()
+    for _ in range(count):
+        call()
+    return (time.process_time() - start) / count * 1e6
 
 
 def history_sides(scale: Scale, random: np.random.Generator) -> dict[str, Measure]:
@@ -165,7 +223,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     scale = QUICK if chosen.quick else FULL
     random = np.random.default_rng(chosen.seed)
-    sides = {"stream": stream_side(scale, random), "fold": fold_side(random), **history_sides(scale, random)}
+    sides = {
+        "stream": stream_side(scale, random),
+        "fold": fold_side(random),
+        "core": core_side(random),
+        **history_sides(scale, random),
+    }
     rounds = alternate(sides, ROUNDS_MIN)
     for name, values in rounds.items():
         _say(f"windows: {name}: {', '.join(str(rounded(value)) for value in values)}")
@@ -177,7 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def figures(rounds: dict[str, list[float]]) -> tuple[Figure, ...]:
-    """The three figures with their targets."""
+    """The figures with their targets."""
     stream, fold = tuple(rounds["events_per_s"]), tuple(rounds["fold_us"])
     note = "5 aggregates over 4 windows, CPU time of one core"
     against = "DuckDB 2 window functions, 2 threads, the same starts of windows"
@@ -185,6 +248,24 @@ def figures(rounds: dict[str, list[float]]) -> tuple[Figure, ...]:
         Figure("window_events_per_s", stream, "higher", "events/s", "none: a bound", 1e6, note),
         Figure("window_history_vs_duckdb", ratios(rounds["duckdb_s"], rounds["history_s"]), "higher", "x", against, 5),
         Figure("fold_us_100x200", fold, "lower", "us", "none: a bound", 2_000, "CPU time of one core"),
+        Figure(
+            "core_cpu_us_100x200_windowed",
+            tuple(rounds["core_us"]),
+            "lower",
+            "us",
+            "none: a bound",
+            2_000,
+            "request bytes to response bytes, rows in the table",
+        ),
+        Figure(
+            "core_cpu_us_1x200_windowed",
+            tuple(rounds["core_1_us"]),
+            "lower",
+            "us",
+            "none: a bound",
+            60,
+            "the same of one entity",
+        ),
     )
 
 

@@ -14,7 +14,7 @@ from batch.drain.views import Views, logged_views
 from batch.offline.catalogue import Catalogue
 from batch.offline.runs import Provenance, Runs
 from core_ext.row_log import encode_record
-from feature_server.domain.shard import Durability
+from feature_server.domain.shard_writes import Durability
 from headrace.client.shards import LogPosition, RowLogChunk, ShardClient
 from headrace.definitions.registered import all_records
 from headrace.errors import DataLoss, Unavailable

@@ -7,7 +7,8 @@ import pytest
 
 from core_ext import rules
 from feature_server.domain.reads import CHUNK_KEYS
-from feature_server.domain.shard import Durability, Position, ShardState
+from feature_server.domain.shard import Position, ShardState
+from feature_server.domain.shard_writes import Durability
 from headrace.errors import (
     DataLoss,
     DeadlineExceeded,

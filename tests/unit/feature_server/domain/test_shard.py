@@ -11,7 +11,8 @@ import pytest
 
 from core_ext.hashing import xxh3_64
 from core_ext.row_codec import Schema, check_row, encode_rows, encode_tombstone
-from feature_server.domain.shard import Durability, Position, ShardState
+from feature_server.domain.shard import Position, ShardState
+from feature_server.domain.shard_writes import Durability
 from headrace.errors import (
     DataLoss,
     DeadlineExceeded,

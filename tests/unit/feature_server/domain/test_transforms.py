@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from feature_server.domain.shard import Durability
+from feature_server.domain.shard_writes import Durability
 from headrace.definitions import Column, Feature, FeatureService, ServiceEntry, Source, derived, latest, window
 from headrace.errors import InvalidArgument
 from protos.feature.v1 import online_feature_service_pb2 as pb

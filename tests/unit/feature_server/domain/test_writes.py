@@ -10,7 +10,7 @@ import pytest
 
 from core_ext.keys import encode_key, storage_key
 from core_ext.row_codec import decode_row
-from feature_server.domain.shard import Durability
+from feature_server.domain.shard_writes import Durability
 from feature_server.domain.write_columns import ENCODE_ROWS, FUTURE_MAX_US, read_ipc
 from feature_server.domain.writes import WriteAck
 from headrace.errors import DataLoss, FailedPrecondition, HeadraceError, InvalidArgument, NotFound, PermissionDenied

@@ -11,7 +11,8 @@ from core_ext.keys import encode_key, storage_key
 from core_ext.row_codec import check_row, decode_row
 from core_ext.row_log import split_records
 from feature_server.domain.replays import ORDER_COLUMNS
-from feature_server.domain.shard import Durability, ShardState
+from feature_server.domain.shard import ShardState
+from feature_server.domain.shard_writes import Durability
 from headrace.errors import HeadraceError, Unavailable
 from headrace.status import from_rpc_error
 from protos.feature.v1 import online_feature_service_pb2 as online_pb

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from core_ext import rules
-from feature_server.domain.shard import Durability
+from feature_server.domain.shard_writes import Durability
 from headrace.definitions import DefinitionSet, Entity, EntityKey, Fallback, Feature, FeatureView, latest
 from headrace.errors import DataLoss
 from protos.feature.v1 import online_feature_service_pb2 as pb
