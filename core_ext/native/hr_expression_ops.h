@@ -61,8 +61,12 @@ static inline void hr_run_bool(hr_block *block)
     uint32_t i, n = block->n;
     switch (block->op) {
     case HR_OP_IS_NULL: for (i = 0; i < n; i++) to->nulls[i] = 0, to->at.ints[i] = a->nulls[i]; break;
-    case HR_OP_IS_TRUE: for (i = 0; i < n; i++) to->nulls[i] = 0, to->at.ints[i] = !a->nulls[i] & a->at.ints[i]; break;
-    case HR_OP_NOT: for (i = 0; i < n; i++) to->nulls[i] = a->nulls[i], to->at.ints[i] = !a->nulls[i] & !a->at.ints[i]; break;
+    case HR_OP_IS_TRUE:
+        for (i = 0; i < n; i++) to->nulls[i] = 0, to->at.ints[i] = (!a->nulls[i]) & a->at.ints[i];
+        break;
+    case HR_OP_NOT:
+        for (i = 0; i < n; i++) to->nulls[i] = a->nulls[i], to->at.ints[i] = (!a->nulls[i]) & (!a->at.ints[i]);
+        break;
     default:
         for (i = 0; i < n; i++) {
             int64_t decides = block->op == HR_OP_OR;  /* the value that wins over null */

@@ -32,10 +32,10 @@ static uint16_t port;
 
 static hr_join_key join_key = {(const uint8_t *)"k", 1, HR_I64};
 static hr_lookup lookup = {1, 1, {0}, 0, 1};
-static hr_group group = {0, 0, 0, VALUE_OFFSET + 8, 2, 0, 0, 0, 0, 1};
+static hr_group group = {NULL, 0, 0, 0, VALUE_OFFSET + 8, 2, 0, 0, 0, 0, 1};
 static uint32_t by_group;
 static hr_output output = {
-    {HR_I64, HR_SINGLE, 8, 0, 0, 8, VALUE_OFFSET}, 0, 0, (const uint8_t *)"", (const uint8_t *)"\x32\x02\x08\x03", NULL, 0, 4, 0, 0};
+    {HR_I64, HR_SINGLE, 8, 0, 0, 8, VALUE_OFFSET}, 0, 0, (const uint8_t *)"", (const uint8_t *)"\x32\x02\x08\x03", NULL, 0, 4, 0, 0, 0};
 static hr_plan plans[2];
 static hr_plan_name names[2][4];
 static hr_plan_set sets[2] = {{3, 1, names[0]}, {3, 2, names[1]}};
@@ -55,7 +55,7 @@ static void put_one(uint32_t entity, int is_write)
     uint8_t prefix[PREFIX_BYTES], row[HR_ROW_BITMAP + 8 * WORDS_MAX + 4];
     uint64_t ticket = hr_table_ticket(server.table);
     uint32_t version = __atomic_load_n(&committed[entity], __ATOMIC_SEQ_CST) + (uint32_t)is_write;
-    hr_put put = {0, version > 0 ? make_row(row, entity, 0, version) : 0, version > 0 ? row : NULL};
+    hr_row_put put = {0, version > 0 ? make_row(row, entity, 0, version) : 0, version > 0 ? row : NULL};
     prefix_of(entity, prefix);
     if (!is_write) {
         hr_table_fill(server.table, prefix, PREFIX_BYTES, &put, 1, ticket);

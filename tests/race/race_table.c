@@ -57,7 +57,7 @@ static void write_one(worker *self)
     uint32_t view = draw(self, VIEWS - entity % 2);  /* every other entity keeps a view without a row */
     uint32_t version = __atomic_load_n(&committed[entity][view], __ATOMIC_RELAXED) + 1;
     uint8_t prefix[PREFIX_BYTES], row[HR_ROW_BITMAP + 8 * WORDS_MAX + 4];
-    hr_put put = {view, make_row(row, entity, view, version), row};
+    hr_row_put put = {view, make_row(row, entity, view, version), row};
     prefix_of(entity, prefix);
     __atomic_store_n(&committed[entity][view], version, __ATOMIC_SEQ_CST);
     hr_table_apply(table, prefix, PREFIX_BYTES, &put, 1);
@@ -69,12 +69,12 @@ static void fill_one(worker *self)
 {
     uint32_t entity = draw(self, ENTITIES);
     uint8_t prefix[PREFIX_BYTES], rows[VIEWS][HR_ROW_BITMAP + 8 * WORDS_MAX + 4];
-    hr_put puts[VIEWS];
+    hr_row_put puts[VIEWS];
     uint64_t ticket = hr_table_ticket(table);
     prefix_of(entity, prefix);
     for (uint32_t view = 0; view < VIEWS; view++) {
         uint32_t version = __atomic_load_n(&committed[entity][view], __ATOMIC_SEQ_CST);
-        puts[view] = (hr_put){view, 0, NULL};
+        puts[view] = (hr_row_put){view, 0, NULL};
         if (version == 0) continue;
         puts[view].row_bytes = make_row(rows[view], entity, view, version);
         puts[view].row = rows[view];
