@@ -84,9 +84,7 @@ def draw() -> Figure:
         _draw_arrow(axes, start, end, planned)
         middle = ((start[0] + end[0]) / 2 + shift[0], (start[1] + end[1]) / 2 + shift[1])
         axes.text(*middle, label, ha="center", va="center", fontsize=8.5, color=SOFT)
-    axes.text(
-        0.3, 0.45, "solid: runs today on one machine, most of it by `headrace up`", fontsize=9.5, color=SOFT
-    )
+    axes.text(0.3, 0.45, "solid: runs today on one machine, most of it by `headrace up`", fontsize=9.5, color=SOFT)
     axes.text(10.2, 0.45, "dashed: not there yet", fontsize=9.5, color=SOFT)
     return figure
 

@@ -16,7 +16,7 @@ from feature_server.domain.shard_writes import Durability
 from feature_server.domain.write_columns import ENCODE_ROWS, EncodedRows, encode_batch
 from feature_server.domain.writes import WRITE_ROWS_MAX, WriteAck, highest_positions, rows_by_shard
 from headrace.definitions.entities import EVENT_TIME
-from headrace.errors import InvalidArgument
+from headrace.errors import FailedPrecondition, InvalidArgument
 from headrace.serving.principal import Principal
 
 _TIME: Final = pa.timestamp("us", tz="UTC")
@@ -50,6 +50,13 @@ class Replays:
         """Rows with the columns of a write and ORDER_COLUMNS. They are not logged for the offline store again."""
         principal.require("PEER")
         target = self._catalogue.view(feature_view)
+        if target.computed is not None:
+            raise FailedPrecondition(
+                f"{target.ref} is computed from events, and these cannot be replayed as rows: they would count again",
+                reason="COMPUTED_VIEW",
+                field="feature_view",
+                metadata={"feature_view": target.ref},
+            )
         positions: list[Position] = []
         row_count = stale_count = 0
         for batch in batches():

@@ -1,15 +1,20 @@
 """Views that compute: events are written, windows and expressions are read."""
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from core_ext.row_codec import decode_row
+from feature_server.domain.replays import Replays
+from feature_server.domain.row_log import LogEntry, RowLog
 from feature_server.domain.shard_writes import Durability
 from headrace.definitions import Column, Feature, FeatureService, ServiceEntry, Source, derived, latest, window
-from headrace.errors import InvalidArgument
+from headrace.errors import FailedPrecondition, InvalidArgument
 from protos.feature.v1 import online_feature_service_pb2 as pb
 from tests.unit.feature_server.parts import NOW_US, OWNER, PRINCIPAL, Parts, shop_definitions, state_of
 
@@ -165,3 +170,44 @@ def test_columns_are_those_of_the_source(orders: Parts) -> None:
         write(orders, batch.append_column("visits", pa.array([1], pa.int64())))
     assert caught.value.reason == "UNKNOWN_COLUMN"
     assert read(orders, [1])["visits"] == ([0], [PRESENT])
+
+
+def test_events_are_not_replayed_as_rows(orders: Parts) -> None:
+    replays = Replays(orders.catalogue, orders.shards, orders.clock)
+    with pytest.raises(FailedPrecondition, match="would count again") as caught:
+        replays.write(ORDERS, lambda: [events((1, 10, 2.0, 1, "a", True))], Durability.LOG, PRINCIPAL)
+    assert caught.value.reason == "COMPUTED_VIEW"
+
+
+class KeptLog:
+    """A row log that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.entries: list[LogEntry] = []
+
+    def append(self, epoch: int, entries: Sequence[LogEntry], *, sync: bool) -> None:
+        self.entries += entries
+
+    def publish(self) -> None: ...
+
+    def check_room(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def test_the_log_keeps_every_event_that_passed_the_filter_in_its_place(orders: Parts) -> None:
+    log = KeptLog()
+    shard = orders.shards[orders.shard_of(1)]
+    shard.row_log = cast(RowLog, log)
+    before = shard.status().offset
+    write(orders, events((1, 10, 2.0, 3, "a", True), (1, 5, 5.0, 1, "b", False), (1, 20, 7.0, 1, None, True)))
+    layout = orders.catalogue.view(ORDERS).computed
+    assert layout is not None
+    assert layout.logged == ("paid", "price", "quantity", "shop")
+    (entry,) = log.entries
+    assert entry.next_offset == before + 3
+    found = [decode_row(layout.events, row) for row in entry.rows]
+    assert [values for _, values in found] == [[True, 2.0, 3, "a"], [True, 7.0, 1, None]]
+    assert [header.offset for header, _ in found] == [before + 1, before + 2]
+    assert [header.event_time_us for header, _ in found] == [NOW_US - 10, NOW_US - 20]
+    assert len(set(entry.keys)) == 1
