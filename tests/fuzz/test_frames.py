@@ -31,7 +31,7 @@ def driver(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     compiler = ["gcc", *FLAGS]
     subprocess.run([*compiler, "-c", str(SOURCES / "driver.c"), "-o", str(driver)], check=True, timeout=120)
     subprocess.run([*compiler, *traced, "-c", str(SOURCES / "target.c"), "-o", str(target)], check=True, timeout=120)
-    words = [*compiler, str(driver), str(target), *found.stdout.split(), "-o", str(program)]
+    words = [*compiler, str(driver), str(target), *found.stdout.split(), "-lm", "-o", str(program)]
     subprocess.run(words, check=True, timeout=120)
     return program
 

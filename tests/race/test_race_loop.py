@@ -21,7 +21,7 @@ def compiled(sanitizer: str, repository: Path, folder: Path) -> Path:
     program = folder / "race_loop"
     flags = ["-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-Wno-unused-function", "-pthread"]
     flags += [f"-fsanitize={sanitizer}", *SANITIZERS[sanitizer], f"-I{repository / 'core_ext/native'}"]
-    words = ["gcc", *flags, str(FOLDER / "race_loop.c"), *found.stdout.split(), "-o", str(program)]
+    words = ["gcc", *flags, str(FOLDER / "race_loop.c"), *found.stdout.split(), "-lm", "-o", str(program)]
     subprocess.run(words, check=True, timeout=120)
     return program
 
