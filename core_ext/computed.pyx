@@ -125,7 +125,8 @@ cdef class ComputedView:
             elif where == HR_FROM_DERIVED:
                 if not place < self.view.program_count:
                     raise ValueError(f"column {i} is program {place}, and there are {self.view.program_count}")
-                if (self.programs[place].result_type, HR_SINGLE) != (self.view.columns[i].scalar, self.view.columns[i].shape):
+                kind = self.view.columns[i].scalar, self.view.columns[i].shape
+                if (self.programs[place].result_type, HR_SINGLE) != kind:
                     raise ValueError(f"column {i} is of another type than its program")
             else:
                 raise ValueError(f"column {i} comes from {where}, which is no source")
