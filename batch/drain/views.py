@@ -52,16 +52,22 @@ def logged_views(records: Iterable[Registered]) -> dict[int, LoggedView]:
     for record in records:
         if isinstance(record, RegisteredView):
             entity = entities[record.definition.entity]
-            logged = logged_columns(record.definition, entity, sources[record.definition.source])
+            source = sources.get(record.definition.source)
+            logged = logged_columns(record.definition, entity, source)
             columns = ViewColumns(record.ref, [(key.name, key.type.scalar) for key in entity.join_keys], logged)
             types = [(int(kind.scalar), int(kind.shape), kind.list_size) for _, kind in logged]
             found[record.view_id] = LoggedView(columns, Schema(record.schema_id, types))
     return found
 
 
-def logged_columns(view: FeatureView, entity: Entity, source: Source) -> list[tuple[str, ValueType]]:
-    """What a row of the view's table holds: its features or, where they are computed, what they are computed from."""
+def logged_columns(view: FeatureView, entity: Entity, source: Source | None) -> list[tuple[str, ValueType]]:
+    """What a row of the view's table holds: its features or, where they are computed, what they are computed from.
+
+    Only computed views need their source. Raises ValueError where it is missing.
+    """
     if view.is_plain:
         return [(feature.name, feature.type) for feature in view.features]
+    if source is None:
+        raise ValueError(f"the source of {view.name} is needed to know what it is computed from")
     types = {column.name: column.type for column in source.columns}
     return [(name, types[name]) for name in event_columns(compile_plan(view, entity, source), entity)]

@@ -68,7 +68,7 @@ def test_busy_ports_are_passed_over_and_a_folder_may_have_blanks(tmp_path: Path)
     folder.mkdir()
     (tmp_path / "other").mkdir()
     with running(tmp_path / "other") as first, running(folder) as second:
-        addresses = [*first.endpoints.values(), *second.endpoints.values()]
+        addresses = [one for up in (first, second) for one in up.endpoints.values() if one]  # those that run
         assert len(set(addresses)) == len(addresses)
         assert second.headrace("list", "views").returncode == 0
 
