@@ -15,6 +15,7 @@ FLIGHT_COUNT: Final = 336_776  # of the data set, release 0.0.3
 ZONE: Final = "America/New_York"  # of every local time of the data set
 YEAR_START: Final = pd.Timestamp("2013-01-01", tz=ZONE).tz_convert("UTC")  # event time of what never changes
 LAST_MOMENT: Final = pd.Timestamp("2013-12-31T22:00Z")  # five in the afternoon in New York: what the replay calls now
+WINDOW_EVENTS_FROM: Final = pd.Timestamp("2013-11-24", tz=ZONE)  # a week before the longest window begins
 PUERTO_RICO: Final = "America/Puerto_Rico"  # of the airports that the data set knows no place of
 KEYS: Final[Mapping[str, str]] = {"airport": "airport", "carrier": "carrier", "plane": "tail_number"}
 

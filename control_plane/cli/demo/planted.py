@@ -16,6 +16,7 @@ class Planted(StrEnum):
 
     NEWEST = "newest"
     WINDOW = "window"
+    HISTORY = "history"
 
 
 def plant(client: Client, planted: Planted, time_us: int) -> None:

@@ -66,9 +66,9 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What was served for consecutive flights, every feature of them."""
+    """What was served for some flights, every feature of them."""
 
-    first: int
+    flights: "np.ndarray[Any, Any]"
     batch: FeatureBatch
 
 
@@ -91,14 +91,14 @@ def as_of_times(stops: Sequence[Checkpoint]) -> "pd.Series[pd.Timestamp]":
 class Replay:
     """One replay against a running server. `after_write` is told each checkpoint once its rows are written.
 
-    `newest` is read for every flight, `all_features` for some. Event times of the tables are moved by `shift_us`.
+    `newest` is read for every flight, `every` feature for some. Event times of the tables are moved by `shift_us`.
     """
 
     def __init__(  # noqa: PLR0917 - every one is a different thing
         self,
         client: Client,
         newest: PreparedFeatures,
-        all_features: PreparedFeatures,
+        every: PreparedFeatures,
         year: Year,
         tables: Mapping[str, pa.Table],
         shift_us: int,
@@ -108,13 +108,14 @@ class Replay:
         self.samples: list[Sample] = []
         self._client = client
         self._newest = newest
-        self._all_features = all_features
+        self._every = every
         self._tables = tables
         self._shift = np.timedelta64(shift_us, "us")
         self._times = {view: table.column("event_time").to_numpy() for view, table in tables.items()}
         self._written = dict.fromkeys(tables, 0)
         self._after_write = after_write
         self._keys = {name: pa.array(year.flights[column]) for name, column in FLIGHT_KEYS.items()}
+        self._is_named = year.flights["tail_number"].notna().to_numpy()  # history takes no row whose key is null
 
     def run(self, stops: Sequence[Checkpoint], wanted: Wanted) -> Iterator[list[Difference]]:
         """Per checkpoint the differences, which should be none."""
@@ -123,12 +124,11 @@ class Replay:
             self._after_write(stop)
             if stop.end > stop.first:
                 started = perf_counter()
-                batch = self._read(self._newest, stop.first, stop.end)
+                batch = self._read(self._newest, self.keys(np.arange(stop.first, stop.end)))
                 self.totals.read_s += perf_counter() - started
                 self._count(batch)
-                sample_end = min(stop.end, stop.first + SAMPLE_FLIGHTS)
-                self.samples.append(Sample(stop.first, self.read(stop.first, sample_end)))
-                yield compare(batch, stop.first, wanted.rows(stop.first, stop.end))
+                self._sample(stop)
+                yield compare(batch, range(stop.first, stop.end), wanted.rows(stop.first, stop.end))
 
     def write_until(self, stop: Checkpoint) -> None:
         """Writes the rows whose event time is not after the checkpoint and that are not written yet."""
@@ -144,12 +144,18 @@ class Replay:
 
     def read(self, first: int, end: int) -> FeatureBatch:
         """Every feature of consecutive flights in one call."""
-        return self._read(self._all_features, first, end)
+        return self._read(self._every, self.keys(np.arange(first, end)))
 
-    def _read(self, prepared: PreparedFeatures, first: int, end: int) -> FeatureBatch:
-        keys = {name: column.slice(first, end - first) for name, column in self._keys.items()}
-        asked = {name: keys[name] for name in prepared.join_keys}
-        return self._client.get_online_features(prepared, entities=asked, timeout_s=READ_TIMEOUT_S)
+    def keys(self, flights: "np.ndarray[Any, Any]") -> dict[str, pa.Array]:
+        """Join keys of some flights, as a read sends them."""
+        return {name: self._keys[name].take(pa.array(flights)) for name in self._every.join_keys}
+
+    def _read(self, prepared: PreparedFeatures, keys: Mapping[str, pa.Array]) -> FeatureBatch:
+        return self._client.get_online_features(prepared, entities=keys, timeout_s=READ_TIMEOUT_S)
+
+    def _sample(self, stop: Checkpoint) -> None:
+        flights = stop.first + np.flatnonzero(self._is_named[stop.first : stop.end])[:SAMPLE_FLIGHTS]
+        self.samples.append(Sample(flights, self._read(self._every, self.keys(flights))))
 
     def _count(self, batch: FeatureBatch) -> None:
         self.totals.flight_count += batch.row_count
@@ -158,8 +164,8 @@ class Replay:
             self.totals.state_counts += np.bincount(batch.states(name), minlength=16)
 
 
-def compare(batch: FeatureBatch, first: int, wanted: Wanted) -> list[Difference]:
-    """The first differences between an answer, whose first flight is `first`, and what it should hold."""
+def compare(batch: FeatureBatch, flights: "Sequence[int] | np.ndarray[Any, Any]", wanted: Wanted) -> list[Difference]:
+    """The first differences between an answer and what it should hold for its flights; values and states alike."""
     served = batch.to_arrow()
     found: list[Difference] = []
     for name in wanted.values.schema.names:
@@ -170,7 +176,7 @@ def compare(batch: FeatureBatch, first: int, wanted: Wanted) -> list[Difference]
         pairs = zip(column.to_pylist(), state, value.to_pylist(), wanted_state, strict=True)
         for row, (has, has_state, want, want_state) in enumerate(pairs):
             if (has, has_state) != (want, want_state):
-                found.append(Difference(first + row, name, shown(has, has_state), shown(want, want_state)))
+                found.append(Difference(int(flights[row]), name, shown(has, has_state), shown(want, want_state)))
             if len(found) >= DIFFERENCES_SHOWN:
                 return found
     return found

@@ -3,7 +3,9 @@
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -12,10 +14,12 @@ import numpy as np
 from control_plane.cli.definition_commands import await_served
 from control_plane.cli.demo import definitions as flight_definitions
 from control_plane.cli.demo.batch_step import BatchStep
-from control_plane.cli.demo.events import FLIGHT_COUNT, LAST_MOMENT, ZONE, Year, load_year
+from control_plane.cli.demo.events import FLIGHT_COUNT, LAST_MOMENT, WINDOW_EVENTS_FROM, ZONE, Year, load_year
 from control_plane.cli.demo.expected import latest
+from control_plane.cli.demo.history_step import HistoryStep
 from control_plane.cli.demo.planted import Planted, plant
 from control_plane.cli.demo.replay import (
+    DIFFERENCES_SHOWN,
     Checkpoint,
     Difference,
     Replay,
@@ -34,6 +38,7 @@ from control_plane.cli.demo.tables import (
     window_names,
     write_tables,
 )
+from control_plane.cli.endpoints import Endpoints
 from control_plane.cli.output import Format, print_error
 from control_plane.cli.session import Session
 from control_plane.cli.up import StopAsked, UpOptions, platform, stoppable
@@ -41,6 +46,9 @@ from headrace.client import Client, PreparedFeatures, RegistryClient, ValueState
 from headrace.definitions import DefinitionSet, load
 from headrace.errors import CallerError, InternalError
 
+# A year in a minute: large commits leave fewer files, of which each holds one day.
+DRAIN_WORDS: Final = ("--cycle-bytes", str(1 << 30), "--interval-s", "5")
+DAY_US: Final = 86_400_000_000
 UNKNOWN_FEATURE: Final = "flights.plane.facts@v1:seatz"
 EXIT_OK: Final = 0
 EXIT_DIFFERENT: Final = 1
@@ -54,32 +62,42 @@ def run(session: Session, planted: Planted | None) -> int:
             # Always a new folder: rows of an earlier replay would be newer than this one's first checkpoints.
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="headrace-demo-")))
             screen = Screen(session.out)
-            running = stack.enter_context(platform(folder, UpOptions(any_ports=True)))
-            screen.say(f"platform up: {running.endpoints.features}")
+            year = stack.enter_context(ThreadPoolExecutor(1)).submit(load_year)
+            options = UpOptions(any_ports=True, offline=True, drain_words=DRAIN_WORDS)
+            running = stack.enter_context(platform(folder, options))
+            screen.say(f"platform up: feature server at {running.endpoints.features}")
             client = stack.enter_context(Client(running.endpoints.features))
             registry = stack.enter_context(RegistryClient(running.endpoints.control))
-            return Demo(screen, client, registry, planted).run()
+            history = HistoryStep(screen, _session_of(session, folder, running.endpoints), folder)
+            return Demo(screen, client, registry, history, planted).run(year.result())
     except StopAsked:
         return EXIT_STOPPED
+
+
+def _session_of(session: Session, folder: Path, endpoints: Endpoints) -> Session:
+    """Of the commands that a person would type beside this platform."""
+    return replace(session, environment={}, data=folder, endpoint=None, lake=Path(endpoints.lake))
 
 
 class Demo:
     """The steps of the demonstration against running servers."""
 
-    def __init__(self, screen: Screen, client: Client, registry: RegistryClient, planted: Planted | None) -> None:
+    def __init__(
+        self, screen: Screen, client: Client, registry: RegistryClient, history: HistoryStep, planted: Planted | None
+    ) -> None:
         self._screen = screen
         self._client = client
         self._registry = registry
+        self._history = history
         self._planted = planted
         self._shift_us = time.time_ns() // 1_000 - time_us(LAST_MOMENT)
 
-    def run(self) -> int:
+    def run(self, year: Year) -> int:
         """All steps; the exit code."""
         definitions = load(Path(flight_definitions.__file__))
         self._register(definitions)
         newest = self._client.prepare("flights.delay.newest_values@v1")
         every = self._client.prepare("flights.delay.departure@v1")
-        year = load_year()
         stops = checkpoints(year)
         tables = write_tables(year, definitions, self._shift_us)
         wanted = self._newest_wanted(year, definitions, stops, newest)
@@ -89,8 +107,9 @@ class Demo:
             f"{len(window_names(windows))} of them over windows of an hour to 30 days"
         )
         self._screen.say(
-            f"a read is answered as of now, so all event times move by {self._shift_us / 86_400_000_000:,.1f} days: "
-            f"it is {LAST_MOMENT.tz_convert(ZONE):%H:%M on %d %B %Y} in New York"
+            f"reads are answered as of now, so every event time moves by {self._shift_us / DAY_US:,.1f} days: now is "
+            f"{LAST_MOMENT.tz_convert(ZONE):%H:%M on %d %B %Y} in New York; windows get the events from "
+            f"{WINDOW_EVENTS_FROM:%d %B} on"
         )
         replay = Replay(self._client, newest, every, year, tables, self._shift_us, self._planting(stops))
         differences = self._replay(replay, year, stops, wanted)
@@ -99,7 +118,10 @@ class Demo:
             step = BatchStep(self._screen, replay, year.flights, stops[-1])
             differences = step.run(every, wanted, windows, written_us)
         if differences:
-            return self._report_differences(year, differences)
+            return self._report_differences(year, differences, "pandas and NumPy")
+        differences = self._history.run(replay, is_wrong=self._planted is Planted.HISTORY)
+        if differences:
+            return self._report_differences(year, differences, "history")
         self._show_unknown_feature(year)
         return self._conclude(replay.totals)
 
@@ -150,12 +172,11 @@ class Demo:
         else:
             raise InternalError(f"{UNKNOWN_FEATURE} was answered", reason="UNKNOWN_FEATURE_ANSWERED")
 
-    def _report_differences(self, year: Year, differences: Sequence[Difference]) -> int:
-        flights = [year.flights.iloc[one.flight] for one in differences]
+    def _report_differences(self, year: Year, differences: Sequence[Difference], other: str) -> int:
+        shown = differences[:DIFFERENCES_SHOWN]
+        flights = [year.flights.iloc[one.flight] for one in shown]
         names = [f"{flight.carrier}{flight.flight} {flight.scheduled_time:%Y-%m-%d %H:%M}Z" for flight in flights]
-        self._screen.differences(
-            "served values differ from pandas; the first:", ("served", "pandas"), names, differences
-        )
+        self._screen.differences(f"served values differ from {other}; the first:", ("served", other), names, shown)
         self._screen.say("DEMO FAILED")
         return EXIT_DIFFERENT
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from control_plane.cli.demo.events import KEYS, Year
+from control_plane.cli.demo.events import KEYS, WINDOW_EVENTS_FROM, Year
 from control_plane.cli.demo.expected import Expected, Lookup
 from control_plane.cli.demo.expected_windows import Aggregate, Share, WindowLookup
 from headrace.client import PreparedFeatures
@@ -41,11 +41,17 @@ def service_of(definitions: DefinitionSet, name: str) -> FeatureService:
 
 
 def write_tables(year: Year, definitions: DefinitionSet, shift_us: int) -> dict[str, pa.Table]:
-    """All rows of the year by view version, typed as the view takes them, their event times moved."""
-    return {
-        f"{view.name}@v1": _table(year.events[view.name], _written(view, definitions), shift_us)
-        for view in definitions.feature_views
-    }
+    """The rows to write by view version, typed as the view takes them, their event times moved.
+
+    Reads are as of now, so that no window reaches the events before WINDOW_EVENTS_FROM: they are left out.
+    """
+    tables = {}
+    for view in definitions.feature_views:
+        rows = year.events[view.name]
+        if not view.is_plain:
+            rows = rows[rows["event_time"] >= WINDOW_EVENTS_FROM]
+        tables[f"{view.name}@v1"] = _table(rows, _written(view, definitions), shift_us)
+    return tables
 
 
 def lookups(year: Year, definitions: DefinitionSet, service: FeatureService) -> list[Lookup]:
