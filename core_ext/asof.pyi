@@ -21,7 +21,13 @@ class Spine:
     def __len__(self) -> int: ...
     @property
     def entity_count(self) -> int:
-        """Different keys."""
+        """Different keys; they are numbered by their first row."""
+
+    def find(self, keys: KeyBatch) -> NDArray[np.int64]:
+        """Entity of every key, -1 where the spine has no such key."""
+
+    def entities(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Entity and query time of every row."""
 
 @final
 class Matches:

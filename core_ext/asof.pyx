@@ -63,6 +63,26 @@ cdef class Spine:
         """Different keys."""
         return self.table.entity_count
 
+    def find(self, KeyBatch keys not None):
+        """Entity of every key, -1 where the spine has no such key."""
+        cdef hr_asof_keys wanted = batch_keys(keys)
+        entities = np.empty(keys.row_count, np.int64)
+        cdef int64_t[::1] view = entities
+        if keys.row_count > 0:
+            with nogil:
+                hr_asof_lookup(&self.table, &wanted, &view[0])
+        return entities
+
+    def entities(self):
+        """Entity and query time of every row."""
+        cdef Py_ssize_t count = self.table.keys.row_count
+        entities, times = np.empty(count, np.int64), np.empty(count, np.int64)
+        cdef int64_t[::1] entity_view = entities, time_view = times
+        if count > 0:
+            with nogil:
+                hr_asof_rows(&self.table, &entity_view[0], &time_view[0])
+        return entities, times
+
 
 cdef object same_rows(Py_ssize_t found, Py_ssize_t wanted, name):
     if found != wanted:

@@ -1,14 +1,13 @@
 """Arrow tables of the records of a row log, view by view, without a Python value per row."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from batch.arrays import array_of
 from batch.drain.views import LoggedView
-from core_ext.arrow import ArrowColumn
 from core_ext.row_codec import CorruptRowError
 from core_ext.row_columns import decode_keys, decode_rows
 from core_ext.row_log import CorruptRecordError, LoggedRows, split_records
@@ -35,9 +34,9 @@ def _table(records: bytes, rows: LoggedRows, chosen: NDArray[np.intp], view: Log
         keys = decode_keys([int(scalar) for _, scalar in columns.keys], records, rows.key_starts[chosen], starts)
     except (CorruptRowError, ValueError) as error:
         raise _damaged(f"{columns.ref}: {error}") from error
-    arrays = [_array(part, ValueType(scalar).arrow) for part, (_, scalar) in zip(keys, columns.keys, strict=True)]
+    arrays = [array_of(part, ValueType(scalar).arrow) for part, (_, scalar) in zip(keys, columns.keys, strict=True)]
     schema = columns.arrow
-    arrays += [_array(part, schema.field(len(arrays) + at).type) for at, part in enumerate(decoded.columns)]
+    arrays += [array_of(part, schema.field(len(arrays) + at).type) for at, part in enumerate(decoded.columns)]
     system = (
         decoded.event_times_us,
         decoded.write_times_us,
@@ -49,19 +48,6 @@ def _table(records: bytes, rows: LoggedRows, chosen: NDArray[np.intp], view: Log
     )
     arrays += [pa.array(values).cast(schema.field(len(arrays) + at).type) for at, values in enumerate(system)]
     return pa.Table.from_arrays(arrays, schema=schema)
-
-
-def _array(column: ArrowColumn, kind: pa.DataType) -> pa.Array:
-    if column.child is None:
-        parts = [column.validity, *([] if column.offsets is None else [column.offsets]), column.values]
-        return pa.Array.from_buffers(kind, column.length, [_buffer(part) for part in parts])
-    parts = [column.validity, *([] if column.offsets is None else [column.offsets])]
-    child = _array(column.child, kind.value_type)
-    return pa.Array.from_buffers(kind, column.length, [_buffer(part) for part in parts], children=[child])
-
-
-def _buffer(part: Any) -> pa.Buffer | None:  # Any: what has a buffer
-    return None if part is None else pa.py_buffer(part)
 
 
 def _damaged(what: str) -> DataLoss:

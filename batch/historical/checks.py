@@ -45,8 +45,8 @@ def check_history(schema: pa.Schema, view: HistoryInput) -> None:
     for name, kind in view.order().values():
         if _field(schema, name, what).type != kind:
             raise refused("WRONG_TYPE", what, f"column {name!r} is {schema.field(name).type}; cast it to {kind}")
-    for column in view.columns:
-        _check_type(schema, column.name, column.type, what)
+    for name, wanted in view.value_columns().items():
+        _check_type(schema, name, wanted, what)
 
 
 def _field(schema: pa.Schema, name: str, what: str) -> pa.Field:

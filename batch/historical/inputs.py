@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
+from batch.historical.computation import Computation
 from core_ext import rules
 from headrace.types import ENTITY_KEY_SCALARS, Scalar, ValueType
 
@@ -40,6 +41,8 @@ class HistoryInput:
 
     Without a write time it is the event time; without an available time that is the write time. ttl_us and stale_us
     of 0 mean no limit; `fallback` is one of core_ext.rules. A null in `tombstone` counts as false.
+
+    With a computation the rows are events, and the columns are its features.
     """
 
     name: str
@@ -57,6 +60,7 @@ class HistoryInput:
     stale_us: int = 0
     fallback: int = field(default=rules.FALLBACK_NONE)
     include_expired: bool = False
+    computation: Computation | None = None
 
     def output_of(self, column: FeatureColumn) -> str:
         """Name of a feature in the result."""
@@ -81,9 +85,11 @@ class HistoryInput:
         names = [*(key.history for key in self.keys), *self.times(), *(name for name, _ in self.order().values())]
         return list(dict.fromkeys(names))
 
-    def value_columns(self) -> list[str]:
-        """Columns that are gathered from the rows that matched."""
-        return list(dict.fromkeys(column.name for column in self.columns))
+    def value_columns(self) -> dict[str, ValueType]:
+        """Columns of the history that values come from, with their types."""
+        if self.computation is not None:
+            return dict(self.computation.columns)
+        return {column.name: column.type for column in self.columns}
 
 
 def kind_of(value_type: ValueType) -> tuple[int, int, int, int]:

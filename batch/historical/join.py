@@ -13,10 +13,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from batch.historical import checks
+from batch.historical.computed_join import join_computed
 from batch.historical.failures import refused
+from batch.historical.gathered import Looked
 from batch.historical.inputs import Files, HistoryInput
-from batch.historical.memory import MemoryPlan, plan
+from batch.historical.memory import MemoryPlan, plan, width_of_event
 from batch.historical.output import Digest, ResultFile, feature_schema
+from batch.historical.parallel import Advance
 from batch.historical.spill import ORDINAL, Spill, partition, spool
 from batch.historical.tables import ParquetRows, Rows, TableRows
 from batch.historical.view_join import join_view
@@ -88,6 +91,9 @@ class HistoricalJoin:
         checks.check_spine(self._spine.schema, terms.time_column, views)
         self._plan: MemoryPlan = plan(self._spine.row_count, views, terms.memory_limit_bytes)
         self._histories = [self._history(view) for view in views]
+        if any(map(width_of_event, views)):
+            counts = [rows.row_count for rows in self._histories]
+            self._plan = plan(self._spine.row_count, views, terms.memory_limit_bytes, counts)
 
     def run(self, output: str, run_id: UUID) -> JoinReport:
         """Joins and writes."""
@@ -134,11 +140,18 @@ class HistoricalJoin:
             names = [key.spine for key in view.keys]
             if held is None or held[0] != names:
                 held = (names, Spine(self._spine_keys(batch, view), times))
-            advance = _Counter(self._progress, view.name, 2 * rows.row_count)
-            for one in join_view(held[1], rows, view, self._terms.cutoff_us, advance):
+            readings = 2 if view.computation is None else 3
+            advance = _Counter(self._progress, view.name, readings * rows.row_count)
+            for one in self._looked(held[1], rows, view, advance):
                 arrays += [one.values, pa.array(one.statuses)]
             advance.finish()
         return pa.Table.from_arrays(arrays, schema=feature_schema(views))
+
+    def _looked(self, spine: Spine, rows: Rows, view: HistoryInput, advance: Advance) -> list[Looked]:
+        cutoff_us = self._terms.cutoff_us
+        if view.computation is None:
+            return join_view(spine, rows, view, cutoff_us, advance)
+        return join_computed(spine, rows, view, cutoff_us, advance, event_bytes_max=self._plan.event_bytes)
 
     def _numbered(self, features: pa.Table, ordinals: NDArray[np.int64]) -> pa.Table:
         return features.append_column(ORDINAL, pa.array(ordinals))
@@ -213,7 +226,7 @@ class _Counter:
         self._done = 0
 
     def __call__(self, row_count: int) -> None:
-        self._done += row_count
+        self._done = min(self._done + row_count, self._total)  # a history with too many events is read more often
         self._progress(self._stage, self._done, self._total)
 
     def finish(self) -> None:

@@ -150,10 +150,10 @@ class HeldTable:
 
     def read(self, view: WantedView, cutoff_us: int) -> pa.RecordBatchReader:
         """Rows with the view's keys and wanted features, written up to the cut-off."""
-        schema = view.table.arrow
+        columns = view.table
         if self.table is None or self.snapshot_id == NO_SNAPSHOT:
-            return pa.RecordBatchReader.from_batches(schema, [])
-        return self.table.read(ReadFilter(write_last_us=cutoff_us), self.snapshot_id, schema.names)
+            return pa.RecordBatchReader.from_batches(columns.arrow, [])
+        return self.table.reading(columns).read(ReadFilter(write_last_us=cutoff_us), self.snapshot_id)
 
 
 @contextmanager

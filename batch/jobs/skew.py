@@ -17,7 +17,7 @@ from batch.skew.served import Served
 from batch.skew.served_log import ServedFilter, ServedLog
 from headrace.client import RegistryClient
 from headrace.definitions.changes import DefinitionKind
-from headrace.definitions.registered import Registered, RegisteredEntity, RegisteredView
+from headrace.definitions.registered import Registered, RegisteredView
 from headrace.definitions.values import value_from_document
 from headrace.errors import InvalidArgument, NotFound
 from headrace.names import parse_feature_ref
@@ -104,9 +104,7 @@ def _learn(versions: Versions, served: Sequence[Served], registry: VersionList, 
             if not isinstance(record, RegisteredView) or record.definition.name != name:
                 continue
             if record.definition.is_plain:
-                entity = registry.get(DefinitionKind.ENTITY, record.definition.entity)
-                assert isinstance(entity, RegisteredEntity), "the registry answers the kind that was asked for"
-                view = wanted_view(record.definition, entity, str(record.ref), record.transform_digest.hex())
+                view = wanted_view(registry, record)
                 found[record.version] = _history(view, record.transform_digest, catalogue)
 
 

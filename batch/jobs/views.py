@@ -8,14 +8,16 @@ from typing import Any, Final, Protocol
 import pyarrow as pa
 
 from batch.historical import FeatureColumn, HistoryInput, KeyColumn
+from batch.historical.computation import Computation, computation_of
 from batch.offline import columns as system
 from batch.offline.columns import ViewColumns
 from headrace.definitions.changes import DefinitionKind
+from headrace.definitions.document_reading import entity_from_document, source_from_document, view_from_document
+from headrace.definitions.documents import document
+from headrace.definitions.plans import check_digest, compile_plan
 from headrace.definitions.registered import Registered, RegisteredEntity, RegisteredService, RegisteredView
 from headrace.definitions.services import ServiceEntry
 from headrace.definitions.values import value_document, value_from_document
-from headrace.definitions.views import FeatureView
-from headrace.errors import FailedPrecondition
 from headrace.names import parse_pinned_ref
 from headrace.types import Scalar, parse_type
 
@@ -42,7 +44,10 @@ class WantedColumn:
 
 @dataclass(frozen=True, slots=True)
 class WantedView:
-    """One entry of a service. `keys` are (join key, column of the entity rows, type)."""
+    """One entry of a service. `keys` are (join key, column of the entity rows, type).
+
+    A computed view comes with the documents of its view, entity and source, so that it stands without a registry.
+    """
 
     ref: str
     transform_digest: str
@@ -51,12 +56,32 @@ class WantedView:
     ttl_us: int = 0
     stale_us: int = 0
     fallback: int = 1
+    definitions: Mapping[str, Any] | None = None  # Any: JSON values
 
     @property
     def table(self) -> ViewColumns:
-        """Keys and wanted features of the view's table."""
+        """Keys and what the wanted features are read from, of the view's table."""
         keys = [(name, Scalar[kind.upper()]) for name, _, kind in self.keys]
-        return ViewColumns(parse_pinned_ref(self.ref), keys, [(c.feature, parse_type(c.type)) for c in self.columns])
+        computation = self.computation()
+        if computation is None:
+            features = [(c.feature, parse_type(c.type)) for c in self.columns]
+        else:
+            beside = {system.EVENT_TIME, *(name for name, _ in keys)}
+            features = [(name, kind) for name, kind in computation.columns.items() if name not in beside]
+        return ViewColumns(parse_pinned_ref(self.ref), keys, features)
+
+    def computation(self) -> Computation | None:
+        """How the wanted features come from events, None where they are columns of the table.
+
+        Raises FailedPrecondition where this installation would compute other values than when the view was registered.
+        """
+        if self.definitions is None:
+            return None
+        source = source_from_document(self.definitions["source"])
+        entity = entity_from_document(self.definitions["entity"])
+        plan = compile_plan(view_from_document(self.definitions["view"]), entity, source)
+        check_digest(plan, self.ref, bytes.fromhex(self.transform_digest))
+        return computation_of(plan, source, [one.feature for one in self.columns], self.ref, system.EVENT_TIME)
 
     def history(self, rows: pa.RecordBatchReader | pa.Table, name: str = "") -> HistoryInput:
         """What the join reads; rows have the columns of `table`."""
@@ -77,6 +102,7 @@ class WantedView:
             ttl_us=self.ttl_us,
             stale_us=self.stale_us,
             fallback=self.fallback,
+            computation=self.computation(),
         )
 
 
@@ -94,21 +120,18 @@ class WantedService:
 
 
 def resolve_service(definitions: Definitions, name: str) -> WantedService:
-    """The service's entries; raises FailedPrecondition for a view whose rows nobody has computed."""
+    """The service's entries."""
     service = definitions.get(DefinitionKind.FEATURE_SERVICE, name)
     assert isinstance(service, RegisteredService), "the registry answers the kind that was asked for"
     views = [_entry(definitions, entry) for entry in service.definition.entries]
     return WantedService(str(service.ref), tuple(views))
 
 
-def wanted_view(
-    view: FeatureView,
-    entity: RegisteredEntity | Any,  # Any: whatever has join keys under `definition`
-    ref: str,
-    digest: str,
-    entry: ServiceEntry | None = None,
-) -> WantedView:
+def wanted_view(definitions: Definitions, record: RegisteredView, entry: ServiceEntry | None = None) -> WantedView:
     """A view as a job reads it; without an entry all of its features under their own names."""
+    view, ref = record.definition, str(record.ref)
+    entity = definitions.get(DefinitionKind.ENTITY, view.entity)
+    assert isinstance(entity, RegisteredEntity), "the registry answers the kind that was asked for"
     names = (entry.features if entry else ()) or [feature.name for feature in view.features]
     prefix = entry.output_prefix if entry else ""
     columns = []
@@ -122,7 +145,13 @@ def wanted_view(
         for key in entity.definition.join_keys
     )
     limits = (_microseconds(view.ttl), _microseconds(view.freshness_sla))
-    return WantedView(ref, digest, keys, tuple(columns), *limits, int(view.fallback))
+    documents = None
+    if not view.is_plain:
+        source = definitions.get(DefinitionKind.SOURCE, view.source)
+        parts = {"view": view, "entity": entity.definition, "source": source.definition}
+        documents = {name: document(part) for name, part in parts.items()}
+    digest = record.transform_digest.hex()
+    return WantedView(ref, digest, keys, tuple(columns), *limits, int(view.fallback), documents)
 
 
 def service_document(service: WantedService) -> dict[str, Any]:  # Any: JSON values
@@ -130,7 +159,7 @@ def service_document(service: WantedService) -> dict[str, Any]:  # Any: JSON val
     return {"name": service.name, "views": [_view_document(view) for view in service.views]}
 
 
-def service_from_document(document: Mapping[str, Any]) -> WantedService:  # Any: JSON values
+def service_from_document(fields: Mapping[str, Any]) -> WantedService:  # Any: JSON values
     """Service of its JSON form."""
     views = [
         WantedView(
@@ -140,9 +169,9 @@ def service_from_document(document: Mapping[str, Any]) -> WantedService:  # Any:
                 "columns": tuple(WantedColumn(**column) for column in view["columns"]),
             }
         )
-        for view in document["views"]
+        for view in fields["views"]
     ]
-    return WantedService(document["name"], tuple(views))
+    return WantedService(fields["name"], tuple(views))
 
 
 def history_names(views: Sequence[WantedView]) -> list[str]:
@@ -158,25 +187,11 @@ def history_names(views: Sequence[WantedView]) -> list[str]:
 def _entry(definitions: Definitions, entry: ServiceEntry) -> WantedView:
     view = definitions.get(DefinitionKind.FEATURE_VIEW, entry.feature_view)
     assert isinstance(view, RegisteredView), "as above"
-    entity = definitions.get(DefinitionKind.ENTITY, view.definition.entity)
-    assert isinstance(entity, RegisteredEntity), "as above"
-    require_plain(view.definition, str(view.ref))
-    return wanted_view(view.definition, entity, str(view.ref), view.transform_digest.hex(), entry)
-
-
-def require_plain(view: FeatureView, ref: str) -> None:
-    """Refuses a view whose rows are no rows of its source."""
-    if not view.is_plain:
-        raise FailedPrecondition(
-            f"{ref!r} has a filter, windows or derived features, whose history is not computed yet; leave it out",
-            reason="TRANSFORM_NOT_COMPUTED",
-            field="service",
-            metadata={"feature_view": ref},
-        )
+    return wanted_view(definitions, view, entry)
 
 
 def _view_document(view: WantedView) -> dict[str, Any]:  # Any: JSON values
-    return {
+    fields: dict[str, Any] = {  # as above
         "ref": view.ref,
         "transform_digest": view.transform_digest,
         "keys": [list(key) for key in view.keys],
@@ -187,6 +202,7 @@ def _view_document(view: WantedView) -> dict[str, Any]:  # Any: JSON values
         "stale_us": view.stale_us,
         "fallback": view.fallback,
     }
+    return fields if view.definitions is None else fields | {"definitions": dict(view.definitions)}
 
 
 def _default(column: WantedColumn) -> object:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -19,7 +19,6 @@ from batch.jobs.views import (
     WantedService,
     WantedView,
     history_names,
-    require_plain,
     resolve_service,
     wanted_view,
 )
@@ -27,7 +26,7 @@ from batch.notebook.tables import join_tables, to_arrow
 from batch.offline import columns as system
 from headrace.client import RegistryClient
 from headrace.definitions.changes import DefinitionKind
-from headrace.definitions.registered import RegisteredEntity, RegisteredView
+from headrace.definitions.registered import RegisteredView
 from headrace.names import parse_feature_ref
 
 
@@ -130,11 +129,7 @@ def _selected(definitions: Definitions, features: Selection) -> WantedService:
     for name, wanted in by_view.items():
         record = definitions.get(DefinitionKind.FEATURE_VIEW, name)
         assert isinstance(record, RegisteredView), "the registry answers the kind that was asked for"
-        entity = definitions.get(DefinitionKind.ENTITY, record.definition.entity)
-        assert isinstance(entity, RegisteredEntity), "as above"
-        require_plain(record.definition, str(record.ref))
-        whole = wanted_view(record.definition, entity, str(record.ref), record.transform_digest.hex())
-        views.append(_only(whole, wanted))
+        views.append(_only(wanted_view(definitions, record), wanted))
     return WantedService("", tuple(views))
 
 
@@ -146,4 +141,4 @@ def _only(view: WantedView, features: Sequence[str]) -> WantedView:
     columns = tuple(
         WantedColumn(name, f"{view.ref}:{name}", by_name[name].type, by_name[name].default) for name in features
     )
-    return WantedView(view.ref, view.transform_digest, view.keys, columns, view.ttl_us, view.stale_us, view.fallback)
+    return replace(view, columns=columns)

@@ -6,15 +6,18 @@ import pyarrow as pa
 
 from batch.historical import FeatureColumn, HistoryInput, KeyColumn
 from batch.historical.checks import plain
+from batch.historical.computation import computation_of
 from batch.historical.failures import refused
-from batch.jobs.views import require_plain
 from batch.notebook.tables import join_tables, to_arrow
+from headrace.computed import event_program, passed
 from headrace.definitions import Entity, FeatureView, Source
-from headrace.definitions.plans import compile_plan
+from headrace.definitions.entities import EVENT_TIME
+from headrace.definitions.plans import ViewPlan, compile_plan
 from headrace.definitions.transforms import Latest
 from headrace.types import ValueType
 
 PREVIEW_TIME: Final = "event_time"
+_EVENT_TIME: Final = "event\ttime"  # no column of a source has a tab
 
 
 def preview(
@@ -34,34 +37,51 @@ def preview(
 
 def history_of(view: FeatureView, events: Any, entity: Entity, source: Source) -> HistoryInput:  # Any: as above
     """The events as the history of the view, with the view's own TTL, defaults and fallback."""
-    require_plain(view, view.name)
-    compile_plan(view, entity, source)  # what registration would refuse is refused here
+    plan = compile_plan(view, entity, source)  # what registration would refuse is refused here
     rows = to_arrow(events, "events")
     keys = tuple(KeyColumn(key.name, key.name, key.type.scalar) for key in entity.join_keys)
-    types = {key.name: key.type for key in entity.join_keys}
-    columns, arrays, names = [], [], []
-    for feature in view.features:
+    held = {_EVENT_TIME: _present(rows, source.event_time_column)}
+    held |= {key.name: _column(rows, key.name, key.type) for key in entity.join_keys}
+    columns = []
+    computation = None
+    if not view.is_plain:
+        columns = [FeatureColumn(one.name, one.type, one.default, one.name) for one in view.features]
+        names = [feature.name for feature in view.features]
+        computation = computation_of(plan, source, names, view.name, _EVENT_TIME)
+        held |= _source_columns(rows, plan, source)
+    for feature in view.features if view.is_plain else ():
         assert isinstance(feature.transform, Latest), "a plain view has no other"
         columns.append(FeatureColumn(f"feature {feature.name}", feature.type, feature.default, feature.name))
-        arrays.append(_column(rows, feature.transform.column, feature.type))
-        names.append(f"feature {feature.name}")
-    for name, kind in types.items():
-        arrays.append(_column(rows, name, kind))
-        names.append(name)
-    arrays.append(_present(rows, source.event_time_column))
-    names.append("event time")
+        held[f"feature {feature.name}"] = _column(rows, feature.transform.column, feature.type)
     limits = (view.ttl, view.freshness_sla)
     ttl_us, stale_us = (0 if limit is None else round(limit.total_seconds() * 1_000_000) for limit in limits)
     return HistoryInput(
         name=view.name,
         columns=tuple(columns),
         keys=keys,
-        event_time="event time",
-        rows=pa.table(dict(zip(names, arrays, strict=True))),
+        event_time=_EVENT_TIME,
+        rows=_filtered(pa.table(held), plan),
         ttl_us=ttl_us,
         stale_us=stale_us,
         fallback=int(view.fallback),
+        computation=computation,
     )
+
+
+def _source_columns(rows: pa.Table, plan: ViewPlan, source: Source) -> dict[str, pa.ChunkedArray]:
+    """What the plan reads beside the event time, as the source declares it."""
+    types = {column.name: column.type for column in source.columns}
+    return {name: _column(rows, name, types[name]) for name in sorted(plan.columns - {EVENT_TIME})}
+
+
+def _filtered(rows: pa.Table, plan: ViewPlan) -> pa.Table:
+    """The events that the filter of the view lets through."""
+    if plan.filter is None:
+        return rows
+    one = event_program(plan.filter)
+    columns = {name: rows[_EVENT_TIME if name == EVENT_TIME else name] for name in one.columns}
+    whole = {name: pa.concat_arrays([pa.array([], column.type), *column.chunks]) for name, column in columns.items()}
+    return rows.filter(passed(one, whole, rows.num_rows, "events"))
 
 
 def newest_of(history: HistoryInput, time_column: str) -> pa.Table:

@@ -58,6 +58,10 @@ class ViewTable:
         self.columns = columns
         self._load = load
 
+    def reading(self, columns: ViewColumns) -> "ViewTable":
+        """The same table, of which other columns are read."""
+        return ViewTable(columns, self._load)
+
     @property
     def snapshot_id(self) -> int | None:
         """The newest snapshot."""

@@ -294,15 +294,16 @@ def materialize(
 @app.command()
 def demo(
     context: typer.Context,
-    plant_wrong_value: Annotated[bool, typer.Option("--plant-wrong-value", hidden=True)] = False,
+    plant: Annotated[str | None, typer.Option("--plant", hidden=True)] = None,
 ) -> None:
     """Replay a year of real flights and prove every value.
 
     Each served value is compared with what plain pandas computes.
     """
+    from control_plane.cli.demo.planted import Planted  # lazy: Arrow
     from control_plane.cli.demo.run import run  # lazy: pandas
 
-    raise typer.Exit(run(session_of(context), plant_wrong_value))
+    raise typer.Exit(run(session_of(context), None if plant is None else Planted(plant)))
 
 
 if __name__ == "__main__":

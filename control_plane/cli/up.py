@@ -46,6 +46,7 @@ class UpOptions:
     history: bool = False
     offline: bool = False
     offline_token: Path | None = None
+    drain_words: Sequence[str] = ()  # more of the command line of the drain worker
 
     @property
     def has_drain(self) -> bool:
@@ -135,7 +136,7 @@ def platform(folder: Path, options: UpOptions = UpOptions()) -> Iterator[Platfor
             drain, drain_metrics = launcher.start(
                 "drain worker",
                 "batch",
-                ("--registry", control, "--features", features, *shown),
+                ("--registry", control, "--features", features, *shown, *options.drain_words),
                 (None, DRAIN_PORT, DRAIN_METRICS_PORT),
             )
             lake = str((folder / "batch").resolve())

@@ -358,6 +358,37 @@ static inline void hr_asof_feed(const hr_asof_spine *spine, const hr_asof_kept *
     }
 }
 
+/* Entity of every key, -1 for keys that the spine lacks. */
+static inline void hr_asof_lookup(const hr_asof_spine *spine, const hr_asof_keys *keys, int64_t *entities)
+{
+    uint64_t hashes[HR_ASOF_BLOCK];
+    int64_t start, i, count;
+    for (start = 0; start < keys->row_count; start += HR_ASOF_BLOCK) {
+        const uint64_t *bounds = keys->starts + start;
+        count = keys->row_count - start < HR_ASOF_BLOCK ? keys->row_count - start : HR_ASOF_BLOCK;
+        for (i = 0; i < count; i++) {
+            hashes[i] = hr_asof_hash(spine, keys->bytes + bounds[i], (size_t)(bounds[i + 1] - bounds[i]));
+            __builtin_prefetch(&spine->slots[hashes[i] & spine->slot_mask]);
+        }
+        for (i = 0; i < count; i++) {
+            const hr_asof_slot *slot =
+                hr_asof_find(spine, hashes[i], keys->bytes + bounds[i], (size_t)(bounds[i + 1] - bounds[i]));
+            entities[start + i] = slot->entity == HR_ASOF_NONE ? -1 : (int64_t)slot->entity;
+        }
+    }
+}
+
+/* Entity and query time of every row of the spine. */
+static inline void hr_asof_rows(const hr_asof_spine *spine, int64_t *entities, int64_t *times)
+{
+    uint32_t e, at;
+    for (e = 0; e < spine->entity_count; e++)
+        for (at = spine->entity_firsts[e]; at < spine->entity_firsts[e + 1]; at++) {
+            entities[spine->rows[at]] = e;
+            times[spine->rows[at]] = spine->times[at];
+        }
+}
+
 /* Takes over what another table kept; both have ties, or neither. */
 static inline void hr_asof_merge(const hr_asof_kept *kept, const hr_asof_kept *other, int64_t count)
 {

@@ -51,3 +51,8 @@ def settle(
         rules.value_status(status, is_null, fallback, has_default, include_expired)
         for status, is_null in zip(row_statuses, nulls, strict=True)
     ]
+
+
+def numbered(keys: Sequence[bytes]) -> dict[bytes, int]:
+    """Entities by key, numbered by their first row."""
+    return {key: number for number, key in enumerate(dict.fromkeys(keys))}

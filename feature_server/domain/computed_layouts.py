@@ -6,21 +6,11 @@ from dataclasses import dataclass
 from core_ext.computed import FROM_DERIVED, FROM_LATEST, FROM_WINDOW, ComputedView
 from core_ext.expressions import Program
 from core_ext.row_codec import Schema
-from core_ext.window_plan import PlanError, plan_windows
 from core_ext.windows import Windows
+from headrace.computed import EventProgram, event_program, window_kernel
 from headrace.definitions.plans import ViewPlan, event_columns, plan_of
 from headrace.definitions.registered import RegisteredView, RegistryState
-from headrace.errors import FailedPrecondition
-from headrace.expressions import CompiledExpression
 from headrace.types import ValueType
-
-
-@dataclass(frozen=True, slots=True)
-class EventProgram:
-    """A program and the columns of an event that it reads."""
-
-    program: Program
-    columns: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +46,8 @@ def computed_layout(
     logged = event_columns(plan, state.entities[record.definition.entity].definition)
     return ComputedLayout(
         view=_computed_view(record, plan, types),
-        filter=None if plan.filter is None else _event_program(plan.filter),
-        inputs=tuple(map(_event_program, plan.inputs)),
+        filter=None if plan.filter is None else event_program(plan.filter),
+        inputs=tuple(map(event_program, plan.inputs)),
         latest=tuple(column for _, column in plan.latest),
         columns={name: known[name] for name in sorted(plan.columns)},
         logged=logged,
@@ -70,10 +60,6 @@ def schema_column(value_type: ValueType) -> tuple[int, int, int]:
     return int(value_type.scalar), int(value_type.shape), value_type.list_size
 
 
-def _event_program(expression: CompiledExpression) -> EventProgram:
-    return EventProgram(Program(expression.program), expression.columns)
-
-
 def _computed_view(record: RegisteredView, plan: ViewPlan, types: Sequence[tuple[int, int, int]]) -> ComputedView:
     features = [feature.name for feature in record.definition.features]
     places = {name: (FROM_LATEST, place) for place, (name, _) in enumerate(plan.latest)}
@@ -81,19 +67,4 @@ def _computed_view(record: RegisteredView, plan: ViewPlan, types: Sequence[tuple
     places |= {name: (FROM_DERIVED, place) for place, (name, _) in enumerate(plan.derived)}
     programs = [(Program(one.program), [features.index(column) for column in one.columns]) for _, one in plan.derived]
     sources = [places[name] for name in features]
-    return ComputedView(record.schema_id, types, sources, _windows(record, plan), programs)
-
-
-def _windows(record: RegisteredView, plan: ViewPlan) -> Windows | None:
-    if not plan.windows:
-        return None
-    try:
-        return Windows(plan_windows(plan.windows, [int(one.type.scalar) for one in plan.inputs]))
-    except PlanError as error:
-        name = plan.window_names[error.feature] if error.feature < len(plan.window_names) else ""
-        raise FailedPrecondition(
-            f"{str(record.ref)!r} cannot be kept in tiles: {error}",
-            reason="WINDOWS_NOT_PLANNED",
-            field="features",
-            metadata={"feature_view": str(record.ref), "feature": name},
-        ) from error
+    return ComputedView(record.schema_id, types, sources, window_kernel(plan, str(record.ref)), programs)

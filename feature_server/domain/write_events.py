@@ -7,11 +7,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from core_ext.arrow import ArrowColumn, arrow_column
+from core_ext.arrow import arrow_column
 from core_ext.computed import MergedRow
 from core_ext.keys import KeyBatch
 from core_ext.row_codec import RowBatch, Schema, encode_rows
-from feature_server.domain.computed_layouts import ComputedLayout, EventProgram
+from feature_server.domain.computed_layouts import ComputedLayout
 from feature_server.domain.layouts import ViewLayout
 from feature_server.domain.write_columns import (
     ENCODE_ROWS,
@@ -19,7 +19,7 @@ from feature_server.domain.write_columns import (
     checked_columns,
     encoded_keys,
 )
-from headrace.errors import InvalidArgument
+from headrace.computed import evaluated, passed
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +98,9 @@ def encode_events(
         times = event_us[start : start + ENCODE_ROWS]
         row_count = len(times)
         if layout.filter is not None:
-            passed = _passed(layout.filter, part, len(times))
-            part = {name: column.filter(passed) for name, column in part.items()}
-            times = times[passed.to_numpy(zero_copy_only=False)]
+            kept = passed(layout.filter, part, len(times))
+            part = {name: column.filter(kept) for name, column in part.items()}
+            times = times[kept.to_numpy(zero_copy_only=False)]
             keys = encoded_keys(target, [part[name] for name in target.entity.key_names], start)
         latest = _rows(layout.view.stored, layout.latest, part, times, start)
         events = _rows(layout.events, layout.logged, part, times, start)
@@ -115,22 +115,6 @@ def _rows(
         return encode_rows(schema, [arrow_column(columns[name]) for name in names], event_us)
     except ValueError as error:
         raise bad_value(error, names, start, "BAD_VALUE") from error
-
-
-def evaluated(one: EventProgram, columns: dict[str, pa.Array], row_count: int) -> ArrowColumn:
-    """Result of a program over columns of events. Raises InvalidArgument where its texts are too large."""
-    try:
-        return one.program.evaluate([arrow_column(columns[name]) for name in one.columns], row_count).column
-    except OverflowError as error:
-        raise InvalidArgument(f"{error}", reason="BATCH_TOO_LARGE", field="arrow_ipc") from error
-
-
-def _passed(one: EventProgram, columns: dict[str, pa.Array], row_count: int) -> pa.BooleanArray:
-    """Which events the filter lets through: those for which it is true, not null."""
-    column = evaluated(one, columns, row_count)
-    buffers = [None if buffer is None else pa.py_buffer(buffer) for buffer in (column.validity, column.values)]
-    found = pa.Array.from_buffers(pa.bool_(), row_count, buffers, offset=column.offset)
-    return found.fill_null(False)
 
 
 def _newest(groups: NDArray[np.int64], event_us: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -104,15 +104,20 @@ def plan_of(record: RegisteredView, state: RegistryState) -> ViewPlan:
     """Plan of a registered version. Raises FailedPrecondition where this installation would compute other values."""
     view = record.definition
     plan = compile_plan(view, state.entities[view.entity].definition, state.sources[view.source].definition)
-    if plan.digest != record.transform_digest:
+    check_digest(plan, str(record.ref), record.transform_digest)
+    return plan
+
+
+def check_digest(plan: ViewPlan, ref: str, registered: bytes) -> None:
+    """Raises FailedPrecondition where the plan of a version is not the one that was registered."""
+    if plan.digest != registered:
         raise FailedPrecondition(
-            f"{str(record.ref)!r} was registered with another kernel or other time-zone data than are installed here: "
+            f"{ref!r} was registered with another kernel or other time-zone data than are installed here: "
             "install those, or apply the definition again for a new version",
             reason="TRANSFORM_CHANGED",
             field="feature_view",
-            metadata={"feature_view": str(record.ref), "registered": record.transform_digest.hex()},
+            metadata={"feature_view": ref, "registered": registered.hex()},
         )
-    return plan
 
 
 def event_columns(plan: ViewPlan, entity: Entity) -> tuple[str, ...]:

@@ -12,7 +12,9 @@ from headrace.definitions import (
     Model,
     ServiceEntry,
     Source,
+    derived,
     latest,
+    window,
 )
 
 OWNER = "flights"
@@ -20,6 +22,9 @@ OWNER = "flights"
 airport = Entity("flights.airport.airport", owner=OWNER, join_keys=[EntityKey("airport", "string")])
 carrier = Entity("flights.carrier.carrier", owner=OWNER, join_keys=[EntityKey("carrier", "string")])
 plane = Entity("flights.plane.plane", owner=OWNER, join_keys=[EntityKey("tail_number", "string")])
+route = Entity(
+    "flights.route.route", owner=OWNER, join_keys=[EntityKey("origin", "string"), EntityKey("dest", "string")]
+)
 
 weather_observations = Source(
     "flights.weather.observations",
@@ -196,23 +201,128 @@ plane_arrivals = FeatureView(
     features=_features(arrivals, "arr_delay", "air_time", "origin", "dest"),
 )
 
+# Windows by the step in which they move: a finer step means more tiles in every row, so long windows take long steps.
+WINDOWS = {"1h": "5m", "6h": "15m", "1d": "1h", "7d": "6h", "30d": "1d"}
+
+
+def _departure_delays(span: str, hop: str) -> list[Feature]:
+    """How late the flights of a window left."""
+    return [
+        Feature(f"departures_{span}", "i64", window("count", over=span, hop=hop)),
+        Feature(f"late_departures_{span}", "i64", window("sum", "if(dep_delay > 15.0, 1, 0)", over=span, hop=hop)),
+        Feature(
+            f"late_share_{span}",
+            "f64",
+            derived(f"cast(late_departures_{span} as f64) / cast(departures_{span} as f64)"),
+        ),
+        *_statistics("dep_delay", span, hop),
+        Feature(f"dep_delay_stddev_{span}", "f64", window("stddev", "dep_delay", over=span, hop=hop)),
+        Feature(f"dep_delay_p50_{span}", "f64", window("quantile", "dep_delay", quantile=0.5, over=span, hop=hop)),
+    ]
+
+
+def _arrival_delays(span: str, hop: str) -> list[Feature]:
+    """How late the flights of a window landed."""
+    return [
+        Feature(f"arrivals_{span}", "i64", window("count", over=span, hop=hop)),
+        *_statistics("arr_delay", span, hop),
+    ]
+
+
+def _statistics(column: str, span: str, hop: str) -> list[Feature]:
+    return [
+        Feature(f"{column}_mean_{span}", "f64", window("avg", column, over=span, hop=hop)),
+        Feature(f"{column}_max_{span}", "f64", window("max", column, over=span, hop=hop)),
+        Feature(f"{column}_p90_{span}", "f64", window("quantile", column, quantile=0.9, over=span, hop=hop)),
+    ]
+
+
+def _cancellations(span: str, hop: str) -> list[Feature]:
+    """How many flights of a window did not leave."""
+    return [
+        Feature(f"flights_{span}", "i64", window("count", over=span, hop=hop)),
+        Feature(f"cancelled_{span}", "i64", window("sum", "if(cancelled, 1, 0)", over=span, hop=hop)),
+        Feature(
+            f"cancelled_share_{span}", "f64", derived(f"cast(cancelled_{span} as f64) / cast(flights_{span} as f64)")
+        ),
+    ]
+
+
+def _departure_windows(name: str, entity: Entity) -> FeatureView:
+    return FeatureView(
+        name,
+        owner=OWNER,
+        entity=entity.name,
+        source=departures.name,
+        filter="not cancelled",
+        features=[feature for span, hop in WINDOWS.items() for feature in _departure_delays(span, hop)],
+    )
+
+
+def _arrival_windows(name: str, entity: Entity) -> FeatureView:
+    return FeatureView(
+        name,
+        owner=OWNER,
+        entity=entity.name,
+        source=arrivals.name,
+        features=[feature for span, hop in WINDOWS.items() for feature in _arrival_delays(span, hop)],
+    )
+
+
+def _cancellation_windows(name: str, entity: Entity) -> FeatureView:
+    return FeatureView(
+        name,
+        owner=OWNER,
+        entity=entity.name,
+        source=departures.name,
+        features=[feature for span in ("1d", "7d", "30d") for feature in _cancellations(span, WINDOWS[span])],
+    )
+
+
+airport_departure_delays = _departure_windows("flights.airport.departure_delays", airport)
+carrier_departure_delays = _departure_windows("flights.carrier.departure_delays", carrier)
+plane_departure_delays = _departure_windows("flights.plane.departure_delays", plane)
+route_departure_delays = _departure_windows("flights.route.departure_delays", route)
+carrier_arrival_delays = _arrival_windows("flights.carrier.arrival_delays", carrier)
+route_arrival_delays = _arrival_windows("flights.route.arrival_delays", route)
+airport_cancellations = _cancellation_windows("flights.airport.cancellations", airport)
+carrier_cancellations = _cancellation_windows("flights.carrier.cancellations", carrier)
+
+NEWEST_VALUES = [
+    ServiceEntry(weather_hourly.name, (), {"airport": "origin"}, "origin_weather_"),
+    ServiceEntry(weather_alerts.name, (), {"airport": "origin"}, "origin_"),
+    ServiceEntry(airport_facts.name, (), {"airport": "origin"}, "origin_"),
+    ServiceEntry(airport_departures.name, (), {"airport": "origin"}, "origin_last_"),
+    ServiceEntry(airport_facts.name, (), {"airport": "dest"}, "dest_"),
+    ServiceEntry(airport_arrivals.name, (), {"airport": "dest"}, "dest_last_"),
+    ServiceEntry(carrier_facts.name, (), {}, "carrier_"),
+    ServiceEntry(carrier_departures.name, (), {}, "carrier_last_"),
+    ServiceEntry(plane_facts.name, (), {"tail_number": "plane"}, "plane_"),
+    ServiceEntry(plane_departures.name, (), {"tail_number": "plane"}, "plane_last_"),
+    ServiceEntry(plane_arrivals.name, (), {"tail_number": "plane"}, "plane_last_arrival_"),
+]
+
 departure_delay = FeatureService(
     "flights.delay.departure",
     owner=OWNER,
     description="What is known about a flight before it leaves; the airport stands in it as origin and as destination.",
     entries=[
-        ServiceEntry(weather_hourly.name, (), {"airport": "origin"}, "origin_weather_"),
-        ServiceEntry(weather_alerts.name, (), {"airport": "origin"}, "origin_"),
-        ServiceEntry(airport_facts.name, (), {"airport": "origin"}, "origin_"),
-        ServiceEntry(airport_departures.name, (), {"airport": "origin"}, "origin_last_"),
-        ServiceEntry(airport_facts.name, (), {"airport": "dest"}, "dest_"),
-        ServiceEntry(airport_arrivals.name, (), {"airport": "dest"}, "dest_last_"),
-        ServiceEntry(carrier_facts.name, (), {}, "carrier_"),
-        ServiceEntry(carrier_departures.name, (), {}, "carrier_last_"),
-        ServiceEntry(plane_facts.name, (), {"tail_number": "plane"}, "plane_"),
-        ServiceEntry(plane_departures.name, (), {"tail_number": "plane"}, "plane_last_"),
-        ServiceEntry(plane_arrivals.name, (), {"tail_number": "plane"}, "plane_last_arrival_"),
+        *NEWEST_VALUES,
+        ServiceEntry(airport_departure_delays.name, (), {"airport": "origin"}, "origin_"),
+        ServiceEntry(airport_cancellations.name, (), {"airport": "origin"}, "origin_"),
+        ServiceEntry(carrier_departure_delays.name, (), {}, "carrier_"),
+        ServiceEntry(carrier_cancellations.name, (), {}, "carrier_"),
+        ServiceEntry(carrier_arrival_delays.name, (), {}, "carrier_"),
+        ServiceEntry(plane_departure_delays.name, (), {"tail_number": "plane"}, "plane_"),
+        ServiceEntry(route_departure_delays.name, (), {}, "route_"),
+        ServiceEntry(route_arrival_delays.name, (), {}, "route_"),
     ],
+)
+newest_values = FeatureService(
+    "flights.delay.newest_values",
+    owner=OWNER,
+    description="The part of flights.delay.departure that needs no window.",
+    entries=NEWEST_VALUES,
 )
 
 delay_model = Model("flights.delay.departure_delay", owner=OWNER, feature_service="flights.delay.departure@v1")

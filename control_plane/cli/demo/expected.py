@@ -17,7 +17,7 @@ class Lookup:
     key: str
     flight_key: str
     features: Mapping[str, str]
-    ttl_passed: bool = False
+    ttl: pd.Timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +28,13 @@ class Expected:
     states: Mapping[str, "pd.Series[int]"]
 
 
-def latest(flights: pd.DataFrame, as_of: "pd.Series[pd.Timestamp]", lookups: Sequence[Lookup]) -> Expected:
-    """The newest event at or before each flight's time, the last of equal times; as_of must be ascending."""
+def latest(
+    flights: pd.DataFrame, as_of: "pd.Series[pd.Timestamp]", lookups: Sequence[Lookup], now: pd.Timestamp
+) -> Expected:
+    """The newest event at or before each flight's time, the last of equal times; as_of must be ascending.
+
+    An event that is as old as its time to live `now` is withheld.
+    """
     values: dict[str, pd.Series[Any]] = {}
     states: dict[str, pd.Series[int]] = {}
     for lookup in lookups:
@@ -37,12 +42,12 @@ def latest(flights: pd.DataFrame, as_of: "pd.Series[pd.Timestamp]", lookups: Seq
         is_found = found["_found"].notna()
         for feature, output in lookup.features.items():
             column = found[feature]
-            if lookup.ttl_passed:
-                values[output] = column.where(pd.Series(False, index=column.index))
-                states[output] = is_found.map({True: EXPIRED, False: MISSING})
-            else:
-                values[output] = column
-                states[output] = column.notna().map({True: PRESENT, False: NULL}).where(is_found, MISSING)
+            state = column.notna().map({True: PRESENT, False: NULL}).where(is_found, MISSING)
+            if lookup.ttl is not None:
+                is_old = found["event_time"] + lookup.ttl <= now  # false where there is none
+                column, state = column.where(~is_old), state.where(~is_old, EXPIRED)
+            values[output] = column
+            states[output] = state
     return Expected(values, states)
 
 

@@ -1,216 +1,196 @@
-"""`headrace demo`: a year of real flights through a platform of its own, every value compared with plain pandas."""
+"""`headrace demo`: a year of real flights through a platform of its own, every value computed a second time."""
 
 import tempfile
-from collections import Counter
+import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from time import perf_counter
-from typing import Final, TextIO
+from typing import Final
 
 import numpy as np
-import pyarrow as pa
 
 from control_plane.cli.definition_commands import await_served
 from control_plane.cli.demo import definitions as flight_definitions
-from control_plane.cli.demo.events import FLIGHT_COUNT, ZONE, Year, load_year
-from control_plane.cli.demo.expected import Expected, latest
+from control_plane.cli.demo.batch_step import BatchStep
+from control_plane.cli.demo.events import FLIGHT_COUNT, LAST_MOMENT, WINDOW_EVENTS_FROM, ZONE, Year, load_year
+from control_plane.cli.demo.expected import latest
+from control_plane.cli.demo.history_step import HistoryStep
+from control_plane.cli.demo.planted import Planted, plant
 from control_plane.cli.demo.replay import (
+    DIFFERENCES_SHOWN,
     Checkpoint,
     Difference,
     Replay,
     Totals,
+    Wanted,
     as_of_times,
     checkpoints,
-    compare,
+)
+from control_plane.cli.demo.screen import Screen
+from control_plane.cli.demo.tables import (
     lookups,
+    service_of,
+    time_us,
     typed,
+    window_lookups,
+    window_names,
     write_tables,
 )
-from control_plane.cli.output import Format, plain, print_error, print_table
+from control_plane.cli.endpoints import Endpoints
+from control_plane.cli.output import Format, print_error
 from control_plane.cli.session import Session
 from control_plane.cli.up import StopAsked, UpOptions, platform, stoppable
 from headrace.client import Client, PreparedFeatures, RegistryClient, ValueState
 from headrace.definitions import DefinitionSet, load
 from headrace.errors import CallerError, InternalError
 
-BATCH_FLIGHTS: Final = 100
-BATCH_REPEATS: Final = 1_000  # of the batch, for percentiles up to the 99th
-SHOWN_FLIGHTS: Final = 3
-SHOWN_FEATURES: Final = 12
+# A year in a minute: large commits leave fewer files, of which each holds one day.
+DRAIN_WORDS: Final = ("--cycle-bytes", str(1 << 30), "--interval-s", "5")
+DAY_US: Final = 86_400_000_000
 UNKNOWN_FEATURE: Final = "flights.plane.facts@v1:seatz"
 EXIT_OK: Final = 0
 EXIT_DIFFERENT: Final = 1
 EXIT_STOPPED: Final = 130  # as shells report a Ctrl-C
 
 
-def run(session: Session, plant_wrong_value: bool) -> int:
-    """Runs the demonstration; 0 and DEMO OK only when every value of every flight was compared and equal."""
+def run(session: Session, planted: Planted | None) -> int:
+    """Runs the demonstration; 0 and DEMO OK only when every comparison was made and held."""
     try:
         with stoppable(), ExitStack() as stack:
             # Always a new folder: rows of an earlier replay would be newer than this one's first checkpoints.
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="headrace-demo-")))
-            started = perf_counter()
-            running = stack.enter_context(platform(folder, UpOptions(any_ports=True)))
-            _say(session.out, f"platform up in {perf_counter() - started:.1f} s: {running.endpoints.features}")
+            screen = Screen(session.out)
+            year = stack.enter_context(ThreadPoolExecutor(1)).submit(load_year)
+            options = UpOptions(any_ports=True, offline=True, drain_words=DRAIN_WORDS)
+            running = stack.enter_context(platform(folder, options))
+            screen.say(f"platform up: feature server at {running.endpoints.features}")
             client = stack.enter_context(Client(running.endpoints.features))
             registry = stack.enter_context(RegistryClient(running.endpoints.control))
-            return Demo(session.out, client, registry).run(plant_wrong_value)
+            history = HistoryStep(screen, _session_of(session, folder, running.endpoints), folder)
+            return Demo(screen, client, registry, history, planted).run(year.result())
     except StopAsked:
         return EXIT_STOPPED
+
+
+def _session_of(session: Session, folder: Path, endpoints: Endpoints) -> Session:
+    """Of the commands that a person would type beside this platform."""
+    return replace(session, environment={}, data=folder, endpoint=None, lake=Path(endpoints.lake))
 
 
 class Demo:
     """The steps of the demonstration against running servers."""
 
-    def __init__(self, out: TextIO, client: Client, registry: RegistryClient) -> None:
-        self._out = out
+    def __init__(
+        self, screen: Screen, client: Client, registry: RegistryClient, history: HistoryStep, planted: Planted | None
+    ) -> None:
+        self._screen = screen
         self._client = client
         self._registry = registry
-        self._started = perf_counter()
+        self._history = history
+        self._planted = planted
+        self._shift_us = time.time_ns() // 1_000 - time_us(LAST_MOMENT)
 
-    def run(self, plant_wrong_value: bool) -> int:
+    def run(self, year: Year) -> int:
         """All steps; the exit code."""
         definitions = load(Path(flight_definitions.__file__))
-        prepared = self._register(definitions)
-        year = load_year()
+        self._register(definitions)
+        newest = self._client.prepare("flights.delay.newest_values@v1")
+        every = self._client.prepare("flights.delay.departure@v1")
         stops = checkpoints(year)
-        tables = write_tables(year, definitions)
-        expected = latest(year.flights, as_of_times(stops), lookups(year, definitions))
-        self._say(f"pandas computed {len(year.flights):,} x {len(prepared.columns)} values by merge_asof")
-        values = typed(expected, prepared)
-        replay = Replay(self._client, prepared, year, tables, self._planting(stops) if plant_wrong_value else _nothing)
-        differences = self._replay(replay, year, stops, values, expected)
-        differences = differences or self._show_batch(replay, year, stops[-1], values, expected)
+        tables = write_tables(year, definitions, self._shift_us)
+        wanted = self._newest_wanted(year, definitions, stops, newest)
+        windows = window_lookups(year, definitions, service_of(definitions, "flights.delay.departure"), self._shift_us)
+        self._screen.say(
+            f"{every.feature_service} has {len(every.columns)} features by {', '.join(every.join_keys)}, "
+            f"{len(window_names(windows))} of them over windows of an hour to 30 days"
+        )
+        self._screen.say(
+            f"reads are answered as of now, so every event time moves by {self._shift_us / DAY_US:,.1f} days: now is "
+            f"{LAST_MOMENT.tz_convert(ZONE):%H:%M on %d %B %Y} in New York; windows get the events from "
+            f"{WINDOW_EVENTS_FROM:%d %B} on"
+        )
+        replay = Replay(self._client, newest, every, year, tables, self._shift_us, self._planting(stops))
+        differences = self._replay(replay, year, stops, wanted)
+        if not differences:
+            written_us = time_us(stops[-1].time) + self._shift_us
+            step = BatchStep(self._screen, replay, year.flights, stops[-1])
+            differences = step.run(every, wanted, windows, written_us)
         if differences:
-            return self._report_differences(year, differences)
+            return self._report_differences(year, differences, "pandas and NumPy")
+        differences = self._history.run(replay, is_wrong=self._planted is Planted.HISTORY)
+        if differences:
+            return self._report_differences(year, differences, "history")
         self._show_unknown_feature(year)
         return self._conclude(replay.totals)
 
-    def _register(self, definitions: DefinitionSet) -> PreparedFeatures:
+    def _register(self, definitions: DefinitionSet) -> None:
         applied = self._registry.apply(definitions)
         await_served(self._client, definitions, applied)
-        prepared = self._client.prepare(definitions.feature_services[0].name)
-        self._say(
-            f"registered {len(applied.changes)} definitions; {prepared.feature_service} has "
-            f"{len(prepared.columns)} features by {', '.join(prepared.join_keys)}"
-        )
-        return prepared
+        self._screen.say(f"registered {len(applied.changes)} definitions")
 
-    def _replay(
-        self, replay: Replay, year: Year, stops: Sequence[Checkpoint], values: pa.RecordBatch, expected: Expected
-    ) -> list[Difference]:
+    def _newest_wanted(
+        self, year: Year, definitions: DefinitionSet, stops: Sequence[Checkpoint], prepared: PreparedFeatures
+    ) -> Wanted:
+        looked = lookups(year, definitions, service_of(definitions, "flights.delay.newest_values"))
+        expected = latest(year.flights, as_of_times(stops), looked, LAST_MOMENT)
+        self._screen.say(f"pandas computed {len(year.flights):,} x {len(prepared.columns)} newest values by merge_asof")
+        states = {name: column.to_numpy(np.uint8) for name, column in expected.states.items()}
+        return Wanted(typed(expected, prepared), states)
+
+    def _replay(self, replay: Replay, year: Year, stops: Sequence[Checkpoint], wanted: Wanted) -> list[Difference]:
         """Stops at the first checkpoint that differs."""
         months = year.flights["scheduled_time"].dt.tz_convert(ZONE).dt.strftime("%Y-%m")
         month = months[0]
-        for differences in replay.run(stops, values, expected.states):
+        for differences in replay.run(stops, wanted):
             if differences:
                 return differences
             done = replay.totals.flight_count
             if done == len(months) or months[done] != month:
-                self._say(f"{month}: {replay.totals.row_count:,} rows written, {done:,} flights read, all equal")
+                self._screen.say(f"{month}: {replay.totals.row_count:,} rows written, {done:,} flights read, all equal")
                 month = months[min(done, len(months) - 1)]
         return []
 
     def _planting(self, stops: Sequence[Checkpoint]) -> Callable[[Checkpoint], None]:
-        """Writes one wrong value through the server at the first checkpoint, for the test that it is found."""
-        wrong = pa.table(
-            {
-                "carrier": ["UA"],
-                "event_time": pa.array([stops[0].time.to_pydatetime()], pa.timestamp("us", tz="UTC")),
-                "name": ["planted by --plant-wrong-value"],
-            }
-        )
+        """What happens after the writes of a checkpoint: nothing, but for a test."""
+        at = {Planted.NEWEST: stops[0], Planted.WINDOW: stops[-1]}
 
-        def plant(stop: Checkpoint) -> None:
-            if stop == stops[0]:
-                self._client.write_features("flights.carrier.facts@v1", wrong)
+        def after(stop: Checkpoint) -> None:
+            if self._planted is not None and stop == at.get(self._planted):
+                plant(self._client, self._planted, time_us(stop.time) + self._shift_us)
 
-        return plant
-
-    def _show_batch(
-        self, replay: Replay, year: Year, stop: Checkpoint, values: pa.RecordBatch, expected: Expected
-    ) -> list[Difference]:
-        """One call for a hundred flights: what came, how fast, and where pandas says otherwise, which is nowhere."""
-        first, end = stop.first, stop.first + BATCH_FLIGHTS
-        batch = replay.read(first, end)
-        shown = batch.to_arrow().slice(0, SHOWN_FLIGHTS).to_pydict()
-        flights = year.flights.iloc[first : first + SHOWN_FLIGHTS]
-        names = [f"{flight.carrier}{flight.flight} {flight.origin}-{flight.dest}" for flight in flights.itertuples()]
-        states = {name: [ValueState(state).name for state in batch.states(name)] for name in batch.columns}
-        step = max(1, len(batch.columns) // SHOWN_FEATURES)
-        rows = [
-            [name, *(states[name][row] if value is None else plain(value) for row, value in enumerate(shown[name]))]
-            for name in batch.columns[::step]
-        ]
-        self._say(f"one call for {BATCH_FLIGHTS} flights; every {step}th feature of the first {SHOWN_FLIGHTS}:")
-        print_table(("feature", *names), rows, self._out)
-        counts = Counter(state for column in states.values() for state in column)
-        self._say("states: " + ", ".join(f"{state} {count:,}" for state, count in counts.most_common()))
-        self._time_batch(replay, first, end)
-        wanted = {name: column.to_numpy(np.uint8) for name, column in expected.states.items()}
-        differences = compare(batch, first, values, wanted)
-        if not differences:
-            self._say(f"pandas computes the same {BATCH_FLIGHTS} x {len(batch.columns)} values and states: both agree")
-        return differences
-
-    def _time_batch(self, replay: Replay, first: int, end: int) -> None:
-        times_ms = np.empty(BATCH_REPEATS)
-        for number in range(BATCH_REPEATS):
-            started = perf_counter()
-            replay.read(first, end)
-            times_ms[number] = (perf_counter() - started) * 1_000
-        p50, p95, p99 = np.percentile(times_ms, (50, 95, 99))
-        rate = BATCH_REPEATS / (times_ms.sum() / 1_000)
-        self._say(
-            f"{BATCH_REPEATS:,} such calls, one after another from this Python process: {rate:,.0f} calls/s, "
-            f"p50 {p50:.2f} ms, p95 {p95:.2f} ms, p99 {p99:.2f} ms"
-        )
+        return after
 
     def _show_unknown_feature(self, year: Year) -> None:
         keys = {"tail_number": [year.flights["tail_number"].iloc[0]]}
-        self._say(f"who asks for {UNKNOWN_FEATURE} sees:")
+        self._screen.say(f"who asks for {UNKNOWN_FEATURE} sees:")
         try:
             self._client.get_online_features(features=[UNKNOWN_FEATURE], entities=keys)
         except CallerError as error:
-            print_error(error, Format.TABLE, self._out)
+            print_error(error, Format.TABLE, self._screen.out)
         else:
             raise InternalError(f"{UNKNOWN_FEATURE} was answered", reason="UNKNOWN_FEATURE_ANSWERED")
 
-    def _report_differences(self, year: Year, differences: Sequence[Difference]) -> int:
-        rows = []
-        for difference in differences:
-            flight = year.flights.iloc[difference.flight]
-            name = f"{flight.carrier}{flight.flight} {flight.scheduled_time:%Y-%m-%d %H:%M}Z"
-            rows.append((name, difference.column, difference.served, difference.expected))
-        self._say("served values differ from pandas; the first:")
-        print_table(("flight", "feature", "served", "pandas"), rows, self._out)
-        self._say("DEMO FAILED")
+    def _report_differences(self, year: Year, differences: Sequence[Difference], other: str) -> int:
+        shown = differences[:DIFFERENCES_SHOWN]
+        flights = [year.flights.iloc[one.flight] for one in shown]
+        names = [f"{flight.carrier}{flight.flight} {flight.scheduled_time:%Y-%m-%d %H:%M}Z" for flight in flights]
+        self._screen.differences(f"served values differ from {other}; the first:", ("served", other), names, shown)
+        self._screen.say("DEMO FAILED")
         return EXIT_DIFFERENT
 
     def _conclude(self, totals: Totals) -> int:
         states = ", ".join(f"{state.name} {totals.state_counts[state]:,}" for state in ValueState)
-        self._say(
+        self._screen.say(
             f"wrote {totals.row_count:,} rows in {totals.write_s:.1f} s ({totals.row_count / totals.write_s:,.0f}/s), "
             f"read {totals.value_count:,} values in {totals.read_s:.1f} s "
             f"({totals.value_count / totals.read_s:,.0f}/s)"
         )
-        self._say(f"states: {states}")
-        self._say(f"compared {totals.flight_count:,} of {FLIGHT_COUNT:,} flights, {totals.value_count:,} values")
+        self._screen.say(f"states: {states}")
+        self._screen.say(f"compared {totals.flight_count:,} of {FLIGHT_COUNT:,} flights, {totals.value_count:,} values")
         if totals.flight_count != FLIGHT_COUNT:
-            self._say("DEMO FAILED: not every flight was compared")
+            self._screen.say("DEMO FAILED: not every flight was compared")
             return EXIT_DIFFERENT
-        self._out.write("DEMO OK\n")
+        self._screen.out.write("DEMO OK\n")
         return EXIT_OK
-
-    def _say(self, text: str) -> None:
-        _say(self._out, f"[{perf_counter() - self._started:5.1f} s] {text}")
-
-
-def _nothing(stop: Checkpoint) -> None:
-    """What happens after the writes of a checkpoint in an honest run."""
-
-
-def _say(out: TextIO, text: str) -> None:
-    out.write(text + "\n")
-    out.flush()

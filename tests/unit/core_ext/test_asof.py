@@ -204,3 +204,19 @@ def test_what_does_not_fit_is_not_gathered() -> None:
         asof.settle(np.ones(1, np.uint8), nulls, 1, None, False)
     with pytest.raises(ValueError, match="do not fit together"):
         asof.settle(np.ones(2, np.uint8), nulls, 1, b"1", False, values)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(KEYS), TIMES), max_size=70),
+    st.lists(st.sampled_from([*KEYS, "unknown"]), max_size=70),
+    st.sampled_from([0, 1, 64]),
+)
+def test_entities_are_numbered_by_their_first_row(
+    spine: list[tuple[str, int]], asked: list[str], hash_bits: int
+) -> None:
+    table = asof.Spine(keys_of([key for key, _ in spine]), np.array([at for _, at in spine], np.int64), hash_bits)
+    numbers = twin.numbered([BYTES_OF[key] for key, _ in spine])
+    entities, times = table.entities()
+    assert entities.tolist() == [numbers[BYTES_OF[key]] for key, _ in spine]
+    assert times.tolist() == [at for _, at in spine]
+    assert table.find(keys_of(asked)).tolist() == [numbers.get(encode_key([Scalar.STRING], [key]), -1) for key in asked]

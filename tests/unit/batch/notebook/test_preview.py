@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core_ext import rules
-from headrace.definitions import Feature, FeatureView, derived
-from headrace.errors import FailedPrecondition, HeadraceError, InvalidArgument
+from headrace.definitions import Feature, FeatureView, derived, window
+from headrace.errors import HeadraceError, InvalidArgument
 from headrace.history import label, preview
 from tests.unit.batch.jobs.lakes import ACTIVITY, EVENTS, HOUR_US, START_US, USER
 
@@ -86,17 +86,47 @@ def test_bad_events_are_one_error(change: Any, reason: str) -> None:
     assert caught.value.reason == reason
 
 
-def test_view_that_would_not_register_or_is_not_plain_is_refused() -> None:
+def test_view_that_would_not_register_is_refused() -> None:
     wrong = FeatureView(
         "shop.users.wrong", owner="shop", entity=USER.name, source=EVENTS.name,
         features=[Feature("basket", "i32", ACTIVITY.features[0].transform)],
     )  # fmt: skip
     with pytest.raises(InvalidArgument):
         preview(wrong, HISTORY, entity=USER, source=EVENTS)
-    more = [*ACTIVITY.features, Feature("twice", "f64", derived("basket * 2.0"))]
-    computed = FeatureView("shop.users.computed", owner="shop", entity=USER.name, source=EVENTS.name, features=more)
-    with pytest.raises(FailedPrecondition, match="not computed yet"):
-        preview(computed, HISTORY, entity=USER, source=EVENTS)
+
+
+COMPUTED = FeatureView(
+    "shop.users.computed", owner="shop", entity=USER.name, source=EVENTS.name, filter="basket is null or basket < 90.0",
+    features=[
+        *ACTIVITY.features, Feature("visits", "i64", window("count", over="2h", hop="1h")),
+        Feature("spent", "f64", window("sum", "basket", over="2h", hop="1h")),
+        Feature("busiest", "timestamp_us", window("max", "event_time", over="2h", hop="1h")),
+        Feature("mean", "f64", derived("spent / cast(visits as f64)")),
+    ],
+)  # fmt: skip
+
+
+def test_windows_filter_and_expressions_are_previewed() -> None:
+    rows = [(1, 0, 10.0), (1, HOUR_US // 2, 99.0), (1, HOUR_US, None), (2, HOUR_US, 4.0)]
+    spine = asked([(1, 0), (1, HOUR_US), (1, 4 * HOUR_US), (2, HOUR_US), (9, 0)])
+    found = preview(COMPUTED, events(rows), entity=USER, source=EVENTS, entities=spine)
+    assert found["visits"].to_pylist() == [1, 2, 0, 1, 0]
+    assert found["spent"].to_pylist() == [10.0, 10.0, 0.0, 4.0, 0.0]
+    assert found["mean"].to_pylist() == [10.0, 5.0, None, 4.0, None]
+    assert found["basket"].to_pylist() == [10.0, None, None, 4.0, None]
+    busiest = found["busiest"].cast(pa.int64()).to_pylist()
+    assert busiest == [START_US, START_US + HOUR_US, None, START_US + HOUR_US, None]
+    states = [status & rules.STATE_MASK for status in found["spent__status"].to_pylist()]
+    assert states == [rules.PRESENT] * 5
+    whole = preview(COMPUTED, events(rows), entity=USER, source=EVENTS).sort_by("user_id")
+    assert whole["visits"].to_pylist() == [2, 1]
+    assert preview(COMPUTED, events([]), entity=USER, source=EVENTS).num_rows == 0
+
+
+def test_labels_are_columns_alone() -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        label(asked([(1, 0)]), COMPUTED, HISTORY, entity=USER, source=EVENTS, horizon=timedelta(hours=1))
+    assert caught.value.reason == "TRANSFORM_NOT_COMPUTED"
 
 
 EVENT = st.tuples(st.integers(1, 2), st.integers(0, 12), st.none() | st.floats(0, 9, width=32))

@@ -1,0 +1,102 @@
+"""Columns of a result under way: values in the order of the spine, then their statuses by the value rules."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from batch.historical.checks import cast
+from batch.historical.inputs import FeatureColumn, HistoryInput, kind_of
+from core_ext import rules
+from core_ext.arrow import arrow_column
+from core_ext.asof import gather, settle
+from headrace.types import Scalar, Shape, ValueType
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """One feature for every spine row."""
+
+    values: pa.Array
+    statuses: NDArray[np.uint8]
+
+
+class Gathered:
+    """Values of some columns, one slot a spine row, null until one is put there; threads write to different slots."""
+
+    def __init__(self, columns: Sequence[FeatureColumn], row_count: int) -> None:
+        self._columns = columns
+        self._row_count = row_count
+        self._nulls = [np.ones(row_count, np.uint8) for _ in columns]
+        self._fixed = [np.zeros(row_count * column.type.slot_bytes, np.uint8) for column in columns]
+        self._parts: list[list[tuple[NDArray[np.int64], pa.Array]]] = [[] for _ in columns]
+
+    def take(self, batch: pa.RecordBatch, sources: NDArray[np.int64], targets: NDArray[np.int64]) -> None:
+        """Values at `sources` of a batch for the spine rows `targets`."""
+        for i, column in enumerate(self._columns):
+            self.put(i, cast(batch.column(column.name), column.type), sources, targets)
+
+    def put(self, at: int, values: pa.Array, sources: NDArray[np.int64], targets: NDArray[np.int64]) -> None:
+        """Values of one column, of its very type."""
+        column = self._columns[at]
+        if column.type.is_variable:
+            part = values.take(pa.array(sources))
+            self._nulls[at][targets] = np.asarray(part.is_null())
+            self._parts[at].append((targets, part))
+        else:
+            gather(kind_of(column.type), arrow_column(values), sources, targets, self._fixed[at], self._nulls[at])
+
+    def array(self, at: int) -> pa.Array:
+        """The values of a column as they are."""
+        column, nulls = self._columns[at], self._nulls[at]
+        if not column.type.is_variable:
+            return _fixed_array(column.type, self._fixed[at], nulls == 0)
+        return self._variable(at, column, None, np.where(nulls != 0, rules.SLOT_EMPTY, rules.SLOT_VALUE))
+
+    def settled(self, at: int, row_statuses: NDArray[np.uint8], view: HistoryInput) -> Looked:
+        """The column with its statuses, by the value rules."""
+        column = self._columns[at]
+        default = None if column.default is None else pa.array([column.default], column.type.arrow)
+        nulls = self._nulls[at]
+        if column.type.is_variable:
+            mark = None if default is None else b""
+            statuses, slots = settle(row_statuses, nulls, view.fallback, mark, view.include_expired)
+            return Looked(self._variable(at, column, default, slots), statuses)
+        mark = None if default is None else _slot_of(default, column.type)
+        values = self._fixed[at]
+        statuses, slots = settle(row_statuses, nulls, view.fallback, mark, view.include_expired, values)
+        return Looked(_fixed_array(column.type, values, slots != rules.SLOT_EMPTY), statuses)
+
+    def _variable(self, at: int, column: FeatureColumn, default: pa.Array | None, slots: NDArray[np.uint8]) -> pa.Array:
+        parts = self._parts[at]
+        places = np.zeros(self._row_count, np.int64)
+        if parts:
+            targets = np.concatenate([part[0] for part in parts])
+            places[targets] = np.arange(len(targets))
+        arrays = [part[1] for part in parts] + ([] if default is None else [default])
+        stored = pa.concat_arrays(arrays or [pa.array([], column.type.arrow)])
+        places[slots == rules.SLOT_DEFAULT] = len(stored) - 1
+        return stored.take(pa.array(places, mask=slots == rules.SLOT_EMPTY))
+
+
+def _slot_of(default: pa.Array, kind: ValueType) -> bytes:
+    """Bytes of a default of fixed width."""
+    values, nulls = np.zeros(kind.slot_bytes, np.uint8), np.zeros(1, np.uint8)
+    gather(kind_of(kind), arrow_column(default), np.zeros(1, np.int64), np.zeros(1, np.int64), values, nulls)
+    return values.tobytes()
+
+
+def _fixed_array(kind: ValueType, values: NDArray[np.uint8], filled: NDArray[np.bool_]) -> pa.Array:
+    """Arrow array over the slots, without a copy unless they are booleans."""
+    count = len(filled)
+    empty_count = count - int(np.count_nonzero(filled))
+    validity = pa.py_buffer(np.packbits(filled, bitorder="little")) if empty_count else None
+    if kind.scalar is Scalar.BOOL:
+        values = np.packbits(values, bitorder="little")
+    data = pa.py_buffer(values)
+    if kind.shape is not Shape.FIXED:
+        return pa.Array.from_buffers(kind.arrow, count, [validity, data], empty_count)
+    child = pa.Array.from_buffers(ValueType(kind.scalar).arrow, count * kind.list_size, [None, data], 0)
+    return pa.Array.from_buffers(kind.arrow, count, [validity], empty_count, children=[child])
