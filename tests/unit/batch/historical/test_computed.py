@@ -200,7 +200,7 @@ def test_a_view_of_latest_columns_and_expressions_has_nothing_without_rows(tmp_p
     ("change", "reason"),
     [
         (lambda table: table.drop_columns(["text"]), "MISSING_COLUMN"),
-        (lambda table: table.set_column(8, "amount", table["amount"].cast(pa.float64())), "WRONG_TYPE"),
+        (lambda table: table.set_column(9, "amount", table["amount"].cast(pa.float64())), "WRONG_TYPE"),
         (lambda table: table.set_column(2, "event", table["event"].cast(pa.timestamp("us"))), "NAIVE_TIME"),
     ],
 )
