@@ -1,4 +1,4 @@
-"""A view of windows on a whole platform: written and read online, joined and frozen by command, joined in a notebook."""
+"""A view of windows on a whole platform: written and read online, joined by command and notebook, frozen by command."""
 
 import json
 import time
