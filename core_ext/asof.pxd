@@ -48,6 +48,7 @@ cdef extern from "hr_asof.h" nogil:
     void hr_asof_lookup(const hr_asof_spine *spine, const hr_asof_keys *keys, int64_t *entities)
     void hr_asof_rows(const hr_asof_spine *spine, int64_t *entities, int64_t *times)
     void hr_asof_merge(const hr_asof_kept *kept, const hr_asof_kept *other, int64_t count)
+    void hr_asof_newest(const hr_asof_spine *spine, const hr_asof_kept *kept, int64_t *indexes)
     void hr_asof_resolve(
         const hr_asof_spine *spine, const hr_asof_kept *kept, int64_t ttl_us, int64_t stale_us, int64_t *indexes,
         uint8_t *statuses)

@@ -52,6 +52,8 @@ class Matches:
     ) -> None:
         """Takes a batch of history rows; its first row has `first_index` in the whole history.
 
+        Rows are seen from their event time and available time on, tombstones from their available time on.
+
         Without write times they are the event times, without available times those are the write times. Rows equal in
         the total order keep the one with the least index. Releases the GIL; one thread at a time may feed one table.
         """
@@ -61,6 +63,9 @@ class Matches:
 
     def resolve(self, ttl_us: int, stale_us: int) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
         """History index (or -1) and row status of every spine row."""
+
+    def newest(self) -> NDArray[np.int64]:
+        """Index of the greatest row that every spine row sees, tombstones included, or -1."""
 
 def gather(
     column_type: tuple[int, int, int, int],

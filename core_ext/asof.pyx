@@ -178,6 +178,16 @@ cdef class Matches:
                 hr_asof_resolve(&self.spine.table, &self.kept, ttl_us, stale_us, &index_view[0], &status_view[0])
         return indexes, statuses
 
+    def newest(self):
+        """Index of the greatest row that every spine row sees, tombstones included, or -1."""
+        cdef Py_ssize_t count = self.spine.table.keys.row_count
+        indexes = np.empty(count, np.int64)
+        cdef int64_t[::1] view = indexes
+        if count > 0:
+            with nogil:
+                hr_asof_newest(&self.spine.table, &self.kept, &view[0])
+        return indexes
+
 
 cdef hr_column described(column_type) except *:
     cdef hr_column column

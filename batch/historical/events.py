@@ -153,7 +153,7 @@ class EventReader:
             erased = np.flatnonzero(events.order["tombstones"])
             if len(erased):
                 chosen = batch.take(pa.array(erased))
-                order = {name: events.order[name][erased] for name, _ in ORDER if name != "tombstones"}
+                order = {name: events.order[name][erased] for name, _ in ORDER}
                 keys = keys_of(chosen, self._keys, self._view.keys, self._what)
                 matches.feed(keys, events.event_us[erased], count, self._cutoff_us, **order)
                 rows.append(at + erased)
@@ -161,8 +161,7 @@ class EventReader:
             at += len(events)
         if not rows:
             return None
-        indexes, _ = matches.resolve(0, 0)
-        return Erasures(np.concatenate(rows), indexes)
+        return Erasures(np.concatenate(rows), matches.newest())
 
     def _counts(self) -> NDArray[np.int64]:
         names = list(dict.fromkeys([*self._keys, *self._view.times()]))

@@ -1,6 +1,7 @@
 /* As-of join: the spine is a table of entities with their query times, and the history streams past it once.
  *
- * A history row is seen by the query times T >= max(event, available) of its entity. It is kept at the first of them
+ * A history row is seen by the query times T >= max(event, available) of its entity; a tombstone, which may stand behind
+ * rows of the near future, by T >= available. It is kept at the first of them
  * only, and the greatest row by the total order stays there; a running maximum over the times of the entity then gives
  * every T its row. So the history is never sorted or held, and two tables of matches merge in any order. */
 #ifndef HR_ASOF_H
@@ -313,6 +314,7 @@ static inline int64_t hr_asof_seen_us(const hr_asof_batch *batch, int64_t i, int
     int64_t write = batch->write_us != NULL ? batch->write_us[i] : event;
     int64_t available = batch->available_us != NULL ? batch->available_us[i] : write;
     *is_known = write <= batch->cutoff_us;
+    if (batch->tombstones != NULL && batch->tombstones[i]) return available;
     return event > available ? event : available;
 }
 
@@ -398,6 +400,21 @@ static inline void hr_asof_merge(const hr_asof_kept *kept, const hr_asof_kept *o
         if (!hr_asof_beats(&other->matches[i], other_tie, &kept->matches[i], tie)) continue;
         kept->matches[i] = other->matches[i];
         if (tie != NULL) *tie = *other_tie;
+    }
+}
+
+/* Index of the greatest row that every spine row sees, tombstones included; -1 where there is none. */
+static inline void hr_asof_newest(const hr_asof_spine *spine, const hr_asof_kept *kept, int64_t *indexes)
+{
+    uint32_t e, at, best;
+    for (e = 0; e < spine->entity_count; e++) {
+        best = spine->entity_firsts[e];
+        for (at = best; at < spine->entity_firsts[e + 1]; at++) {
+            if (hr_asof_beats(&kept->matches[at], hr_asof_tie_at(kept, at), &kept->matches[best],
+                              hr_asof_tie_at(kept, best)))
+                best = at;
+            indexes[spine->rows[at]] = kept->matches[best].mark < 0 ? -1 : kept->matches[best].mark >> 1;
+        }
     }
 }
 

@@ -26,18 +26,32 @@ def join(
     return [_look(one, history, cutoff_us, ttl_us, stale_us) for one in spine]
 
 
-def _look(
-    wanted: tuple[bytes, int], history: Sequence[HistoryRow], cutoff_us: int, ttl_us: int, stale_us: int
-) -> tuple[int, int]:
+def seen_us(row: HistoryRow) -> int:
+    """From when on a row is seen; an erasure counts at once, although it stands behind rows of the near future."""
+    return row.available_us if row.tombstone else max(row.event_us, row.available_us)
+
+
+def newest(spine: Sequence[tuple[bytes, int]], history: Sequence[HistoryRow], cutoff_us: int) -> list[int]:
+    """Index of the greatest row that every spine row sees, tombstones included, or -1."""
+    return [_newest(one, history, cutoff_us) for one in spine]
+
+
+def _newest(wanted: tuple[bytes, int], history: Sequence[HistoryRow], cutoff_us: int) -> int:
     key, time_us = wanted
     seen = [
         (row[1:6], -index)
         for index, row in enumerate(history)
-        if row.key == key and max(row.event_us, row.available_us) <= time_us and row.write_us <= cutoff_us
+        if row.key == key and seen_us(row) <= time_us and row.write_us <= cutoff_us
     ]
-    if not seen:
+    return -max(seen)[1] if seen else -1
+
+
+def _look(
+    wanted: tuple[bytes, int], history: Sequence[HistoryRow], cutoff_us: int, ttl_us: int, stale_us: int
+) -> tuple[int, int]:
+    index, time_us = _newest(wanted, history, cutoff_us), wanted[1]
+    if index < 0:
         return -1, rules.row_status(None, time_us, ttl_us, stale_us)
-    index = -max(seen)[1]
     row = history[index]
     status = rules.status_at(row.event_us, row.tombstone, time_us, ttl_us, stale_us)
     return (-1 if row.tombstone else index), status

@@ -219,13 +219,13 @@ class Answers:
     values: dict[str, list[Any]] = field(default_factory=dict)
     statuses: dict[str, list[int]] = field(default_factory=dict)
 
-    def add(self, client: Client, now_us: int) -> None:
+    def add(self, client: Client) -> None:
         """Every user that there may be, and one that nobody knows, as of now."""
         users = [*range(USERS), 999]
         found = client.get_online_features(SERVICE, entities={"user_id": users})
         table = found.to_arrow()
         self.users += users
-        self.times_us += [now_us] * len(users)
+        self.times_us += [found.read_time_us] * len(users)
         for name in found.columns:
             self.values.setdefault(name, []).extend(bits_of(table[name]))
             self.statuses.setdefault(name, []).extend(found.statuses(name).tolist())
@@ -284,12 +284,11 @@ def lived(parts: Parts, catalogue: Catalogue, seed: int, rounds: int) -> Answers
                 parts.clock.now_us += int(shop.random.choice([0, 1, 1_000, 10**8]))
             if number in (rounds // 3, rounds // 2):
                 users = [ONLY_LATE, RETURNING] if number == rounds // 3 else [5, 6]
-                parts.clock.now_us += 1  # an erasure comes after all events that it takes
                 client.delete_entity(ENTITY, {"user_id": users})
                 shop.erased_us |= dict.fromkeys(users, parts.clock.now_us)
-            answers.add(client, parts.clock.now_us)
+            answers.add(client)
             parts.clock.now_us += int(shop.random.choice([0, 1, 10**6, 10**8, 3 * 10**9, 10**10]))
-            answers.add(client, parts.clock.now_us)
+            answers.add(client)
             parts.clock.now_us += 1  # a write of the very time of a read would be known to it offline
             if number % 5 == 4:
                 drain.cycle()

@@ -87,6 +87,7 @@ def test_the_join_equals_its_twin(
     rows = [row._replace(key=BYTES_OF[row.key]) for row in history]  # type: ignore[index]
     expected = twin.join([(BYTES_OF[key], at) for key, at in spine], rows, cutoff_us, ttl_us, stale_us)
     assert list(zip(indexes.tolist(), statuses.tolist(), strict=True)) == expected
+    assert first.newest().tolist() == twin.newest([(BYTES_OF[key], at) for key, at in spine], rows, cutoff_us)
     assert (len(table), table.entity_count) == (len(spine), len({key for key, _ in spine}))
 
 

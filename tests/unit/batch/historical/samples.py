@@ -92,6 +92,12 @@ def view(rows: Any, **changes: Any) -> HistoryInput:  # what a case changes is o
     return HistoryInput(rows=rows, **(fields | changes))
 
 
+def seen_from(row: dict[str, Any]) -> int:
+    """From when on a row counts."""
+    available: int = row["available"]
+    return available if row["gone"] else max(row["event"], available)
+
+
 def naive(one: Sample, wanted: HistoryInput, cutoff_us: int) -> list[dict[str, Any]]:
     """The result by looking at every history row for every spine row."""
     history = one.history.set_column(2, "event", one.history["event"].cast(pa.int64()))
@@ -105,7 +111,7 @@ def naive(one: Sample, wanted: HistoryInput, cutoff_us: int) -> list[dict[str, A
             ((row["event"], row["written"], row["source"], row["part"], row["position"], -i), row)
             for i, row in enumerate(rows)
             if (row["user"], row["shop"]) == (spine["user_id"], spine["shop_id"])
-            and max(row["event"], row["available"]) <= at
+            and seen_from(row) <= at
             and row["written"] <= cutoff_us
         ]
         found = max(seen, key=lambda pair: pair[0])[1] if seen else None

@@ -17,7 +17,7 @@ from core_ext.twin import windows as twin
 from headrace.definitions import Column, Entity, EntityKey, Feature, FeatureView, Source, derived, latest, window
 from headrace.definitions.plans import compile_plan
 from headrace.errors import InvalidArgument, ResourceExhausted
-from tests.unit.batch.historical.samples import START_US, Sample, join, sample, view, written
+from tests.unit.batch.historical.samples import START_US, Sample, join, sample, seen_from, view, written
 
 ENTITY: Final = Entity("t.users.user", owner="t", join_keys=[EntityKey("user", "string"), EntityKey("shop", "i64")])
 SOURCE: Final = Source(
@@ -83,9 +83,7 @@ def _features(
     seen = [
         one
         for one in rows
-        if (one[2]["user"], one[2]["shop"]) == key
-        and max(one[2]["event"], one[2]["available"]) <= at
-        and one[2]["written"] <= cutoff_us
+        if (one[2]["user"], one[2]["shop"]) == key and seen_from(one[2]) <= at and one[2]["written"] <= cutoff_us
     ]
     newest = max(seen)[2] if seen else None
     status = rules.MISSING
@@ -200,7 +198,7 @@ def test_a_view_of_latest_columns_and_expressions_has_nothing_without_rows(tmp_p
     ("change", "reason"),
     [
         (lambda table: table.drop_columns(["text"]), "MISSING_COLUMN"),
-        (lambda table: table.set_column(8, "amount", table["amount"].cast(pa.float64())), "WRONG_TYPE"),
+        (lambda table: table.set_column(9, "amount", table["amount"].cast(pa.float64())), "WRONG_TYPE"),
         (lambda table: table.set_column(2, "event", table["event"].cast(pa.timestamp("us"))), "NAIVE_TIME"),
     ],
 )

@@ -1,7 +1,7 @@
 """Computed views in joins and training sets over a lake: resolved, joined, kept in a manifest, built again."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -63,7 +63,9 @@ def wanted() -> WantedService:
     return resolve_service(lakes.Registry(SERVICE, RECORD), SERVICE.name)
 
 
-def rows_of(rows: list[tuple[int, int, float | None, str | None]], first: int = 0, *, gone: bool = False) -> pa.Table:
+def rows_of(
+    rows: Sequence[tuple[int, int, float | None, str | None]], first: int = 0, *, gone: bool = False
+) -> pa.Table:
     table = lakes.history(rows, first)
     at = table.schema.get_field_index("_tombstone")
     return table.set_column(at, table.schema.field(at), pa.array([gone] * len(rows)))
