@@ -5,7 +5,7 @@ import hmac
 import re
 import secrets
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 HEADER: Final = "headrace-certificate"  # core_ext/native/hr_h2_read.h sends it, and drops it where a client does
 URI_BYTES_MAX: Final = 2_048  # of a SPIFFE ID; also bounds a common name
@@ -28,7 +28,7 @@ def name_identity(name: str) -> bytes:
     return _identity(b"name", name.encode())
 
 
-def identity_of(properties: Mapping[str, Sequence[bytes]]) -> bytes:
+def identity_of(properties: Mapping[str, Any]) -> bytes:  # Any: sequences of bytes, which grpc's stubs call bytes
     """Identity of the peer that grpc's auth_context tells of; empty where its certificate names nobody, or two."""
     uris = properties.get(_URI_KEY, ())
     if uris:

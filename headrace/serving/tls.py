@@ -87,8 +87,15 @@ class TlsFiles:
             self._log.info("certificate_read", path=str(self._paths.certificate))
 
 
-def observe(telemetry: Telemetry, files: TlsFiles) -> None:
-    """Counts of reloads, good and bad."""
+def asks_peer(files: TlsFiles | None) -> bool:
+    """Whether a gRPC server knows its callers by their certificates."""
+    return files is not None and files.has_clients
+
+
+def observe(telemetry: Telemetry, files: TlsFiles | None) -> None:
+    """Counts of reloads, good and bad, of a server that speaks TLS."""
+    if files is None:
+        return
     telemetry.counter("headrace.tls.reloads", "Certificates taken anew.", lambda: [(files.reload_count, {})])
     telemetry.counter("headrace.tls.failures", "Certificates not usable.", lambda: [(files.failure_count, {})])
 
@@ -105,7 +112,8 @@ def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
         given = material
         return _configuration(material)
 
-    return grpc.dynamic_ssl_server_credentials(_configuration(given), fetch, files.has_clients)
+    # None from `fetch` is no change, which the stubs do not know.
+    return grpc.dynamic_ssl_server_credentials(_configuration(given), fetch, files.has_clients)  # type: ignore[arg-type]
 
 
 def _configuration(material: TlsMaterial) -> grpc.ServerCertificateConfiguration:
