@@ -212,9 +212,8 @@ def test_certificate_that_openssl_cannot_use_is_refused_and_the_last_kept(tmp_pa
 def test_certificates_come_before_the_start_and_identities_with_a_secret(tmp_path: Path) -> None:
     pair = Authority(tmp_path).issue("server")
     chain, key = pair.certificate.read_bytes(), pair.key.read_bytes()
-    with running(lambda *_: b"") as loop:
-        with pytest.raises(ValueError, match="before the start"):
-            loop.server.set_tls(chain, key)
+    with running(lambda *_: b"") as loop, pytest.raises(ValueError, match="before the start"):
+        loop.server.set_tls(chain, key)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         core = RequestCore(RowTable(1 << 20), 8)
         with pytest.raises(ValueError, match="a secret has"):
