@@ -29,7 +29,7 @@ class BuildWithStubs(build_py):  # so that a wheel built from a bare clone is wh
 
 inputs = ["setup.py", *map(str, sorted(Path("core_ext").rglob("*.h")))]
 options = {"include_dirs": ["core_ext/native"], "extra_compile_args": flags, "depends": inputs}
-pkg = [shutil.which("pkg-config") or "false", "--libs", "libnghttp2", "libcrypto"]  # without them no native loop
+pkg = [shutil.which("pkg-config") or "false", "--libs", "libnghttp2", "libssl", "libcrypto"]  # else no native loop
 found = subprocess.run(pkg, capture_output=True, text=True, check=False).stdout.split()
 sources = [] if os.environ.get("HEADRACE_CORES") == "skip" else sorted(Path("core_ext").glob("*.pyx"))
 parts = {s: links + found * (s.stem == "native_loop") for s in sources if found or s.stem != "native_loop"}

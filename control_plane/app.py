@@ -35,6 +35,8 @@ from headrace.serving.server import (
     drain,
 )
 from headrace.serving.telemetry import Telemetry, TelemetryConfig
+from headrace.serving.tls import TlsFiles, add_tls_options, asks_peer, tls_files
+from headrace.serving.tls import observe as observe_tls
 
 EXIT_CLEAN: Final = 0
 EXIT_REFUSED: Final = 2  # a wrong argument, a folder or port in use
@@ -63,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
     """A server from its start to its drain; gives the port."""
     authenticator = _authenticator(options.tokens, log)
+    tls = tls_files(options, log)
     check_bind(options.host, authenticator.has_auth)
     with ExitStack() as stack:
         stack.enter_context(locked_folder(options.data))
@@ -74,8 +77,9 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
         registry = Registry(SqlRegistryStore(engine), watchers, _now, message_bytes)
         servicer = RegistryServicer(registry, authenticator.current_principal, watchers.wake)
         telemetry.gauge("headrace.registry.watchers", "Watchers of the registry.", lambda: [(watchers.count, {})])
-        server, health = _server(options.host, authenticator, servicer, telemetry, log)
-        port = bind(server, options.host, options.port)
+        server, health = _server(options.host, authenticator, servicer, telemetry, log, tls=tls)
+        port = bind(server, options.host, options.port, tls)
+        observe_tls(telemetry, tls)
         server.start()
         stack.callback(drain, server, health)
         stack.callback(watchers.close)  # before the drain, so that no watch holds it up
@@ -86,11 +90,17 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
 
 
 def _server(
-    host: str, authenticator: Authenticator, servicer: RegistryServicer, telemetry: Telemetry, log: EventLog
+    host: str,
+    authenticator: Authenticator,
+    servicer: RegistryServicer,
+    telemetry: Telemetry,
+    log: EventLog,
+    *,
+    tls: TlsFiles | None,
 ) -> tuple[grpc.Server, Health]:
     # A watcher holds a thread as long as it watches; the others are for calls.
     workers = WATCHER_COUNT_MAX + WORKER_COUNT
-    server = build_server(authenticator, method_permissions(SERVICE.file), host, workers)
+    server = build_server(authenticator, method_permissions(SERVICE.file), host, workers, asks_peer=asks_peer(tls))
     add_service(server, SERVICE, servicer, telemetry, log)
     health = Health()
     add_health_and_reflection(server, health, [SERVICE.full_name])
@@ -122,6 +132,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--port", type=port, default=0, help="port to serve; 0 takes a free one")
     parser.add_argument("--host", default="127.0.0.1", help="address to bind; beyond loopback needs --tokens")
     parser.add_argument("--tokens", type=Path, help="YAML file of token digests, principals and permissions")
+    add_tls_options(parser)
     parser.add_argument("--metrics-port", type=port, help="port of the Prometheus endpoint; none without it")
     return parser.parse_args(arguments)
 

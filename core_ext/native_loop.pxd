@@ -12,9 +12,22 @@ cdef extern from "hr_h2_server.h" nogil:
         HR_H2_BUCKETS
         HR_H2_TURN_MAX
         HR_H2_IDLE_S
+        HR_TLS_SECRET_BYTES
 
     ctypedef struct pthread_rwlock_t:
         pass
+
+    ctypedef struct SSL_CTX:
+        pass
+
+    ctypedef struct hr_span:
+        const uint8_t *at
+        const uint8_t *end
+
+    ctypedef enum hr_credential:
+        HR_CREDENTIAL_TOKEN
+        HR_CREDENTIAL_CERTIFICATE
+        HR_CREDENTIALS
 
     ctypedef enum hr_permission:
         HR_PERMISSION_READ
@@ -29,10 +42,12 @@ cdef extern from "hr_h2_server.h" nogil:
         hr_calls features, rows
         uint64_t missed, full, forwarded, connections
         uint64_t refused_connections, abusive_connections, timed_out_connections, idle_connections
+        uint64_t handshakes, failed_handshakes, evicted_handshakes
 
     ctypedef struct hr_job:
         int64_t begin_ns, deadline_ns
-        size_t request_bytes, authorization_bytes
+        size_t request_bytes, authorization_bytes, identity_bytes
+        uint8_t *identity
         uint8_t *data
 
     ctypedef struct hr_misses:
@@ -45,6 +60,7 @@ cdef extern from "hr_h2_server.h" nogil:
         uint32_t loop_count, sample_one_in, connections_max, idle_s, connection_count
         int listener, is_health_open
         char back_name[64]
+        char secret[65]
         hr_misses misses
         const char *full_message
         const char *full_details
@@ -54,8 +70,10 @@ cdef extern from "hr_h2_server.h" nogil:
     int hr_server_start(hr_server *server)
     void hr_server_drain(hr_server *server)
     void hr_server_stop(hr_server *server)
-    void hr_server_set_access(hr_server *server, hr_permission permission, int is_open, uint8_t (*digests)[32],
-                              uint32_t count)
+    void hr_server_set_access(hr_server *server, hr_credential credential, hr_permission permission, int is_open,
+                              uint8_t (*digests)[32], uint32_t count)
+    int hr_server_set_tls(hr_server *server, SSL_CTX *context)
+    SSL_CTX *hr_tls_context(hr_span chain, hr_span key, hr_span clients, char *problem, size_t room)
     int hr_server_set_health(hr_server *server, const char *name, uint32_t name_bytes, uint8_t state)
     uint32_t hr_server_streams(hr_server *server)
     int hr_misses_begin(hr_misses *misses)
@@ -75,5 +93,5 @@ cdef class NativeServer:
     cdef RequestCore core      # owns the table and the plans that the loops read
     cdef object listener       # the socket, which must stay open while the loops accept
     cdef tuple full            # owns the texts of a refusal that the loops send
-    cdef bint is_started
+    cdef bint is_started, is_tls, has_secret
     cdef int serve_job(self, hr_job *job, object answer) except -1

@@ -11,6 +11,9 @@ CONNECTION_COUNT_MAX: int
 FULL_MESSAGE: bytes
 PERMISSION_READ: int
 PERMISSION_PEER: int
+CREDENTIAL_TOKEN: int
+CREDENTIAL_CERTIFICATE: int
+SECRET_LENGTH: int
 
 @type_check_only
 class Calls(TypedDict):
@@ -44,6 +47,10 @@ class Counts(TypedDict):
     timed_out_connections: int
     idle_connections: int
     """Told to leave, as they had no stream for `idle_s`."""
+    handshakes: int
+    failed_handshakes: int
+    evicted_handshakes: int
+    """Closed in the middle, as they were the oldest of too many."""
 
 @final
 class NativeServer:
@@ -70,11 +77,23 @@ class NativeServer:
         full_details: bytes = b"",
         is_health_open: bool = False,
         idle_s: int = ...,
+        secret: bytes = b"",
     ) -> None: ...
     def start(self) -> None:
         """Starts one thread per loop."""
-    def allow(self, permission: int, digests: Iterable[bytes]) -> None:
-        """Grants a permission to the bearers of tokens with these SHA-256 digests, and to nobody else."""
+    def set_tls(self, chain: bytes, key: bytes, clients: bytes = b"") -> None:
+        """Speaks TLS on connections to come, with a certificate, its chain and its key in PEM.
+
+        The first call is before `start`, a later one replaces what was given. With `clients`, PEM of authorities, a
+        client may show a certificate of theirs; what it names is then its identity (headrace/serving/certificates.py),
+        told to the server behind as `headrace-certificate`: the server's secret, then the identity in hexadecimal.
+        Raises ValueError, and keeps what was, where OpenSSL cannot use them.
+        """
+    def allow(self, permission: int, digests: Iterable[bytes], credential: int = ...) -> None:
+        """Grants a permission to these credentials of a kind, and to no others of it.
+
+        They are SHA-256 digests of tokens, or identities of certificates.
+        """
     def allow_all(self) -> None:
         """Grants everything to everybody."""
     def set_health(self, name: str, state: int) -> bool:
@@ -84,12 +103,12 @@ class NativeServer:
     def stream_count(self) -> int:
         """Streams that are open."""
     def answer_misses(
-        self, answer: Callable[[bytes, bytes, float, float | None], bytes | tuple[int, bytes, bytes]]
+        self, answer: Callable[[bytes, bytes, bytes, float, float | None], bytes | tuple[int, bytes, bytes]]
     ) -> None:
         """Answers reads on this thread until `stop`; any number of threads may.
 
-        `answer` is given the request, the authorization header or nothing, and two times of the monotonic clock: when
-        the read was handed over and when its deadline is. It returns the response, or the code, grpc-message and
+        `answer` is given the request, the authorization header or nothing, the identity of the client's certificate
+        or nothing, and two times of the monotonic clock: when the read was handed over and when its deadline is. It returns the response, or the code, grpc-message and
         grpc-status-details-bin of a refusal. A read whose `answer` raises is left to the server behind, and the error
         ends this call.
         """

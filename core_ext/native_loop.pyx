@@ -9,6 +9,9 @@ LOOP_COUNT_MAX = HR_H2_LOOPS_MAX
 CONNECTION_COUNT_MAX = HR_H2_CONNECTIONS_MAX
 PERMISSION_READ = HR_PERMISSION_READ
 PERMISSION_PEER = HR_PERMISSION_PEER
+CREDENTIAL_TOKEN = HR_CREDENTIAL_TOKEN
+CREDENTIAL_CERTIFICATE = HR_CREDENTIAL_CERTIFICATE
+SECRET_LENGTH = HR_TLS_SECRET_BYTES
 
 cdef double NS_PER_S = 1e9
 
@@ -16,6 +19,7 @@ cdef enum:
     BACK_NAME_BYTES_MAX = 63  # of hr_server, with its end
     DIGEST_BYTES = 32
     GRPC_CODE_MAX = 16
+    PROBLEM_BYTES = 256
 
 FULL_MESSAGE = b"too many reads wait for rows that are not in memory; try again later"
 
@@ -28,18 +32,27 @@ cdef dict counted(const hr_calls *calls):
     }
 
 
+cdef hr_span span_of(bytes data):
+    cdef hr_span span
+    span.at = <const uint8_t *>PyBytes_AS_STRING(data)
+    span.end = span.at + PyBytes_GET_SIZE(data)
+    return span
+
+
 @final
 cdef class NativeServer:
     def __cinit__(self, RequestCore core not None, listener, bytes back_name not None, uint32_t loop_count,
                   uint32_t sample_one_in=0, uint32_t connection_count_max=HR_H2_CONNECTIONS_MAX,
                   bytes full_message not None=FULL_MESSAGE, bytes full_details not None=b"", bint is_health_open=False,
-                  uint32_t idle_s=HR_H2_IDLE_S):
+                  uint32_t idle_s=HR_H2_IDLE_S, bytes secret not None=b""):
         if not 1 <= loop_count <= HR_H2_LOOPS_MAX:
             raise ValueError(f"a server has 1 to {HR_H2_LOOPS_MAX} loops, not {loop_count}")
         if not 1 <= connection_count_max <= HR_H2_CONNECTIONS_MAX:
             raise ValueError(f"a server takes 1 to {HR_H2_CONNECTIONS_MAX} connections, not {connection_count_max}")
         if not 1 <= len(back_name) <= BACK_NAME_BYTES_MAX or b"\0" in back_name:
             raise ValueError(f"an abstract socket's name has 1 to {BACK_NAME_BYTES_MAX} bytes and no zero among them")
+        if secret and (len(secret) != HR_TLS_SECRET_BYTES or b"\0" in secret):
+            raise ValueError(f"a secret has {HR_TLS_SECRET_BYTES} bytes and no zero among them")
         listener.setblocking(False)
         self.core = core
         self.listener = listener
@@ -51,6 +64,9 @@ cdef class NativeServer:
         self.server.connections_max = connection_count_max
         self.server.idle_s = idle_s
         memcpy(self.server.back_name, PyBytes_AS_STRING(back_name), len(back_name))
+        if secret:
+            memcpy(self.server.secret, PyBytes_AS_STRING(secret), HR_TLS_SECRET_BYTES)
+            self.has_secret = True
         self.full = (full_message, full_details)
         self.server.full_message = PyBytes_AS_STRING(full_message)
         self.server.full_details = PyBytes_AS_STRING(full_details)
@@ -72,18 +88,21 @@ cdef class NativeServer:
             raise OSError("the system has no thread left for a loop")
 
     def allow_all(self):
-        cdef int permission
+        cdef int credential, permission
         with nogil:
-            for permission in range(HR_PERMISSIONS):
-                hr_server_set_access(&self.server, <hr_permission>permission, 1, NULL, 0)
+            for credential in range(HR_CREDENTIALS):
+                for permission in range(HR_PERMISSIONS):
+                    hr_server_set_access(&self.server, <hr_credential>credential, <hr_permission>permission, 1, NULL, 0)
 
-    def allow(self, int permission, digests):
+    def allow(self, int permission, digests, int credential=HR_CREDENTIAL_TOKEN):
         cdef uint8_t (*copied)[DIGEST_BYTES]
         cdef list held = list(digests)
         cdef uint32_t at = 0, count = <uint32_t>len(held)
         cdef bytes digest
         if not 0 <= permission < HR_PERMISSIONS:
             raise ValueError(f"permission {permission} is none of the loop's")
+        if not 0 <= credential < HR_CREDENTIALS:
+            raise ValueError(f"credential {credential} is none of the loop's")
         for digest in held:
             if digest is None or len(digest) != DIGEST_BYTES:
                 raise ValueError(f"a digest has {DIGEST_BYTES} bytes")
@@ -94,7 +113,21 @@ cdef class NativeServer:
             memcpy(copied[at], PyBytes_AS_STRING(digest), DIGEST_BYTES)
             at += 1
         with nogil:
-            hr_server_set_access(&self.server, <hr_permission>permission, 0, copied, count)
+            hr_server_set_access(&self.server, <hr_credential>credential, <hr_permission>permission, 0, copied, count)
+
+    def set_tls(self, bytes chain not None, bytes key not None, bytes clients not None=b""):
+        cdef char problem[PROBLEM_BYTES]
+        cdef SSL_CTX *context
+        if self.is_started and not self.is_tls:
+            raise ValueError("the first certificate comes before the start")
+        if clients and not self.has_secret:
+            raise ValueError("identities of certificates are handed on with a secret; give one")
+        context = hr_tls_context(span_of(chain), span_of(key), span_of(clients), problem, PROBLEM_BYTES)
+        if context == NULL:
+            raise ValueError((<bytes>problem).decode("utf-8", "replace"))
+        if hr_server_set_tls(&self.server, context) != HR_OK:
+            raise MemoryError()
+        self.is_tls = True
 
     def set_health(self, str name not None, uint8_t state):
         data = name.encode()
@@ -138,7 +171,8 @@ cdef class NativeServer:
             return 0
         request = PyBytes_FromStringAndSize(<char *>job.data, job.request_bytes)
         header = PyBytes_FromStringAndSize(<char *>job.data + job.request_bytes, job.authorization_bytes)
-        outcome = answer(request, header, job.begin_ns / NS_PER_S, job.deadline_ns / NS_PER_S or None)
+        identity = PyBytes_FromStringAndSize(<char *>job.identity, job.identity_bytes)
+        outcome = answer(request, header, identity, job.begin_ns / NS_PER_S, job.deadline_ns / NS_PER_S or None)
         if type(outcome) is bytes:
             response = outcome
             hr_job_answer(job, <const uint8_t *>PyBytes_AS_STRING(response), PyBytes_GET_SIZE(response))
@@ -170,4 +204,7 @@ cdef class NativeServer:
             "abusive_connections": total.abusive_connections,
             "timed_out_connections": total.timed_out_connections,
             "idle_connections": total.idle_connections,
+            "handshakes": total.handshakes,
+            "failed_handshakes": total.failed_handshakes,
+            "evicted_handshakes": total.evicted_handshakes,
         }

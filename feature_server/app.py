@@ -34,8 +34,10 @@ from feature_server.rpc.shard_servicer import ShardServicer
 from feature_server.storage.files import read_file, write_file
 from feature_server.storage.rocks_options import BLOCK_CACHE_BYTES, WRITE_BUFFER_BYTES, StoreBudget
 from feature_server.storage.store_folder import SHARD_COUNT, StoreFolder
+from headrace.client.tls import client_tls
 from headrace.errors import HeadraceError, InvalidArgument
 from headrace.serving.auth import Authenticator, OpenAuthenticator, TokenAuthenticator
+from headrace.serving.certificates import ForwardedIdentities
 from headrace.serving.logging import EventLog
 from headrace.serving.server import (
     WORKER_COUNT,
@@ -46,6 +48,8 @@ from headrace.serving.server import (
     check_bind,
 )
 from headrace.serving.telemetry import Telemetry, TelemetryConfig
+from headrace.serving.tls import TlsFiles, add_tls_options, asks_peer, tls_files
+from headrace.serving.tls import observe as observe_tls
 from headrace.serving.turns import Turns
 
 EXIT_CLEAN: Final = 0
@@ -84,6 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
     """A server from its start to its drain; gives the port."""
     authenticator = _authenticator(options.tokens, log)
+    tls = tls_files(options, log)
+    registry_tls = client_tls(options.registry_ca, options.registry_cert, options.registry_key)
     check_bind(options.host, authenticator.has_auth)
     with ExitStack() as stack:
         folder = stack.enter_context(closing(StoreFolder(options.data, options.shards)))
@@ -110,19 +116,25 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
             authenticator.current_principal,
         )
         workers = WORKER_COUNT + STREAM_COUNT_MAX  # streams hold theirs; reads keep as many as ever
-        server = build_server(authenticator, permissions(), options.host, workers)
+        name = options.transport or default_transport(log)
+        forwarded = ForwardedIdentities()
+        by_peer = name == GrpcioTransport.name and asks_peer(tls)
+        server = build_server(
+            authenticator, permissions(), options.host, workers, forwarded=forwarded, asks_peer=by_peer
+        )
         add_services(server, online, peer, telemetry, log)
         add_health_and_reflection(server, health, SERVICE_NAMES)
         transport, port = _transport(
-            options, server, health, core=core, reads=reads, authenticator=authenticator, telemetry=telemetry, log=log
-        )
+            options, server, health, name=name, core=core, reads=reads, authenticator=authenticator,
+            telemetry=telemetry, log=log, forwarded=forwarded, tls=tls,
+        )  # fmt: skip
         copy = RegistryCopy(options.data / REGISTRY_COPY_NAME, read_file, write_file, log)
         copy.load(keeper)
         server.start()
         stack.callback(transport.drain)
         transport.start()
         token = _token(options.registry_token)
-        watch = RegistryWatch(options.registry, token, keeper, copy, random=Random(), log=log)
+        watch = RegistryWatch(options.registry, token, keeper, copy, random=Random(), log=log, tls=registry_tls)
         watch.start()
         stack.callback(watch.close)
         address = f"{options.host}:{port}"
@@ -135,18 +147,23 @@ def _transport(
     server: grpc.Server,
     health: Health,
     *,
+    name: str,
     core: RequestCore,
     reads: Reads,
     authenticator: Authenticator,
     telemetry: Telemetry,
     log: EventLog,
+    forwarded: ForwardedIdentities,
+    tls: TlsFiles | None,
 ) -> tuple[GrpcioTransport | NativeTransport, int]:
     """What listens on the port: the native loop before the gRPC server, or that server itself."""
-    if (options.transport or default_transport(log)) == GrpcioTransport.name:
-        return GrpcioTransport(server, health), bind(server, options.host, options.port)
+    observe_tls(telemetry, tls)
+    if name == GrpcioTransport.name:
+        return GrpcioTransport(server, health), bind(server, options.host, options.port, tls)
     native = NativeTransport(
-        server, health, core=core, reads=reads, authenticator=authenticator, telemetry=telemetry, log=log
-    )
+        server, health, core=core, reads=reads, authenticator=authenticator, telemetry=telemetry, log=log,
+        forwarded=forwarded, tls=tls,
+    )  # fmt: skip
     return native, native.bind(options.host, options.port, options.loops)
 
 
@@ -240,6 +257,12 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--registry-token", type=Path, help="file that holds the bearer token for the control plane")
     parser.add_argument("--host", default="127.0.0.1", help="address to bind; beyond loopback needs --tokens")
     parser.add_argument("--tokens", type=Path, help="YAML file of token digests, principals and permissions")
+    add_tls_options(parser)
+    parser.add_argument(
+        "--registry-ca", type=Path, help="PEM file of the authority of the control plane; plain without"
+    )
+    parser.add_argument("--registry-cert", type=Path, help="PEM file of the certificate to show to the control plane")
+    parser.add_argument("--registry-key", type=Path, help="PEM file of that certificate's key")
     parser.add_argument("--transport", choices=TRANSPORTS, help="native where it was compiled in, else grpcio")
     parser.add_argument("--loops", type=int, default=0, help="threads of the native transport; one per core without it")
     parser.add_argument("--shards", type=int, help=f"shards of a new store, {SHARD_COUNT} without it")

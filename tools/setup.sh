@@ -96,7 +96,7 @@ native_libraries() { # of the native transport; without them the gRPC server lis
   local missing=()
   command -v pkg-config >/dev/null || missing+=(pkg-config)
   pkg-config --exists libnghttp2 2>/dev/null || missing+=(libnghttp2-dev)
-  pkg-config --exists libcrypto 2>/dev/null || missing+=(libssl-dev)
+  pkg-config --exists libssl 2>/dev/null || missing+=(libssl-dev)
   [ ${#missing[@]} = 0 ] && return
   (apt_install "a library of the native transport is" "${missing[@]}") ||
     say "going on without the native transport: the feature server serves by grpcio"

@@ -24,6 +24,8 @@ from headrace.serving.logging import EventLog
 from headrace.serving.permissions import method_permissions
 from headrace.serving.server import Health, add_health_and_reflection, bind, build_server, check_bind, drain
 from headrace.serving.telemetry import Telemetry, TelemetryConfig
+from headrace.serving.tls import add_tls_options, asks_peer, tls_files
+from headrace.serving.tls import observe as observe_tls
 
 EXIT_CLEAN: Final = 0
 EXIT_REFUSED: Final = 2
@@ -53,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
     """A server from its start to its drain; gives the port."""
     authenticator = _authenticator(options.tokens, log)
+    tls = tls_files(options, log)
     check_bind(options.host, authenticator.has_auth)
     lake_config(options.lake, options.root)  # a file that says it wrongly is refused at once
     context = Context(options.lake, options.registry, _token(options.registry_token), True, tuple(options.root))
@@ -64,13 +67,14 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
         )
         queue = JobQueue(options.data, context, limits, now_us, log)
         _observe(telemetry, queue)
-        server = build_server(authenticator, method_permissions(SERVICE.file), options.host)
+        server = build_server(authenticator, method_permissions(SERVICE.file), options.host, asks_peer=asks_peer(tls))
         add_service(server, SERVICE, HistoricalServicer(queue, authenticator.current_principal), telemetry, log)
         health = Health()
         add_health_and_reflection(server, health, [SERVICE.full_name])
-        port = bind(server, options.host, options.port)
+        port = bind(server, options.host, options.port, tls)
         queue.open()
         stack.callback(queue.close)
+        observe_tls(telemetry, tls)
         server.start()
         stack.callback(drain, server, health)
         for name in ("", SERVICE.full_name):
@@ -123,6 +127,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--port", type=_port, default=0, help="port to serve; 0 takes a free one")
     parser.add_argument("--host", default="127.0.0.1", help="address to bind; beyond loopback needs --tokens")
     parser.add_argument("--tokens", type=Path, help="YAML file of token digests, principals and permissions")
+    add_tls_options(parser)
     parser.add_argument("--metrics-port", type=_port, help="port of the Prometheus endpoint; none without it")
     parser.add_argument("--otlp-endpoint", default="", help="http://HOST:PORT that takes traces and metrics by OTLP")
     return parser.parse_args(arguments)

@@ -64,11 +64,24 @@ HERE: Final = Path(".")
 
 @app.callback()
 def root(
+    context: typer.Context,
+    tls_ca: Annotated[
+        Path | None,
+        typer.Option(envvar="HEADRACE_TLS_CA", help="PEM file of the servers' authority; they are plain without it."),
+    ] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option(envvar="HEADRACE_TLS_CERT", help="PEM file of the certificate to show to them.")
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(envvar="HEADRACE_TLS_KEY", help="PEM file of that certificate's key.")
+    ] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Headrace: features for models, online. Start with 'headrace init', 'headrace up' and 'headrace apply'."""
+    session = session_of(context)
+    session.tls_ca, session.tls_certificate, session.tls_key = tls_ca, tls_cert, tls_key
 
 
 @app.command()

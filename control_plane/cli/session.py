@@ -12,7 +12,7 @@ from control_plane.cli.output import Format
 from headrace.errors import FailedPrecondition
 
 if TYPE_CHECKING:
-    from headrace.client import Client, HistoryClient, RegistryClient
+    from headrace.client import Client, HistoryClient, RegistryClient, Tls
 
 LAKE_VARIABLE: Final = "HEADRACE_LAKE"
 LAKE_FOLDER: Final = "batch"  # of a platform, in its data folder
@@ -30,6 +30,9 @@ class Session:
     data: Path | None = None
     token: str | None = None
     lake: Path | None = None
+    tls_ca: Path | None = None
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
 
     def lake_folder(self) -> Path:
         """Folder of the offline store by flag > environment > data folder."""
@@ -46,7 +49,7 @@ class Session:
         from headrace.client import RegistryClient  # lazy: grpc takes longer to load than help may take
 
         address = _required(self.endpoints().control, "control plane", "control")
-        with RegistryClient(address, token=self.token) as client:
+        with RegistryClient(address, token=self.token, tls=self._tls()) as client:
             yield client
 
     @contextmanager
@@ -55,7 +58,7 @@ class Session:
         from headrace.client import Client  # lazy: as above
 
         address = _required(self.endpoints().features, "feature server", "features")
-        with Client(address, token=self.token) as client:
+        with Client(address, token=self.token, tls=self._tls()) as client:
             yield client
 
     @contextmanager
@@ -64,8 +67,13 @@ class Session:
         from headrace.client import HistoryClient  # lazy: as above
 
         address = _required(self.endpoints().history, "historical service", "history")
-        with HistoryClient(address, token=self.token) as client:
+        with HistoryClient(address, token=self.token, tls=self._tls()) as client:
             yield client
+
+    def _tls(self) -> "Tls | None":
+        from headrace.client.tls import client_tls  # lazy: as above
+
+        return client_tls(self.tls_ca, self.tls_certificate, self.tls_key)
 
 
 def _required(address: str, what: str, name: str) -> str:

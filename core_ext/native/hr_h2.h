@@ -13,6 +13,7 @@
 #define HR_H2_H
 
 #include <nghttp2/nghttp2.h>
+#include <openssl/ssl.h>
 #include <pthread.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -38,6 +39,11 @@ enum {
     HR_H2_BACK_WINDOW = 1 << 28,              /* all streams' windows: a slow one does not stop the others */
     HR_H2_OUT_BYTES = 64 << 10,               /* frames prepared ahead of the socket */
     HR_H2_SCRATCH_BYTES = 64 << 10,
+    HR_TLS_PLAIN_BYTES = 16 << 10,            /* of one record */
+    HR_TLS_SHAKING_MAX = 512,                 /* handshakes that run in all loops; a new one puts out the oldest */
+    HR_TLS_SHAKES_MAX = 2,                    /* steps of handshakes in one wake: about a millisecond of RSA */
+    HR_TLS_IDENTITY_BYTES = 32,               /* SHA-256 of what a certificate names */
+    HR_TLS_SECRET_BYTES = 64,                 /* by which the back knows that an identity is of ours */
     HR_H2_RECEIVES_MAX = 4,                   /* reads of one socket before others get their turn */
     HR_H2_EVENTS_MAX = 64,
     HR_H2_TOKEN_BYTES_MAX = 4096,             /* headrace/serving/auth.py */
@@ -51,6 +57,7 @@ enum {
 enum {
     HR_H2_TICK_MS = 500,
     HR_H2_HEADER_S = 10,                      /* a header block, or the preface, must be whole within it */
+    HR_TLS_HANDSHAKE_S = 5,
     HR_H2_BODY_S = 10,                        /* then a read that is still arriving is forwarded */
     HR_H2_KEEPALIVE_S = 60,                   /* silence after which we ping, as the grpcio server has it */
     HR_H2_KEEPALIVE_TIMEOUT_S = 20,
@@ -121,6 +128,8 @@ typedef struct hr_job {
     uint32_t code;                            /* status; of an error `answer` is its sentence and its details */
     uint8_t *answer;
     size_t answer_bytes, details_at, request_bytes, authorization_bytes;
+    size_t identity_bytes;                    /* 0 or HR_TLS_IDENTITY_BYTES */
+    uint8_t identity[HR_TLS_IDENTITY_BYTES];
     uint8_t data[];                           /* request message, then authorization header */
 } hr_job;
 
@@ -155,11 +164,24 @@ typedef struct hr_connection {
     int access_granted;                       /* bits of hr_permission that `authorization` has */
     uint32_t authorization_bytes;
     uint8_t authorization[HR_H2_AUTHORIZATION_KEPT];
+
+    SSL *tls;                                 /* NULL: plain */
+    hr_span wire;                             /* received records while OpenSSL reads them */
+    hr_buffer sealed;                         /* records that wait for the socket */
+    size_t handshake_bytes;
+    int is_shaking, has_identity, is_expired; /* in the line of handshakes; who its certificate names; it is over */
+    struct hr_connection *shaking_next, *shaking_previous;
+    int64_t identity_until_ns;
+    uint8_t identity[HR_TLS_IDENTITY_BYTES];
+    char forwarded_identity[HR_TLS_SECRET_BYTES + 2 * HR_TLS_IDENTITY_BYTES + 1];
 } hr_connection;
 
 typedef enum { HR_PERMISSION_READ, HR_PERMISSION_PEER, HR_PERMISSIONS } hr_permission;
 
-/* Who holds a permission: digests of the tokens whose principals do. */
+/* Kept apart, so that no token passes for a certificate. */
+typedef enum { HR_CREDENTIAL_TOKEN, HR_CREDENTIAL_CERTIFICATE, HR_CREDENTIALS } hr_credential;
+
+/* Who holds a permission: digests of the tokens, or identities of the certificates, whose principals do. */
 typedef struct {
     int is_open;                              /* no tokens: everybody does */
     uint32_t count;
@@ -184,6 +206,7 @@ typedef struct {
 typedef struct {
     hr_calls features, rows;
     uint64_t missed, full, forwarded, connections, refused_connections, abusive_connections, timed_out_connections, idle_connections;
+    uint64_t handshakes, failed_handshakes, evicted_handshakes;
 } hr_counts;
 
 typedef struct hr_loop {
@@ -197,6 +220,8 @@ typedef struct hr_loop {
     uint32_t inbox_count;
     hr_job *done;
     hr_connection *connections, *dead;
+    hr_connection *shaking_first, *shaking_last;  /* handshakes that run, the oldest first */
+    uint32_t shaking_count, shakes_left;
     hr_stream *spare;
     uint32_t spare_count, sample_count;
     uint32_t stream_count;                    /* atomic: open streams of all connections */
@@ -206,14 +231,16 @@ typedef struct hr_loop {
     nghttp2_option *option;
     hr_counts counts;
     uint8_t scratch[HR_H2_SCRATCH_BYTES];
+    uint8_t plain[HR_TLS_PLAIN_BYTES];
 } hr_loop;
 
 typedef struct hr_server {
     hr_table *table;
     hr_published *published;
     pthread_rwlock_t access_lock;             /* of what follows to the blank line, and of the end of the loops */
-    hr_access access[HR_PERMISSIONS];
+    hr_access access[HR_CREDENTIALS][HR_PERMISSIONS];
     uint64_t access_generation;
+    SSL_CTX *tls;                             /* of connections to come; NULL: they are plain */
     hr_health *healths;
     uint32_t health_count;
     int is_health_open;                       /* anybody may ask for it */
@@ -224,6 +251,9 @@ typedef struct hr_server {
     char back_name[64];                       /* of the abstract unix socket */
     uint32_t sample_one_in;                   /* 0: no traces are taken */
     uint32_t connections_max, idle_s;
+    uint32_t shaking_max;                     /* of each loop */
+    BIO_METHOD *bio_method;                   /* NULL: plain; set before the loops start */
+    char secret[HR_TLS_SECRET_BYTES + 1];
     uint32_t connection_count;                /* atomic */
     int draining, stopping;                   /* atomic */
     hr_misses misses;

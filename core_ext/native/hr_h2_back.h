@@ -76,6 +76,7 @@ static inline size_t hr_back_fields(hr_stream *stream, nghttp2_nv *out, char *ti
         out[count++].flags = NGHTTP2_NV_FLAG_NONE;
     }
     if (stream->is_sampled) out[count++] = hr_nv(HR_H2_SAMPLED, "1");
+    if (stream->connection->has_identity) out[count++] = hr_nv(HR_H2_CERTIFICATE, stream->connection->forwarded_identity);
     return count;
 }
 
@@ -109,7 +110,7 @@ static inline int hr_back_open(hr_connection *connection)
 static inline void hr_forward(hr_stream *stream)
 {
     hr_connection *connection = stream->connection;
-    nghttp2_nv fields[HR_H2_FIELDS_MAX + 1];
+    nghttp2_nv fields[HR_H2_FIELDS_MAX + 2];
     char timeout[16];
     nghttp2_data_provider provider = {.source.ptr = stream, .read_callback = hr_back_read};
     size_t count;

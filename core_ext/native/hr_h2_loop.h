@@ -7,7 +7,7 @@
 #include <signal.h>
 #include <sys/eventfd.h>
 
-#include "hr_h2_front.h"
+#include "hr_tls.h"
 
 enum { HR_H2_ACCEPTS_MAX = 64, HR_H2_SENDS_MAX = 16 };  /* of one wake, before others get their turn */
 
@@ -22,6 +22,10 @@ static inline void hr_close(hr_connection *connection)
     while (connection->streams != NULL) hr_stream_free(connection->streams);
     hr_trim_spare(loop, HR_H2_SPARE_STREAMS_MAX);
     nghttp2_session_del(connection->front);
+    if (connection->tls != NULL) {
+        hr_tls_end(connection);
+        hr_tls_free(connection);
+    }
     close(connection->front_source.fd);
     hr_buffer_free(&connection->front_out);
     if (connection->previous != NULL) connection->previous->next = connection->next;
@@ -44,6 +48,7 @@ static inline void hr_want_write(hr_loop *loop, hr_source *source, int wanted)
 static inline int hr_pump(hr_loop *loop, hr_source *source, nghttp2_session *session, hr_buffer *out)
 {
     hr_connection *connection = source->connection;
+    hr_buffer *wire = !source->is_back && connection->tls != NULL ? &connection->sealed : out;
     for (int round = 0; round < HR_H2_SENDS_MAX; round++) {
         ssize_t sent;
         while (hr_buffer_bytes(out) < HR_H2_OUT_BYTES) {
@@ -52,16 +57,17 @@ static inline int hr_pump(hr_loop *loop, hr_source *source, nghttp2_session *ses
             if (bytes < 0 || hr_buffer_add(out, data, bytes > 0 ? (size_t)bytes : 0) != HR_OK) return HR_E_NO_MEMORY;
             if (bytes == 0) break;
         }
-        if (hr_buffer_bytes(out) == 0) {
+        if (wire != out && hr_tls_seal(connection) != HR_OK) return HR_E_NO_MEMORY;
+        if (hr_buffer_bytes(wire) == 0) {
             if (!source->is_back) connection->stalled_ns = 0;
             hr_want_write(loop, source, 0);
             return HR_OK;
         }
-        sent = send(source->fd, out->data + out->start, hr_buffer_bytes(out), MSG_NOSIGNAL | MSG_DONTWAIT);
+        sent = send(source->fd, wire->data + wire->start, hr_buffer_bytes(wire), MSG_NOSIGNAL | MSG_DONTWAIT);
         if (sent < 0 && errno == EINTR) continue;
         if (sent < 0 && errno != EAGAIN && errno != EWOULDBLOCK) return HR_E_NO_MEMORY;
         if (sent < 0) break;
-        hr_buffer_take(out, (size_t)sent);
+        hr_buffer_take(wire, (size_t)sent);
         if (!source->is_back) connection->stalled_ns = 0;
     }
     if (!source->is_back && connection->stalled_ns == 0) connection->stalled_ns = loop->now_ns;
@@ -88,8 +94,8 @@ static inline void hr_settle(hr_connection *connection)
         hr_close(connection);
         return;
     }
-    if (hr_buffer_bytes(&connection->front_out) == 0 && !nghttp2_session_want_read(connection->front)
-        && !nghttp2_session_want_write(connection->front))
+    if (hr_buffer_bytes(&connection->front_out) == 0 && hr_buffer_bytes(&connection->sealed) == 0
+        && !nghttp2_session_want_read(connection->front) && !nghttp2_session_want_write(connection->front))
         hr_close(connection);
 }
 
@@ -106,7 +112,9 @@ static inline int hr_receive(hr_loop *loop, hr_source *source, nghttp2_session *
             connection->received_ns = loop->now_ns;
             if (connection->header_ns == 0) connection->header_ns = loop->now_ns;  /* a whole frame clears it */
         }
-        if (nghttp2_session_mem_recv(session, loop->scratch, (size_t)bytes) < 0) return 0;
+        if (!source->is_back && connection->tls != NULL) {
+            if (!hr_tls_receive(connection, loop->scratch, (size_t)bytes)) return 0;
+        } else if (nghttp2_session_mem_recv(session, loop->scratch, (size_t)bytes) < 0) return 0;
         if (!source->is_back && connection->is_closing) return 1;
         if ((size_t)bytes < sizeof(loop->scratch)) return 1;
     }
@@ -117,6 +125,11 @@ static inline void hr_on_event(hr_loop *loop, hr_source *source, uint32_t events
 {
     hr_connection *connection = source->connection;
     if (connection->is_dead) return;
+    /* Others get their turn between handshakes; the socket tells us of this one again. */
+    if (!source->is_back && connection->is_shaking && loop->shakes_left-- == 0) {
+        loop->shakes_left = 0;
+        return;
+    }
     if (source->is_back) {
         if (connection->back == NULL) return;
         if ((events & ~EPOLLOUT) && !hr_receive(loop, source, connection->back)) hr_back_lost(connection);
@@ -141,14 +154,16 @@ static inline void hr_open(hr_loop *loop, int fd)
     };
     struct epoll_event event = {.events = EPOLLIN};
     int on = 1;
-    if (connection == NULL || nghttp2_session_server_new2(&connection->front, loop->front_callbacks, connection, loop->option)) {
+    if (connection != NULL) connection->loop = loop;
+    if (connection == NULL || hr_tls_begin(connection) != HR_OK
+        || nghttp2_session_server_new2(&connection->front, loop->front_callbacks, connection, loop->option)) {
+        if (connection != NULL && connection->tls != NULL) hr_tls_free(connection);
         free(connection);
         close(fd);
         __atomic_sub_fetch(&loop->server->connection_count, 1, __ATOMIC_RELAXED);
         return;
     }
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-    connection->loop = loop;
     connection->front_source = (hr_source){connection, fd, 0, 0};
     connection->back_source.fd = -1;
     connection->open_ns = connection->received_ns = connection->budget_ns = connection->idle_ns = loop->now_ns;
@@ -164,6 +179,10 @@ static inline void hr_open(hr_loop *loop, int fd)
     nghttp2_session_set_local_window_size(connection->front, NGHTTP2_FLAG_NONE, 0, HR_H2_FRONT_WINDOW);
     if (loop->drain_stage > 0) nghttp2_submit_shutdown_notice(connection->front);
     hr_settle(connection);
+    if (loop->shaking_count > loop->server->shaking_max) {
+        hr_count(&loop->counts.evicted_handshakes, 1);
+        hr_close(loop->shaking_first);
+    }
 }
 
 static inline void hr_hand_over(hr_server *server, int fd)
@@ -216,7 +235,8 @@ static inline int hr_is_over(int64_t since_ns, int64_t now_ns, int64_t seconds)
 /* Whether a connection has used up one of its times. */
 static inline int hr_is_timed_out(const hr_connection *connection, int64_t now_ns)
 {
-    return (!connection->settled && hr_is_over(connection->open_ns, now_ns, HR_H2_HEADER_S))
+    return (connection->is_shaking && hr_is_over(connection->open_ns, now_ns, HR_TLS_HANDSHAKE_S))
+        || (!connection->settled && hr_is_over(connection->open_ns, now_ns, HR_H2_HEADER_S))
         || hr_is_over(connection->header_ns, now_ns, HR_H2_HEADER_S)
         || hr_is_over(connection->stalled_ns, now_ns, HR_H2_STALL_S)
         || hr_is_over(connection->ping_sent_ns, now_ns, HR_H2_KEEPALIVE_TIMEOUT_S);
@@ -226,6 +246,7 @@ static inline int hr_is_timed_out(const hr_connection *connection, int64_t now_n
 static inline int hr_wanted_stage(hr_loop *loop, hr_connection *connection)
 {
     if (loop->drain_stage > 0 || connection->shutdown_stage == 1) return connection->shutdown_stage == 1 ? 2 : loop->drain_stage;
+    if (connection->shutdown_stage == 0 && connection->is_expired) return 1;
     if (connection->shutdown_stage > 0 || !hr_is_over(connection->idle_ns, loop->now_ns, loop->server->idle_s)) return 0;
     hr_count(&loop->counts.idle_connections, 1);
     return 1;
@@ -238,6 +259,7 @@ static inline void hr_tick_connection(hr_loop *loop, hr_connection *connection)
         hr_close(connection);
         return;
     }
+    hr_tls_tick(connection);
     if (connection->ping_sent_ns == 0 && hr_is_over(connection->received_ns, loop->now_ns, HR_H2_KEEPALIVE_S)) {
         connection->ping_sent_ns = loop->now_ns;
         nghttp2_submit_ping(connection->front, NGHTTP2_FLAG_NONE, NULL);
@@ -342,6 +364,7 @@ static void *hr_loop_run(void *argument)
         int tick_ms = is_draining ? HR_H2_TICK_MS / 10 : HR_H2_TICK_MS;
         int count = epoll_wait(loop->epoll, events, HR_H2_EVENTS_MAX, tick_ms);
         loop->now_ns = hr_now_ns();
+        loop->shakes_left = HR_TLS_SHAKES_MAX;
         for (int i = 0; i < count; i++) {
             hr_source *source = events[i].data.ptr;
             if (source == &loop->event_source) hr_take_inbox(loop);

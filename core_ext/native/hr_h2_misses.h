@@ -37,6 +37,10 @@ static inline hr_job *hr_job_new(hr_stream *stream, hr_span message, hr_span aut
     job->deadline_ns = stream->timeout_ns > 0 ? stream->begin_ns + stream->timeout_ns : 0;
     job->request_bytes = request_bytes;
     job->authorization_bytes = authorization_bytes;
+    if (stream->connection->has_identity) {
+        job->identity_bytes = sizeof(job->identity);
+        memcpy(job->identity, stream->connection->identity, sizeof(job->identity));
+    }
     if (request_bytes > 0) memcpy(job->data, message.at, request_bytes);
     if (authorization_bytes > 0) memcpy(job->data + request_bytes, authorization.at, authorization_bytes);
     return job;

@@ -11,6 +11,7 @@
 #define HR_H2_ROWS_PATH "/headrace.feature.v1.ShardService/BatchGetRows"
 #define HR_H2_HEALTH_PATH "/grpc.health.v1.Health/Check"
 #define HR_H2_SAMPLED "headrace-sampled"    /* ours: headrace/serving/telemetry.py reads it */
+#define HR_H2_CERTIFICATE "headrace-certificate"  /* ours: headrace/serving/certificates.py reads it */
 
 /* Upper bounds of the latency buckets: LATENCY_BOUNDS_S of headrace/serving/call_metrics.py. */
 static const int64_t hr_h2_bounds_ns[HR_H2_BUCKETS - 1] = {
@@ -52,40 +53,54 @@ static inline int64_t hr_parse_timeout(hr_span text)
     return value > INT64_MAX / 2 / unit ? INT64_MAX / 2 : value * unit;
 }
 
-/* Permissions of the header's token, as bits. Every digest is compared, so that time tells nothing. */
+/* Permissions of a digest, as bits. Every one is compared, so that time tells nothing. */
+static inline int hr_digest_permissions(const hr_access *access, const uint8_t *digest)
+{
+    int found = 0;
+    for (int permission = 0; permission < HR_PERMISSIONS; permission++)
+        for (uint32_t i = 0; i < access[permission].count; i++)
+            found |= (CRYPTO_memcmp(access[permission].digests[i], digest, SHA256_DIGEST_LENGTH) == 0) << permission;
+    return found;
+}
+
+/* Permissions of the header's token. */
 static inline int hr_token_permissions(const hr_access *access, hr_span header)
 {
     static const char scheme[] = "bearer ";
     size_t scheme_bytes = sizeof(scheme) - 1;
     uint8_t digest[SHA256_DIGEST_LENGTH];
-    int found = 0;
     if (hr_span_bytes(header) <= scheme_bytes) return 0;
     for (size_t i = 0; i < scheme_bytes; i++)
         if ((header.at[i] >= 'A' && header.at[i] <= 'Z' ? header.at[i] + 32 : header.at[i]) != scheme[i]) return 0;
     header.at += scheme_bytes;
     if (hr_span_bytes(header) > HR_H2_TOKEN_BYTES_MAX) return 0;
     SHA256(header.at, hr_span_bytes(header), digest);
-    for (int permission = 0; permission < HR_PERMISSIONS; permission++)
-        for (uint32_t i = 0; i < access[permission].count; i++)
-            found |= (CRYPTO_memcmp(access[permission].digests[i], digest, sizeof(digest)) == 0) << permission;
-    return found;
+    return hr_digest_permissions(access, digest);
 }
 
-/* Whether the caller holds a permission. A header that this connection showed before, and that was good under the same
- * tokens, is not hashed again: whoever could tell by the time already holds the connection of the one it is of. */
+static inline int hr_permissions(const hr_connection *connection, hr_span header)
+{
+    hr_server *server = connection->loop->server;
+    if (hr_span_bytes(header) > 0) return hr_token_permissions(server->access[HR_CREDENTIAL_TOKEN], header);
+    return hr_digest_permissions(server->access[HR_CREDENTIAL_CERTIFICATE], connection->identity);
+}
+
+/* Whether the caller holds a permission: by the token that the call shows, without one by the certificate that the
+ * connection has shown. What this connection showed before, and was good under the same tokens, is not looked up again:
+ * whoever could tell by the time already holds the connection of the one it is of. */
 static inline int hr_may(hr_connection *connection, hr_span header, hr_permission permission)
 {
     hr_server *server = connection->loop->server;
     size_t bytes = hr_span_bytes(header);
     int may, granted;
     pthread_rwlock_rdlock(&server->access_lock);
-    may = server->access[permission].is_open;
-    if (!may && bytes > 0) {
+    may = server->access[HR_CREDENTIAL_TOKEN][permission].is_open;
+    if (!may && (bytes > 0 || connection->has_identity)) {
         if (connection->access_generation == server->access_generation && connection->authorization_bytes == bytes
-            && CRYPTO_memcmp(connection->authorization, header.at, bytes) == 0)
+            && (bytes == 0 || CRYPTO_memcmp(connection->authorization, header.at, bytes) == 0))
             granted = connection->access_granted;
-        else if ((granted = hr_token_permissions(server->access, header)) && bytes <= HR_H2_AUTHORIZATION_KEPT) {
-            memcpy(connection->authorization, header.at, bytes);
+        else if ((granted = hr_permissions(connection, header)) && bytes <= HR_H2_AUTHORIZATION_KEPT) {
+            if (bytes > 0) memcpy(connection->authorization, header.at, bytes);
             connection->authorization_bytes = (uint32_t)bytes;
             connection->access_generation = server->access_generation;
             connection->access_granted = granted;

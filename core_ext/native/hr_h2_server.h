@@ -76,6 +76,9 @@ static inline hr_loop *hr_loop_new(hr_server *server, int number)
 /* Builds the loops; on failure hr_server_stop frees what there is. */
 static inline int hr_server_build(hr_server *server, uint32_t loop_count)
 {
+    /* Handshakes that come to no end leave most connections to the others. */
+    uint32_t shaking_max = server->connections_max / 4 < HR_TLS_SHAKING_MAX ? server->connections_max / 4 : HR_TLS_SHAKING_MAX;
+    server->shaking_max = shaking_max / loop_count > 0 ? shaking_max / loop_count : 1;
     for (uint32_t i = 0; i < loop_count; i++) {
         server->loops[i] = hr_loop_new(server, (int)i);
         if (server->loops[i] == NULL) return HR_E_NO_MEMORY;
@@ -110,15 +113,34 @@ static inline void hr_server_drain(hr_server *server)
 
 /* To whom the loops grant a permission from now on; takes `digests` over. */
 static inline void hr_server_set_access(
-    hr_server *server, hr_permission permission, int is_open, uint8_t (*digests)[32], uint32_t count)
+    hr_server *server, hr_credential credential, hr_permission permission, int is_open, uint8_t (*digests)[32],
+    uint32_t count)
 {
     uint8_t (*old)[32];
     pthread_rwlock_wrlock(&server->access_lock);
-    old = server->access[permission].digests;
-    server->access[permission] = (hr_access){is_open, count, digests};
+    old = server->access[credential][permission].digests;
+    server->access[credential][permission] = (hr_access){is_open, count, digests};
     server->access_generation++;
     pthread_rwlock_unlock(&server->access_lock);
     free(old);
+}
+
+/* Connections to come speak TLS by this context, which it takes over; those that are open keep theirs. The first time
+ * is before the start. */
+static inline int hr_server_set_tls(hr_server *server, SSL_CTX *context)
+{
+    SSL_CTX *old;
+    if (server->bio_method == NULL) server->bio_method = hr_bio_method();
+    if (server->bio_method == NULL) {
+        SSL_CTX_free(context);
+        return HR_E_NO_MEMORY;
+    }
+    pthread_rwlock_wrlock(&server->access_lock);
+    old = server->tls;
+    server->tls = context;
+    pthread_rwlock_unlock(&server->access_lock);
+    SSL_CTX_free(old);
+    return HR_OK;
 }
 
 /* Notes the state of a part. Returns 0 where there is no room: it is then the server behind that tells it. */
@@ -187,10 +209,15 @@ static inline void hr_server_stop(hr_server *server)
     for (uint32_t i = 0; i < server->loop_count; i++) hr_loop_free(server->loops[i]);
     server->loop_count = 0;
     hr_misses_free(&server->misses);
-    for (int permission = 0; permission < HR_PERMISSIONS; permission++) {
-        free(server->access[permission].digests);
-        server->access[permission] = (hr_access){0, 0, NULL};
-    }
+    for (int credential = 0; credential < HR_CREDENTIALS; credential++)
+        for (int permission = 0; permission < HR_PERMISSIONS; permission++) {
+            free(server->access[credential][permission].digests);
+            server->access[credential][permission] = (hr_access){0, 0, NULL};
+        }
+    SSL_CTX_free(server->tls);
+    BIO_meth_free(server->bio_method);
+    server->tls = NULL;
+    server->bio_method = NULL;
     free(server->healths);
     server->healths = NULL;
     server->health_count = 0;

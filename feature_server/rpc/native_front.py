@@ -14,9 +14,11 @@ from feature_server.domain.reads import READ_PERMISSION, Reads
 from feature_server.rpc.native_misses import READ_METHOD, MissReads, full
 from headrace.errors import FailedPrecondition, InvalidArgument
 from headrace.serving.auth import Authenticator
+from headrace.serving.certificates import ForwardedIdentities
 from headrace.serving.logging import EventLog
 from headrace.serving.server import DRAIN_GRACE_S, WORKER_COUNT, Health, drain, is_loopback, listen
 from headrace.serving.telemetry import Telemetry
+from headrace.serving.tls import TlsFiles, TlsMaterial
 
 try:
     from core_ext import native_loop
@@ -40,6 +42,10 @@ STREAM_CHECK_S: Final = 0.005
 BACK_NAME_BYTES: Final = 16  # random, as abstract sockets of all users of the machine share their names
 
 _SECOND_NS: Final = 1e9
+_Total: TypeAlias = Literal[
+    "missed", "full", "forwarded", "refused_connections", "abusive_connections",
+    "handshakes", "failed_handshakes", "evicted_handshakes",
+]  # fmt: skip
 Read: TypeAlias = Callable[[], Iterable[tuple[float, Mapping[str, str]]]]
 
 
@@ -83,6 +89,8 @@ class NativeTransport:
         authenticator: Authenticator,
         telemetry: Telemetry,
         log: EventLog,
+        forwarded: ForwardedIdentities | None = None,
+        tls: TlsFiles | None = None,
     ) -> None:
         if not HAS_NATIVE:
             raise FailedPrecondition(
@@ -97,10 +105,13 @@ class NativeTransport:
         self._authenticator = authenticator
         self._telemetry = telemetry
         self._log = log
+        self._forwarded = forwarded or ForwardedIdentities()
+        self._tls = tls
+        self._material: TlsMaterial | None = None
         self._native: NativeServer | None = None
         self._misses = MissReads(reads, authenticator, telemetry.calls.meter(READ_METHOD, "unary"), log)
         self._workers: list[threading.Thread] = []
-        self._granted: dict[str, frozenset[bytes]] = {}
+        self._granted: dict[tuple[str, int], frozenset[bytes]] = {}
         self._stop = threading.Event()
         self._watch = threading.Thread(target=self._keep_access, name="native-access", daemon=True)
 
@@ -127,7 +138,9 @@ class NativeTransport:
             full_message=message,
             full_details=details,
             is_health_open=is_loopback(host) or not self._authenticator.has_auth,
+            secret=self._forwarded.secret.encode(),
         )
+        self._certify(self._native)
         self._observe(self._native)
         return int(self._listener.getsockname()[1])
 
@@ -144,7 +157,7 @@ class NativeTransport:
             worker.start()
             self._workers.append(worker)
         self._native.start()
-        if self._authenticator.has_auth:
+        if self._authenticator.has_auth or self._tls is not None:
             self._watch.start()
 
     def drain(self) -> None:
@@ -170,7 +183,26 @@ class NativeTransport:
     def _keep_access(self) -> None:
         assert self._native is not None, "bind comes first"
         while not self._stop.wait(ACCESS_INTERVAL_S):
-            self._push(self._native)
+            if self._authenticator.has_auth:
+                self._push(self._native)
+            try:
+                self._certify(self._native)
+            except InvalidArgument as error:
+                assert self._tls is not None, "it was told by what it gave"
+                self._tls.refuse(error.message)
+
+    def _certify(self, native: "NativeServer") -> None:
+        """Gives the loops the certificate of now, where it changed."""
+        material = self._tls.current() if self._tls is not None else None
+        if material is None or material is self._material:
+            return
+        self._material = material
+        try:
+            native.set_tls(material.certificate, material.key, material.client_ca)
+        except ValueError as error:
+            raise InvalidArgument(
+                f"the native transport cannot use {error}; give another", reason="TLS_FILES", field="tls_cert"
+            ) from error
 
     def _push(self, native: "NativeServer") -> None:
         """Tells the loops who holds which permission, where that changed."""
@@ -179,9 +211,15 @@ class NativeTransport:
             digests = self._authenticator.digests(permission)
             if digests is None:
                 native.allow_all()
-            elif digests != self._granted.get(permission):
-                native.allow(number, digests)
-                self._granted[permission] = digests
+                continue
+            held = {
+                native_loop.CREDENTIAL_TOKEN: digests,
+                native_loop.CREDENTIAL_CERTIFICATE: self._authenticator.identities(permission),
+            }
+            for credential, good in held.items():
+                if good != self._granted.get((permission, credential)):
+                    native.allow(number, good, credential)
+                    self._granted[permission, credential] = good
 
     def _observe(self, native: "NativeServer") -> None:
         def calls(method: Literal["features", "rows"]) -> Callable[[], tuple[list[int], float]]:
@@ -191,7 +229,7 @@ class NativeTransport:
 
             return read
 
-        def total(name: Literal["missed", "full", "forwarded", "refused_connections", "abusive_connections"]) -> Read:
+        def total(name: _Total) -> Read:
             return lambda: [(native.counts()[name], {})]
 
         self._telemetry.calls.meter(READ_METHOD, "unary").count_elsewhere(calls("features"))
@@ -202,4 +240,8 @@ class NativeTransport:
         counter("headrace.native.forwarded", "Streams left to Python.", total("forwarded"))
         counter("headrace.native.refused", "Connections beyond the bound.", total("refused_connections"))
         counter("headrace.native.abusive", "Connections told to calm down.", total("abusive_connections"))
+        if self._tls is not None:
+            counter("headrace.native.handshakes", "Handshakes that were whole.", total("handshakes"))
+            counter("headrace.native.handshakes_failed", "Handshakes that were refused.", total("failed_handshakes"))
+            counter("headrace.native.handshakes_evicted", "The oldest of too many.", total("evicted_handshakes"))
         self._telemetry.gauge("headrace.native.connections", "Open now.", lambda: [(native.connection_count(), {})])

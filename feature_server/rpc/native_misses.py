@@ -40,11 +40,13 @@ class MissReads:
         self._log = log
         self._monotonic = monotonic
 
-    def answer(self, request: bytes, authorization: bytes, begun_s: float, deadline_s: float | None) -> bytes | Refusal:
+    def answer(
+        self, request: bytes, authorization: bytes, identity: bytes, begun_s: float, deadline_s: float | None
+    ) -> bytes | Refusal:
         """The response, or why there is none. Raises nothing."""
         code = OK
         try:
-            return self._read(request, authorization, deadline_s)
+            return self._read(request, authorization, identity, deadline_s)
         except HeadraceError as error:
             refused = refusal(error)
             code = refused[0]
@@ -59,13 +61,13 @@ class MissReads:
         finally:
             self._meter.record(self._monotonic() - begun_s, code)
 
-    def _read(self, request: bytes, authorization: bytes, deadline_s: float | None) -> bytes:
+    def _read(self, request: bytes, authorization: bytes, identity: bytes, deadline_s: float | None) -> bytes:
         def remaining() -> float | None:
             return None if deadline_s is None else deadline_s - self._monotonic()
 
         if deadline_s is not None and self._monotonic() >= deadline_s:
             raise DeadlineExceeded("the deadline was over before the work began", reason="DEADLINE_EXCEEDED")
-        principal = self._authenticator.authenticate(authorization.decode("utf-8", "replace"))
+        principal = self._authenticator.authenticate(authorization.decode("utf-8", "replace"), identity)
         return self._reads.get(principal, request, remaining)
 
 

@@ -10,6 +10,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from feature_server.domain.registry_keeper import RegistryKeeper
+from headrace.client.tls import Tls, channel_credentials, open_channel
 from headrace.convert.registry import state_from_pb
 from headrace.definitions.registered import REGISTRY_MESSAGE_BYTES_MAX
 from headrace.errors import HeadraceError
@@ -71,8 +72,10 @@ class RegistryWatch:
         *,
         random: Random,
         log: EventLog,
+        tls: Tls | None = None,
     ) -> None:
         self._address = address
+        self._tls = tls
         self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
         self._keeper = keeper
         self._copy = copy
@@ -97,7 +100,7 @@ class RegistryWatch:
         self._thread.join(STOP_WAIT_S)
 
     def _run(self) -> None:
-        with grpc.insecure_channel(self._address, OPTIONS) as channel:
+        with open_channel(self._address, OPTIONS, channel_credentials(self._tls)) as channel:
             stub = pb_grpc.RegistryServiceStub(channel)
             while not self._stop.is_set():
                 try:

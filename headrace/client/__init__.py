@@ -8,6 +8,7 @@ from headrace.client.ingest import WriteResult, WriteToken
 from headrace.client.registry import Plan, RegistryClient
 from headrace.client.retries import RetryPolicy
 from headrace.client.sync import Client
+from headrace.client.tls import Tls
 
 __all__ = [
     "AsyncClient",
@@ -24,6 +25,7 @@ __all__ = [
     "ReadOptions",
     "RegistryClient",
     "RetryPolicy",
+    "Tls",
     "ValueState",
     "WriteResult",
     "WriteToken",

@@ -4,6 +4,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -30,6 +31,7 @@ from headrace.client.entities import EntityValues
 from headrace.client.handles import RenewedHandles, renewal
 from headrace.client.ingest import BatchedWrite, WritableTable, WriteResult
 from headrace.client.retries import RETRY_POLICY_DEFAULT, Retries, RetryBudget, RetryPolicy
+from headrace.client.tls import Tls, channel_credentials
 from headrace.errors import CallerError
 
 T = TypeVar("T")
@@ -43,6 +45,7 @@ class AsyncClient:
         target: str,
         *,
         token: str | None = None,
+        tls: Tls | str | Path | None = None,
         credentials: grpc.ChannelCredentials | None = None,
         retry_policy: RetryPolicy = RETRY_POLICY_DEFAULT,
         clock: Callable[[], float] = time.monotonic,
@@ -52,7 +55,7 @@ class AsyncClient:
         self._clock = clock
         self._handles = RenewedHandles()
         retries = Retries(retry_policy, RetryBudget(), clock, uniform)
-        self._transport = AsyncTransport(target, token, credentials, retries, sleep)
+        self._transport = AsyncTransport(target, token, channel_credentials(tls, credentials), retries, sleep)
 
     async def get_online_features(
         self,

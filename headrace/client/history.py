@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
 import grpc
 
 from headrace.client.retries import RETRY_POLICY_DEFAULT, Retries, RetryBudget, RetryPolicy
+from headrace.client.tls import Tls, channel_credentials
 from headrace.client.transport import Transport
 from headrace.convert.values import timestamp_from_pb, timestamp_to_pb
 from headrace.errors import BY_CODE, Aborted, DeadlineExceeded, HeadraceError, InternalError
@@ -65,6 +67,7 @@ class HistoryClient:
         target: str,
         *,
         token: str | None = None,
+        tls: Tls | str | Path | None = None,
         credentials: grpc.ChannelCredentials | None = None,
         retry_policy: RetryPolicy = RETRY_POLICY_DEFAULT,
         clock: Callable[[], float] = time.monotonic,
@@ -72,7 +75,7 @@ class HistoryClient:
         uniform: Callable[[], float] = random.random,
     ) -> None:
         retries = Retries(retry_policy, RetryBudget(), clock, uniform)
-        self._transport = Transport(target, token, credentials, retries, sleep)
+        self._transport = Transport(target, token, channel_credentials(tls, credentials), retries, sleep)
         self._clock = clock
         self._sleep = sleep
 

@@ -5,12 +5,14 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
 import grpc
 
 from headrace.client.retries import RETRY_POLICY_DEFAULT, Retries, RetryBudget, RetryPolicy
+from headrace.client.tls import Tls, channel_credentials
 from headrace.client.transport import Transport
 from headrace.convert.definitions import set_to_pb
 from headrace.convert.registry import (
@@ -71,6 +73,7 @@ class RegistryClient:
         target: str,
         *,
         token: str | None = None,
+        tls: Tls | str | Path | None = None,
         credentials: grpc.ChannelCredentials | None = None,
         retry_policy: RetryPolicy = RETRY_POLICY_DEFAULT,
         clock: Callable[[], float] = time.monotonic,
@@ -78,7 +81,7 @@ class RegistryClient:
         uniform: Callable[[], float] = random.random,
     ) -> None:
         retries = Retries(retry_policy, RetryBudget(), clock, uniform)
-        self._transport = Transport(target, token, credentials, retries, sleep)
+        self._transport = Transport(target, token, channel_credentials(tls, credentials), retries, sleep)
 
     def plan(self, definitions: DefinitionSet, timeout_s: float = CALL_TIMEOUT_S_DEFAULT) -> Plan:
         """What applying the definitions would change."""

@@ -3,6 +3,7 @@
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -27,6 +28,7 @@ from headrace.client.entities import EntityValues
 from headrace.client.handles import RenewedHandles, renewal
 from headrace.client.ingest import BatchedWrite, WritableTable, WriteResult
 from headrace.client.retries import RETRY_POLICY_DEFAULT, Retries, RetryBudget, RetryPolicy
+from headrace.client.tls import Tls, channel_credentials
 from headrace.client.transport import Exchange, Transport
 from headrace.errors import CallerError
 
@@ -36,7 +38,8 @@ T = TypeVar("T")
 class Client:
     """Reads and writes features over one channel; safe to share between threads. Close it, or use it in a with block.
 
-    target is "host:port". With credentials the channel is TLS; token is sent as a bearer token.
+    target is "host:port". The channel is TLS with `tls`, the file of the authority of the server's certificate or a Tls
+    that also shows one, or with credentials of gRPC. token is sent as a bearer token.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class Client:
         target: str,
         *,
         token: str | None = None,
+        tls: Tls | str | Path | None = None,
         credentials: grpc.ChannelCredentials | None = None,
         retry_policy: RetryPolicy = RETRY_POLICY_DEFAULT,
         clock: Callable[[], float] = time.monotonic,
@@ -53,7 +57,7 @@ class Client:
         self._clock = clock
         self._handles = RenewedHandles()
         retries = Retries(retry_policy, RetryBudget(), clock, uniform)
-        self._transport = Transport(target, token, credentials, retries, sleep)
+        self._transport = Transport(target, token, channel_credentials(tls, credentials), retries, sleep)
 
     def get_online_features(
         self,

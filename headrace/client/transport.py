@@ -7,6 +7,7 @@ import grpc
 
 from headrace.client.channel import CHANNEL_OPTIONS, metadata
 from headrace.client.retries import Attempt, Pause, Retries, Steps, check_timeout
+from headrace.client.tls import open_channel
 from headrace.errors import HeadraceError
 from headrace.status import from_rpc_error
 
@@ -28,11 +29,7 @@ class Transport:
         self._metadata = metadata(token)
         self._retries = retries
         self._sleep = sleep
-        self._channel = (
-            grpc.insecure_channel(target, CHANNEL_OPTIONS)
-            if credentials is None
-            else grpc.secure_channel(target, credentials, CHANNEL_OPTIONS)
-        )
+        self._channel = open_channel(target, CHANNEL_OPTIONS, credentials)
         self._methods: dict[str, grpc.UnaryUnaryMultiCallable[bytes, bytes]] = {}
 
     def unary(self, method: str, request: bytes, timeout_s: float) -> bytes:

@@ -13,6 +13,8 @@ from grpc_reflection.v1alpha import reflection
 
 from headrace.errors import FailedPrecondition, InvalidArgument
 from headrace.serving.auth import Authenticator, AuthInterceptor
+from headrace.serving.certificates import ForwardedIdentities
+from headrace.serving.tls import TlsFiles, server_credentials
 
 MESSAGE_BYTES_MAX: Final = 64 << 20  # the largest bulk write; a read of 10,000 rows and 2,000 f32 is refused by rows
 METADATA_BYTES_MAX: Final = 16 << 10
@@ -22,6 +24,7 @@ STREAM_COUNT_MAX: Final = 1_024  # of one connection
 PING_INTERVAL_MIN_MS: Final = 10_000  # clients may ping as often as gRPC lets them
 KEEPALIVE_INTERVAL_MS: Final = 60_000
 KEEPALIVE_TIMEOUT_MS: Final = 20_000
+HANDSHAKE_TIMEOUT_MS: Final = 5_000  # HR_TLS_HANDSHAKE_S of core_ext/native/hr_h2.h
 LISTEN_BACKLOG: Final = 1_024  # connections that wait to be accepted
 DRAIN_NOTICE_S: Final = 0.0  # time for balancers to see NOT_SERVING; embedded clients have none
 DRAIN_GRACE_S: Final = 10.0
@@ -36,6 +39,7 @@ OPTIONS: Final = (
     ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
     ("grpc.http2.min_ping_interval_without_data_ms", PING_INTERVAL_MIN_MS),
     ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_MS),
 )
 
 
@@ -105,12 +109,20 @@ def build_server(
     host: str,
     worker_count: int = WORKER_COUNT,
     concurrent_rpc_max: int = CONCURRENT_RPC_MAX,
+    *,
+    forwarded: ForwardedIdentities | None = None,
+    asks_peer: bool = False,
 ) -> grpc.Server:
-    """A server without services and port; callers are checked where the authenticator asks for it."""
+    """A server without services and port; callers are checked where the authenticator asks for it.
+
+    Who shows no token is known by a certificate: that which the native loop `forwarded`, or the peer's own.
+    """
     check_bind(host, authenticator.has_auth)
     # Without authentication there is no interceptor at all: each costs every call a few microseconds.
     interceptors: list[grpc.ServerInterceptor] = (
-        [AuthInterceptor(authenticator, permissions, is_loopback(host))] if authenticator.has_auth else []
+        [AuthInterceptor(authenticator, permissions, is_loopback(host), forwarded=forwarded, asks_peer=asks_peer)]
+        if authenticator.has_auth
+        else []
     )
     return grpc.server(
         ThreadPoolExecutor(worker_count, thread_name_prefix="rpc"),
@@ -126,12 +138,15 @@ def add_health_and_reflection(server: grpc.Server, servicer_health: Health, serv
     reflection.enable_server_reflection((*service_names, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
 
 
-def bind(server: grpc.Server, host: str, port: int) -> int:
+def bind(server: grpc.Server, host: str, port: int, tls: TlsFiles | None = None) -> int:
     """Takes a port, 0 for a free one, and returns it; raises PORT_IN_USE where it is taken."""
     _check_free(host.strip("[]"), port)
     address = f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
     try:
-        bound = server.add_insecure_port(address)
+        if tls is None:
+            bound = server.add_insecure_port(address)
+        else:
+            bound = server.add_secure_port(address, server_credentials(tls))
     except RuntimeError as error:
         raise _not_bound(address, port) from error
     if not bound:

@@ -21,10 +21,10 @@ FLAGS += ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 def driver(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The target with the driver around it."""
     pkg_config = shutil.which("pkg-config") or "false"
-    words = [pkg_config, "--libs", "libnghttp2", "libcrypto"]
+    words = [pkg_config, "--libs", "libnghttp2", "libssl", "libcrypto"]
     found = subprocess.run(words, capture_output=True, text=True, check=False)
     if found.returncode:
-        pytest.skip("libnghttp2 and libcrypto are not there, so there is no native loop")
+        pytest.skip("libnghttp2 and libssl are not there, so there is no native loop")
     folder = tmp_path_factory.mktemp("frames")
     driver, target, program = (folder / name for name in ("driver.o", "target.o", "frames"))
     traced = ["-fsanitize-coverage=trace-pc", f"-I{repository / 'core_ext/native'}"]

@@ -1,6 +1,7 @@
 """A client of HTTP/2 that writes its own frames, so that tests may send what no library would."""
 
 import socket
+import ssl
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -64,7 +65,7 @@ class RawClient:
             while len(self._pending) < 9 or len(self._pending) < 9 + self._length():
                 try:
                     part = self.connection.recv(1 << 16)
-                except ConnectionResetError:
+                except (ConnectionResetError, ssl.SSLError):
                     return
                 if not part:
                     return
@@ -92,10 +93,22 @@ class RawClient:
         return int(high << 16) + int(low)
 
 
+def connected(port: int, tls: ssl.SSLContext | None = None) -> socket.socket:
+    """A connection to loopback, past its handshake where it has one."""
+    connection = socket.create_connection(("127.0.0.1", port), timeout=LIMIT_S)
+    if tls is None:
+        return connection
+    try:
+        return tls.wrap_socket(connection, server_hostname="127.0.0.1")
+    except BaseException:
+        connection.close()
+        raise
+
+
 @contextmanager
-def raw_client(port: int, *, greets: bool = True) -> Iterator[RawClient]:
-    """A connection to loopback, with preface and settings sent."""
-    with socket.create_connection(("127.0.0.1", port), timeout=LIMIT_S) as connection:
+def raw_client(port: int, *, greets: bool = True, tls: ssl.SSLContext | None = None) -> Iterator[RawClient]:
+    """A connection to loopback, TLS with a context, with preface and settings sent."""
+    with connected(port, tls) as connection:
         client = RawClient(connection)
         if greets:
             client.send(PREFACE, frame(SETTINGS))

@@ -19,6 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from control_plane import app as control_plane
 from feature_server import app as feature_server
+from headrace.client.tls import open_channel
 from headrace.convert.definitions import set_to_pb
 from headrace.serving.logging import EventLog
 from headrace.status import from_rpc_error
@@ -39,10 +40,15 @@ class Server:
     address: str
     log: io.StringIO
     channel: grpc.Channel
+    credentials: grpc.ChannelCredentials | None = None
 
     @property
     def stub(self) -> pb_grpc.OnlineFeatureServiceStub:
         return pb_grpc.OnlineFeatureServiceStub(self.channel)
+
+    def new_channel(self) -> grpc.Channel:
+        """Another channel, with a connection of its own."""
+        return open_channel(self.address, (("grpc.use_local_subchannel_pool", 1),), self.credentials)
 
     def events(self) -> list[dict[str, object]]:
         return [json.loads(line) for line in self.log.getvalue().splitlines()]
@@ -76,15 +82,17 @@ def registry(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def server(folder: Path, registry_address: str, *options: str) -> Iterator[Server]:
-    """A feature server."""
+def server(
+    folder: Path, registry_address: str, *options: str, credentials: grpc.ChannelCredentials | None = None
+) -> Iterator[Server]:
+    """A feature server, and a channel to it that is TLS with credentials."""
     stream = io.StringIO()
     arguments = ["--data", str(folder), "--port", "0", "--registry", registry_address, "--shards", "2", *options]
     parsed = feature_server.parse_options(arguments)
     with feature_server.running(parsed, EventLog("feature_server", time.time, stream)) as port:
         address = f"127.0.0.1:{port}"
-        with grpc.insecure_channel(address) as channel:
-            yield Server(address, stream, channel)
+        with open_channel(address, (), credentials) as channel:
+            yield Server(address, stream, channel, credentials)
 
 
 def apply(registry_address: str) -> None:

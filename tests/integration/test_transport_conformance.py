@@ -1,10 +1,13 @@
 """What a gRPC client sees is the same on both transports; the grpcio server is the oracle of the native loop."""
 
 import hashlib
+import ssl
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +16,13 @@ import pytest
 import yaml
 
 from feature_server.rpc.native_front import HAS_NATIVE, TRANSPORTS
+from headrace.client.tls import channel_credentials
 from headrace.status import from_rpc_error
 from protos.feature.v1 import online_feature_service_pb2 as pb
 from protos.feature.v1 import online_feature_service_pb2_grpc as pb_grpc
 from protos.feature.v1 import shard_service_pb2, shard_service_pb2_grpc
 from tests.integration import frames
+from tests.integration.certificates import Authority
 from tests.integration.frames import raw_client
 from tests.integration.test_server_life import Server, apply, registry, server, wait_until
 from tests.unit.feature_server.parts import SERVICE, VIEW, ipc, shop_batch
@@ -27,15 +32,35 @@ KEYS = range(200)
 METHOD = frames.READ_PATH
 
 
-@pytest.fixture(scope="module", params=TRANSPORTS)
-def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A loaded server on one transport."""
-    if request.param == "native" and not HAS_NATIVE:
+@dataclass
+class Running(Server):
+    """A server, and how a client of frames speaks to it."""
+
+    tls: ssl.SSLContext | None = None
+
+    def raw(self) -> AbstractContextManager[frames.RawClient]:
+        return raw_client(port_of(self), tls=self.tls)
+
+
+@pytest.fixture(scope="module", params=[f"{name}-{line}" for name in TRANSPORTS for line in ("plain", "tls")])
+def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A loaded server on one transport, plain or TLS."""
+    name, line = request.param.split("-")
+    if name == "native" and not HAS_NATIVE:
         pytest.skip("the native loop was not compiled in")
     folder = tmp_path_factory.mktemp(request.param)
+    options, tls, credentials = ["--transport", name, "--loops", "2"], None, None
+    if line == "tls":
+        authority = Authority(folder)
+        pair = authority.issue("server")
+        options += ["--tls-cert", str(pair.certificate), "--tls-key", str(pair.key)]
+        tls = ssl.create_default_context(cafile=str(authority.file))
+        tls.set_alpn_protocols(["h2"])
+        credentials = channel_credentials(authority.file)
     with registry(folder / "registry") as address:
         apply(address)
-        with server(folder / "store", address, "--transport", request.param, "--loops", "2") as started:
+        with server(folder / "store", address, *options, credentials=credentials) as plain:
+            started = Running(plain.address, plain.log, plain.channel, credentials, tls)
             wait_until(started.is_serving)
             started.write(*KEYS)
             yield started
@@ -68,11 +93,11 @@ def failure(running: Server, request: bytes, **options: Any) -> grpc.RpcError:
     return caught.value
 
 
-def port_of(running: Server) -> int:
+def port_of(running: Running) -> int:
     return int(running.address.rpartition(":")[2])
 
 
-def test_values_statuses_and_missing_rows(running: Server) -> None:
+def test_values_statuses_and_missing_rows(running: Running) -> None:
     answer = running.stub.GetOnlineFeatures(read_request(1, 2, 100_000), timeout=TIMEOUT_S)
     assert [column.name for column in answer.columns]
     assert {column.statuses for column in answer.columns} == {bytes([1, 1, 3])}
@@ -90,12 +115,12 @@ def test_values_statuses_and_missing_rows(running: Server) -> None:
         (read_request(1, service="shop.web.none").SerializeToString(), "NOT_FOUND", "UNKNOWN_FEATURE_SERVICE"),
     ],
 )
-def test_errors_carry_code_and_details(running: Server, request_bytes: bytes, code: str, reason: str) -> None:
+def test_errors_carry_code_and_details(running: Running, request_bytes: bytes, code: str, reason: str) -> None:
     error = failure(running, request_bytes)
     assert (error.code().name, from_rpc_error(error).reason) == (code, reason)
 
 
-def test_every_other_method_is_served_on_the_same_port(running: Server) -> None:
+def test_every_other_method_is_served_on_the_same_port(running: Running) -> None:
     shards = shard_service_pb2_grpc.ShardServiceStub(running.channel)
     assert len(shards.ListShards(shard_service_pb2.ListShardsRequest(), timeout=TIMEOUT_S).shards) == 2
     now_us = time.time_ns() // 1_000
@@ -109,19 +134,19 @@ def test_every_other_method_is_served_on_the_same_port(running: Server) -> None:
     assert len(running.stub.GetOnlineFeatures(by_handle, timeout=TIMEOUT_S).columns) == len(prepared.columns)
 
 
-def test_unknown_method_is_unimplemented(running: Server) -> None:
+def test_unknown_method_is_unimplemented(running: Running) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         raw_read(running.channel, "/headrace.feature.v1.OnlineFeatureService/Nothing")(b"", timeout=TIMEOUT_S)
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-def test_compressed_request_is_answered(running: Server) -> None:
+def test_compressed_request_is_answered(running: Running) -> None:
     answer = running.stub.GetOnlineFeatures(read_request(*KEYS), timeout=TIMEOUT_S, compression=grpc.Compression.Gzip)
     assert answer.row_count == len(KEYS)
 
 
-def test_deadline_that_is_over_is_told(running: Server) -> None:
-    with raw_client(port_of(running)) as client:
+def test_deadline_that_is_over_is_told(running: Running) -> None:
+    with running.raw() as client:
         block = frames.request_fields(METHOD, ("grpc-timeout", "0n"))
         body = frames.message(read_request(1).SerializeToString())
         client.send(frames.frame(frames.HEADERS, frames.END_HEADERS, 1, block))
@@ -130,19 +155,19 @@ def test_deadline_that_is_over_is_told(running: Server) -> None:
         assert first[1] & frames.END_STREAM or first[0] == frames.RST_STREAM
 
 
-def test_metadata_beyond_its_limit_is_refused_and_the_next_call_served(running: Server) -> None:
+def test_metadata_beyond_its_limit_is_refused_and_the_next_call_served(running: Running) -> None:
     error = failure(running, read_request(1).SerializeToString(), metadata=(("x-large", "a" * (40 << 10)),))
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert running.read(1) == bytes([1])
 
 
-def test_message_beyond_its_limit_is_refused(running: Server) -> None:
+def test_message_beyond_its_limit_is_refused(running: Running) -> None:
     error = failure(running, bytes(65 << 20))
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert running.read(1) == bytes([1])
 
 
-def test_request_larger_than_a_window_is_answered(running: Server) -> None:
+def test_request_larger_than_a_window_is_answered(running: Running) -> None:
     keys = [number % 200 for number in range(10_000)]
     padded = read_request(*keys)
     padded.entity_columns[0].int64_values[0] = 1
@@ -152,7 +177,7 @@ def test_request_larger_than_a_window_is_answered(running: Server) -> None:
     assert answer.row_count == 10_000
 
 
-def test_cancelled_calls_leave_the_connection_whole(running: Server) -> None:
+def test_cancelled_calls_leave_the_connection_whole(running: Running) -> None:
     stub = raw_read(running.channel)
     data = read_request(*KEYS).SerializeToString()
     for _ in range(50):
@@ -161,7 +186,7 @@ def test_cancelled_calls_leave_the_connection_whole(running: Server) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 32, 1_000])
-def test_concurrent_streams_of_one_connection(running: Server, count: int) -> None:
+def test_concurrent_streams_of_one_connection(running: Running, count: int) -> None:
     stub = raw_read(running.channel)
     data = read_request(1, 2, 3).SerializeToString()
     stub(data, timeout=TIMEOUT_S)
@@ -169,10 +194,10 @@ def test_concurrent_streams_of_one_connection(running: Server, count: int) -> No
     assert {pb.GetOnlineFeaturesResponse.FromString(call.result()).row_count for call in calls} == {3}
 
 
-def test_large_answer_to_a_slow_reader_holds_up_nobody(running: Server) -> None:
+def test_large_answer_to_a_slow_reader_holds_up_nobody(running: Running) -> None:
     keys = [number % 200 for number in range(800)]
     body = frames.message(read_request(*keys, include_event_times=True).SerializeToString())
-    with raw_client(port_of(running)) as client:
+    with running.raw() as client:
         for stream in range(1, 17, 2):
             client.send(
                 frames.frame(frames.HEADERS, frames.END_HEADERS, stream, frames.request_fields()),
@@ -194,9 +219,9 @@ def test_large_answer_to_a_slow_reader_holds_up_nobody(running: Server) -> None:
         assert got > 8 * 800 * 10
 
 
-def test_half_close_without_a_message_and_a_message_without_half_close(running: Server) -> None:
+def test_half_close_without_a_message_and_a_message_without_half_close(running: Running) -> None:
     body = frames.message(read_request(1).SerializeToString())
-    with raw_client(port_of(running)) as client:
+    with running.raw() as client:
         client.send(frames.frame(frames.HEADERS, frames.END_HEADERS | frames.END_STREAM, 1, frames.request_fields()))
         client.send(frames.frame(frames.HEADERS, frames.END_HEADERS, 3, frames.request_fields()))
         client.send(frames.frame(frames.DATA, 0, 3, body))
@@ -210,9 +235,9 @@ def test_half_close_without_a_message_and_a_message_without_half_close(running: 
         assert (1, frames.DATA) not in seen
 
 
-def test_message_in_many_small_frames(running: Server) -> None:
+def test_message_in_many_small_frames(running: Running) -> None:
     body = frames.message(read_request(*KEYS).SerializeToString())
-    with raw_client(port_of(running)) as client:
+    with running.raw() as client:
         client.send(frames.frame(frames.HEADERS, frames.END_HEADERS, 1, frames.request_fields()))
         for at in range(0, len(body), 7):
             client.send(frames.frame(frames.DATA, 0, 1, body[at : at + 7]))
@@ -220,10 +245,9 @@ def test_message_in_many_small_frames(running: Server) -> None:
         assert client.until(frames.DATA, 1)
 
 
-def test_many_connections_at_once(running: Server) -> None:
+def test_many_connections_at_once(running: Running) -> None:
     def one(number: int) -> bytes:
-        options = [("grpc.use_local_subchannel_pool", 1)]
-        with grpc.insecure_channel(running.address, options) as channel:
+        with running.new_channel() as channel:
             return (
                 pb_grpc.OnlineFeatureServiceStub(channel)
                 .GetOnlineFeatures(read_request(number % 200), timeout=TIMEOUT_S)
@@ -235,7 +259,7 @@ def test_many_connections_at_once(running: Server) -> None:
         assert set(pool.map(one, range(100))) == {bytes([1])}
 
 
-def test_identity_from_outside_is_dropped_and_a_trace_is_not(running: Server) -> None:
+def test_identity_from_outside_is_dropped_and_a_trace_is_not(running: Running) -> None:
     data = read_request(1).SerializeToString()
     metadata = (("headrace-sampled", "1"), ("traceparent", "00-" + "1" * 32 + "-" + "2" * 16 + "-01"))
     assert raw_read(running.channel)(data, timeout=TIMEOUT_S, metadata=metadata)

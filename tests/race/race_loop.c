@@ -84,7 +84,7 @@ static void *administers(void *argument)
         uint8_t (*digests)[32] = calloc(2, 32);
         hr_counts counts;
         SHA256((const uint8_t *)"token", 5, digests[draw(self, 2)]);
-        hr_server_set_access(&server, HR_PERMISSION_READ, 0, digests, 2);
+        hr_server_set_access(&server, HR_CREDENTIAL_TOKEN, HR_PERMISSION_READ, 0, digests, 2);
         hr_server_set_health(&server, "", 0, (uint8_t)(1 + draw(self, 2)));
         hr_publish(server.published, &sets[draw(self, 2)]);
         hr_server_counts(&server, &counts);
@@ -318,7 +318,7 @@ static void begin(void)
         || listen(server.listener, 64) || getsockname(server.listener, (struct sockaddr *)&address, &bytes)
         || hr_server_build(&server, LOOPS) != HR_OK || hr_server_start(&server) != 0)
         exit(2);
-    hr_server_set_access(&server, HR_PERMISSION_PEER, 1, NULL, 0);
+    hr_server_set_access(&server, HR_CREDENTIAL_TOKEN, HR_PERMISSION_PEER, 1, NULL, 0);
     port = address.sin_port;
 }
 

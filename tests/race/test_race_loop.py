@@ -10,14 +10,14 @@ from tests.race.test_race_table import FOLDER, SANITIZERS, run
 
 RUN_SECONDS = 3.0
 CLIENTS = 4
-LIBRARIES = ("libnghttp2", "libcrypto")
+LIBRARIES = ("libnghttp2", "libssl", "libcrypto")
 
 
 def compiled(sanitizer: str, repository: Path, folder: Path) -> Path:
     pkg_config = shutil.which("pkg-config") or "false"
     found = subprocess.run([pkg_config, "--libs", *LIBRARIES], capture_output=True, text=True, check=False)
     if found.returncode:
-        pytest.skip("libnghttp2 and libcrypto are not there, so there is no native loop")
+        pytest.skip("libnghttp2 and libssl are not there, so there is no native loop")
     program = folder / "race_loop"
     flags = ["-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-Wno-unused-function", "-pthread"]
     flags += [f"-fsanitize={sanitizer}", *SANITIZERS[sanitizer], f"-I{repository / 'core_ext/native'}"]

@@ -37,8 +37,8 @@ static void begin(void)
     server.full_message = "full", server.full_details = "";
     assert(hr_misses_begin(&server.misses) == 0 && hr_lock_init(&server.access_lock) == 0);
     assert(hr_server_build(&server, 1) == HR_OK && hr_misses_join(&server.misses));
-    hr_server_set_access(&server, HR_PERMISSION_READ, 0, digests, 1);
-    hr_server_set_access(&server, HR_PERMISSION_PEER, 1, NULL, 0);
+    hr_server_set_access(&server, HR_CREDENTIAL_TOKEN, HR_PERMISSION_READ, 0, digests, 1);
+    hr_server_set_access(&server, HR_CREDENTIAL_TOKEN, HR_PERMISSION_PEER, 1, NULL, 0);
     hr_server_set_health(&server, "", 0, 1);
     hr_server_set_health(&server, answered, sizeof(answered) - 1, 2);
     loop = server.loops[0];

@@ -1,9 +1,11 @@
 """Threads that answer misses for the native loop: what they may say, and what happens when they fail or are missing."""
 
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import grpc
 import pytest
@@ -13,6 +15,7 @@ native_loop = pytest.importorskip("core_ext.native_loop", reason="the native loo
 from core_ext.request_core import RequestCore  # noqa: E402 - behind the skip
 from core_ext.row_table import RowTable  # noqa: E402 - behind the skip
 from tests.integration import frames  # noqa: E402 - behind the skip
+from tests.integration.certificates import Authority  # noqa: E402 - behind the skip
 from tests.unit.core_ext.test_request_core import request  # noqa: E402 - behind the skip
 
 LIMIT_S = 20.0
@@ -20,7 +23,7 @@ METHOD = "/headrace.feature.v1.OnlineFeatureService/GetOnlineFeatures"
 DATA = request(feature_service="nobody.knows.it")  # so every read is a miss
 LARGE = (16 << 20) + 1
 Outcome = bytes | tuple[int, bytes, bytes]
-Answer = Callable[[bytes, bytes, float, float | None], Outcome]
+Answer = Callable[[bytes, bytes, bytes, float, float | None], Outcome]
 
 
 class Loop:
@@ -66,17 +69,17 @@ def running(answer: Answer, thread_count: int = 1, idle_s: int = 60) -> Iterator
 
 
 def test_request_and_header_come_as_they_were_sent() -> None:
-    seen: list[tuple[bytes, bytes, float, float | None]] = []
+    seen: list[tuple[bytes, bytes, bytes, float, float | None]] = []
 
     def answer(*given: bytes | float | None) -> bytes:
-        seen.append(given)  # type: ignore[arg-type]  # the four that the stub names
+        seen.append(given)  # type: ignore[arg-type]  # the five that the stub names
         return b"answer"
 
     with running(answer) as loop:
         assert loop.call((("authorization", "Bearer x"),)) == b"answer"
         assert loop.read(DATA) == b"answer"
-    (data, header, begun_s, deadline_s), (_, no_header, _, no_deadline_s) = seen
-    assert (data, header, no_header, no_deadline_s) == (DATA, b"Bearer x", b"", None)
+    (data, header, identity, begun_s, deadline_s), (_, no_header, _, _, no_deadline_s) = seen
+    assert (data, header, identity, no_header, no_deadline_s) == (DATA, b"Bearer x", b"", b"", None)
     assert deadline_s is not None
     assert LIMIT_S / 2 < deadline_s - begun_s <= LIMIT_S
 
@@ -177,3 +180,52 @@ def test_connection_without_a_stream_is_told_to_leave_and_one_with_a_stream_stay
         go_on.set()
         assert call.result() == b"late"
         assert loop.call() == b"late"
+
+
+def test_certificate_that_openssl_cannot_use_is_refused_and_the_last_kept(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    good, other = authority.issue("good"), authority.issue("other")
+    chain, key = good.certificate.read_bytes(), good.key.read_bytes()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        core = RequestCore(RowTable(1 << 20), 8)
+        server = native_loop.NativeServer(core, listener, b"nobody", 1, secret=b"s" * native_loop.SECRET_LENGTH)
+        server.set_tls(chain, key, authority.file.read_bytes())
+        for bad, what in (
+            ((b"", key), "the certificate"),
+            ((chain, b""), "the key"),
+            ((chain, other.key.read_bytes()), "key values mismatch"),
+            ((chain + b"-----BEGIN CERTIFICATE-----\nnone\n", key), "the certificate"),
+            ((chain, key, b"none"), "client authority"),
+        ):
+            with pytest.raises(ValueError, match=what):
+                server.set_tls(*bad)
+        server.start()
+        try:
+            with frames.raw_client(listener.getsockname()[1], tls=trusting(authority)) as client:
+                client.until(frames.SETTINGS)
+            server.set_tls(chain, key)
+        finally:
+            server.stop()
+        assert (server.counts()["handshakes"], server.counts()["failed_handshakes"]) == (1, 0)
+
+
+def test_certificates_come_before_the_start_and_identities_with_a_secret(tmp_path: Path) -> None:
+    pair = Authority(tmp_path).issue("server")
+    chain, key = pair.certificate.read_bytes(), pair.key.read_bytes()
+    with running(lambda *_: b"") as loop, pytest.raises(ValueError, match="before the start"):
+        loop.server.set_tls(chain, key)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        core = RequestCore(RowTable(1 << 20), 8)
+        with pytest.raises(ValueError, match="a secret has"):
+            native_loop.NativeServer(core, listener, b"nobody", 1, secret=b"short")
+        server = native_loop.NativeServer(core, listener, b"nobody", 1)
+        with pytest.raises(ValueError, match="give one"):
+            server.set_tls(chain, key, chain)
+        with pytest.raises(ValueError, match="credential 2"):
+            server.allow(0, [], 2)
+
+
+def trusting(authority: Authority) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=str(authority.file))
+    context.set_alpn_protocols(["h2"])
+    return context

@@ -215,12 +215,12 @@ def test_drain_waits_for_a_read_that_a_worker_has(parts: Parts) -> None:
 
 def test_caller_without_a_good_token_is_refused(parts: Parts) -> None:
     class Nobody(OpenAuthenticator):
-        def authenticate(self, authorization: str) -> Principal:
+        def authenticate(self, authorization: str, identity: bytes = b"") -> Principal:
             raise Unauthenticated(f"{authorization} is gone", reason="TOKEN_UNKNOWN")
 
     meter = Telemetry(TelemetryConfig("test")).calls.meter(READ_METHOD, "unary")
     misses = MissReads(parts.reads, Nobody(), meter, parts.log)
-    answer = misses.answer(request([1]), b"Bearer x", time.monotonic(), None)
+    answer = misses.answer(request([1]), b"Bearer x", b"", time.monotonic(), None)
     assert answer[:2] == (16, b"Bearer x is gone")
 
 

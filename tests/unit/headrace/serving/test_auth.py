@@ -10,6 +10,7 @@ import pytest
 
 from headrace.errors import InvalidArgument, PermissionDenied, Unauthenticated
 from headrace.serving.auth import RECHECK_INTERVAL_S, TokenAuthenticator, read_tokens
+from headrace.serving.certificates import name_identity, uri_identity
 from headrace.serving.logging import EventLog
 from headrace.serving.permissions import method_permissions
 from headrace.serving.principal import LOCAL, PERMISSIONS, Principal
@@ -108,6 +109,13 @@ DIGEST = "0" * 64
         ("tokens: [{sha256: '00', principal: a.b, permissions: []}]", "64 hexadecimal digits"),
         ("tokens: [{sha256: 'zz', principal: a.b, permissions: []}]", "64 hexadecimal digits"),
         ("tokens: !!python/object:os.system {}", "no YAML"),
+        ("certificates: 3", "list 'certificates'"),
+        ("certificates: [{name: a, uri: b, principal: a.b, permissions: []}]", "uri or name"),
+        ("certificates: [{principal: a.b, permissions: []}]", "uri or name"),
+        ("certificates: [{name: 3, principal: a.b, permissions: []}]", "text of at most"),
+        ("certificates: [{uri: '', principal: a.b, permissions: []}]", "text of at most"),
+        ("certificates: [{name: a, principal: '', permissions: []}]", "no principal"),
+        ("certificates: [{name: a, principal: b, permissions: []}, {name: a, principal: c, permissions: []}]", "twice"),
     ],
 )
 def test_bad_token_file_is_refused_with_its_place(tmp_path: Path, text: str, match: str) -> None:
@@ -115,3 +123,24 @@ def test_bad_token_file_is_refused_with_its_place(tmp_path: Path, text: str, mat
     path.write_text(text)
     with pytest.raises(InvalidArgument, match=match):
         read_tokens(path)
+
+
+def test_certificate_is_a_principal_and_a_token_comes_first(tmp_path: Path) -> None:
+    path = tmp_path / "tokens.yaml"
+    path.write_text(
+        "certificates: [{name: scorer, principal: m.scorer, permissions: [FEATURE_READ]},"
+        " {uri: 'spiffe://a/b', principal: m.writer, permissions: [FEATURE_WRITE]}]"
+    )
+    authenticator = TokenAuthenticator(path, Clock(), EventLog("test", time.time, io.StringIO()))
+    scorer, writer = name_identity("scorer"), uri_identity("spiffe://a/b")
+    assert [authenticator.authenticate("", identity).name for identity in (scorer, writer)] == ["m.scorer", "m.writer"]
+    assert authenticator.identities("FEATURE_READ") == {scorer}
+    assert authenticator.digests("FEATURE_READ") == frozenset()
+    for authorization, identity, reason in (
+        ("", uri_identity("scorer"), "CERTIFICATE_UNKNOWN"),
+        ("", b"", "TOKEN_REQUIRED"),
+        ("Bearer name:scorer", scorer, "TOKEN_UNKNOWN"),
+    ):
+        with pytest.raises(Unauthenticated) as caught:
+            authenticator.authenticate(authorization, identity)
+        assert caught.value.reason == reason
