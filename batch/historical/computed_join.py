@@ -19,6 +19,7 @@ from core_ext import rules
 from core_ext.arrow import arrow_column
 from core_ext.asof import Spine
 from headrace.computed import evaluated
+from headrace.errors import ResourceExhausted
 from headrace.types import Scalar, ValueType
 
 EVENT_BYTES_AT_ONCE_MAX: Final = 1 << 30  # so that the texts of one column stay below what Arrow's offsets reach
@@ -78,16 +79,19 @@ def _history(
     events, erasures = reader.read(wanted)
     groups = groups_of(events, erasures, wanted, reads, entities)
     given = groups.events
-    history = computation.windows.history(
-        [arrow_column(column) for column in given.inputs],
-        given.event_us,
-        given.entities,
-        times_us,
-        groups.read_groups,
-        groups.count,
-        threads=WORKERS,
-        **{name: column for name, column in given.order.items() if name != "tombstones"},
-    )
+    try:
+        history = computation.windows.history(
+            [arrow_column(column) for column in given.inputs],
+            given.event_us,
+            given.entities,
+            times_us,
+            groups.read_groups,
+            groups.count,
+            threads=WORKERS,
+            **{name: column for name, column in given.order.items() if name != "tombstones"},
+        )
+    except OverflowError as error:
+        raise ResourceExhausted(f"{error}; join fewer entity rows at once", reason="RESULT_TOO_LARGE") from error
     return [
         array_of(column, kind.arrow) for column, kind in zip(history.columns, computation.window_types, strict=True)
     ]

@@ -11,7 +11,7 @@ from pyiceberg.partitioning import UNPARTITIONED_PARTITION_SPEC, PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 from pyiceberg.types import ListType, NestedField
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from batch.offline.columns import ViewColumns, day_partition
 from batch.offline.roots import S3, Roots
@@ -98,7 +98,7 @@ class Catalogue:
         for depth in range(1, len(namespace) + 1):
             try:
                 self._catalogue.create_namespace(tuple(namespace[:depth]))
-            except NamespaceAlreadyExistsError:
+            except (NamespaceAlreadyExistsError, IntegrityError):  # the second: another process was first just now
                 continue
         location = "/".join((self.warehouse, *identifier))
         try:

@@ -3,6 +3,7 @@
 import random
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -174,6 +175,29 @@ def test_table_of_another_registry_is_refused(catalogue: Catalogue) -> None:
     with pytest.raises(FailedPrecondition) as caught:
         catalogue.view_table(other)
     assert caught.value.metadata["columns"] == "age"
+
+
+def test_first_users_of_a_namespace_do_not_hinder_one_another(tmp_path: Path) -> None:
+    catalogues = [catalogue_of(tmp_path) for _ in range(4)]
+    failed: list[Exception] = []
+
+    def make(catalogue: Catalogue, columns: ViewColumns, barrier: threading.Barrier) -> None:
+        barrier.wait(30)
+        try:
+            assert catalogue.view_table(columns).snapshot_id is None
+        except Exception as error:  # noqa: BLE001 - shown below
+            failed.append(error)
+
+    for number in range(12):
+        columns, barrier = replace(VIEW, ref=VersionRef(f"team{number}.web.profile", 1)), threading.Barrier(4)
+        threads = [threading.Thread(target=make, args=(one, columns, barrier)) for one in catalogues]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    for one in catalogues:
+        one.close()
+    assert failed == []
 
 
 def test_pin_is_kept_and_never_moved(catalogue: Catalogue) -> None:
