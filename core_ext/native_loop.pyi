@@ -107,10 +107,10 @@ class NativeServer:
     ) -> None:
         """Answers reads on this thread until `stop`; any number of threads may.
 
-        `answer` is given the request, the authorization header or nothing, the identity of the client's certificate
-        or nothing, and two times of the monotonic clock: when the read was handed over and when its deadline is. It returns the response, or the code, grpc-message and
-        grpc-status-details-bin of a refusal. A read whose `answer` raises is left to the server behind, and the error
-        ends this call.
+        `answer` is given the request, the authorization header or nothing, the identity of the client's certificate or
+        nothing, and two times of the monotonic clock: when the read was handed over and when its deadline is. It
+        returns the response, or the code, grpc-message and grpc-status-details-bin of a refusal. A read whose `answer`
+        raises is left to the server behind, and the error ends this call.
         """
     def drain(self) -> None:
         """Accepts no more and tells clients to leave; streams that run go on."""

@@ -93,7 +93,7 @@ def failure(running: Server, request: bytes, **options: Any) -> grpc.RpcError:
     return caught.value
 
 
-def port_of(running: Running) -> int:
+def port_of(running: Server) -> int:
     return int(running.address.rpartition(":")[2])
 
 

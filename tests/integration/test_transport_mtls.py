@@ -24,7 +24,7 @@ from tests.unit.feature_server.parts import VIEW, ipc, shop_batch
 
 LIMIT_S = 20.0
 SCORER = "spiffe://shop.example/scorer"
-Metadata = Sequence[tuple[str, str]]
+Metadata = tuple[tuple[str, str | bytes], ...]
 
 
 @dataclass
