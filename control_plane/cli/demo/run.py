@@ -47,7 +47,7 @@ from headrace.definitions import DefinitionSet, load
 from headrace.errors import CallerError, InternalError
 
 # A year in a minute: large commits leave fewer files, of which each holds one day.
-DRAIN_WORDS: Final = ("--cycle-bytes", str(1 << 30), "--interval-s", "5")
+DRAIN_WORDS: Final = ("--cycle-bytes", str(1 << 30))
 DAY_US: Final = 86_400_000_000
 UNKNOWN_FEATURE: Final = "flights.plane.facts@v1:seatz"
 EXIT_OK: Final = 0
