@@ -34,7 +34,7 @@ HOST: Final = "127.0.0.1"  # answers health alone
 INTERVAL_S: Final = 10.0  # how long a committed row may wait for its commit offline
 POLL_S: Final = 1.0
 FULL_SHARE: Final = 0.25  # of the limit of a log: from here on rows do not wait for the interval
-STOP_WAIT_S: Final = 60.0  # an append to a large table
+STOP_WAIT_S: Final = 10.0  # of a cycle that runs; one that is cut off is repeated, and tables leave out what they have
 WORKER_COUNT: Final = 2
 
 
