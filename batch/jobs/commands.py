@@ -7,7 +7,7 @@ from batch.jobs import training
 from batch.jobs.cleaning import sweep_lake
 from batch.jobs.context import Arguments, Context, request_of, run_id_of
 from batch.jobs.historical import run_historical
-from batch.jobs.skew import run_skew
+from headrace.errors import FailedPrecondition
 
 Document = dict[str, Any]  # Any: JSON values
 Command = Callable[[Context, Arguments], Document]
@@ -22,8 +22,21 @@ def get_historical(context: Context, arguments: Arguments) -> Document:
     return result.document()
 
 
+def skew_run(context: Context, arguments: Arguments) -> Document:
+    """Parity of served values with history."""
+    try:
+        from batch.jobs.skew import run_skew  # lazy: scipy is an extra, and no other command needs it
+    except ModuleNotFoundError as error:
+        raise FailedPrecondition(
+            f"skew runs need {error.name}, which is not installed: install headrace[skew]",
+            reason="EXTRA_MISSING",
+            metadata={"extra": "skew", "module": error.name or ""},
+        ) from error
+    return run_skew(context, arguments)
+
+
 COMMANDS: Final[Mapping[str, Command]] = {
-    "skew_run": run_skew,
+    "skew_run": skew_run,
     "sweep": sweep_lake,
     "get_historical": get_historical,
     "training_set_create": training.create,
