@@ -1,7 +1,6 @@
 """Drain worker: `python -m batch.app --data DIR --registry HOST:PORT --features HOST:PORT`."""
 
 import argparse
-import signal
 import sys
 import threading
 import time
@@ -22,14 +21,13 @@ from headrace.client.registry import RegistryClient
 from headrace.client.shards import ShardClient
 from headrace.definitions import DefinitionKind
 from headrace.definitions.registered import Registered
-from headrace.errors import HeadraceError, InvalidArgument
+from headrace.errors import HeadraceError
 from headrace.serving.auth import OpenAuthenticator
 from headrace.serving.logging import EventLog
+from headrace.serving.process import bearer_token, serve
 from headrace.serving.server import Health, add_health_and_reflection, bind, build_server, drain
 from headrace.serving.telemetry import Telemetry, TelemetryConfig
 
-EXIT_CLEAN: Final = 0
-EXIT_REFUSED: Final = 2
 HOST: Final = "127.0.0.1"  # answers health alone
 INTERVAL_S: Final = 10.0  # how long a committed row may wait for its commit offline
 POLL_S: Final = 1.0
@@ -112,19 +110,7 @@ class Worker:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Drains until SIGTERM or SIGINT; returns the exit code."""
     options = parse_options(arguments)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    log = EventLog("batch", time.time, sys.stdout)
-    try:
-        with running(options, log):
-            stop.wait()
-            log.info("stopping")
-    except HeadraceError as error:
-        sys.stderr.write(f"batch: {error.message}\n")
-        return EXIT_REFUSED
-    log.info("stopped")
-    return EXIT_CLEAN
+    return serve("batch", lambda log: running(options, log))
 
 
 @contextmanager
@@ -134,7 +120,7 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[Worker]:
         telemetry = stack.enter_context(
             closing(Telemetry(TelemetryConfig("batch", options.metrics_port, options.otlp_endpoint)))
         )
-        token = token_of(options.token)
+        token = bearer_token(options.token, "token")
         registry = stack.enter_context(RegistryClient(options.registry, token=token))
         shards = stack.enter_context(ShardClient(options.features, token=token))
         catalogue = stack.enter_context(closing(open_catalogue(options)))
@@ -187,16 +173,6 @@ def package_version() -> str:
         return version("headrace")
     except PackageNotFoundError:
         return "source"
-
-
-def token_of(path: Path | None) -> str | None:
-    """Bearer token of a file."""
-    if path is None:
-        return None
-    try:
-        return path.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidArgument(f"token file {path} cannot be read", reason="TOKEN_FILE", field="token") from error
 
 
 def now_us() -> int:

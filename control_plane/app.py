@@ -1,15 +1,11 @@
 """Control plane server: `python -m control_plane.app --data DIR --port N`."""
 
 import argparse
-import signal
 import sys
-import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
 
 import grpc
 
@@ -20,11 +16,11 @@ from control_plane.store.engine import open_sqlite
 from control_plane.store.lock import locked_folder
 from control_plane.store.migrate import migrate
 from control_plane.store.registry_store import SqlRegistryStore
-from headrace.errors import HeadraceError, InvalidArgument
-from headrace.serving.auth import Authenticator, OpenAuthenticator, TokenAuthenticator
+from headrace.serving.auth import Authenticator
 from headrace.serving.calls import add_service
 from headrace.serving.logging import EventLog
 from headrace.serving.permissions import method_permissions
+from headrace.serving.process import authenticator_of, port, serve
 from headrace.serving.server import (
     WORKER_COUNT,
     Health,
@@ -38,33 +34,17 @@ from headrace.serving.telemetry import Telemetry, TelemetryConfig
 from headrace.serving.tls import TlsFiles, add_tls_options, asks_peer, tls_files
 from headrace.serving.tls import observe as observe_tls
 
-EXIT_CLEAN: Final = 0
-EXIT_REFUSED: Final = 2  # a wrong argument, a folder or port in use
-PORT_MAX: Final = 65_535
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serves until SIGTERM or SIGINT; returns the exit code."""
     options = _options(arguments)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    log = EventLog("control_plane", time.time, sys.stdout)
-    try:
-        with running(options, log):
-            stop.wait()
-            log.info("stopping")
-    except HeadraceError as error:
-        sys.stderr.write(f"control_plane: {error.message}\n")
-        return EXIT_REFUSED
-    log.info("stopped")
-    return EXIT_CLEAN
+    return serve("control_plane", lambda log: running(options, log))
 
 
 @contextmanager
 def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
     """A server from its start to its drain; gives the port."""
-    authenticator = _authenticator(options.tokens, log)
+    authenticator = authenticator_of(options.tokens, log)
     tls = tls_files(options, log)
     check_bind(options.host, authenticator.has_auth)
     with ExitStack() as stack:
@@ -107,17 +87,6 @@ def _server(
     return server, health
 
 
-def _authenticator(tokens: Path | None, log: EventLog) -> Authenticator:
-    if tokens is None:
-        return OpenAuthenticator()
-    try:
-        return TokenAuthenticator(tokens, time.monotonic, log)
-    except OSError as error:
-        raise InvalidArgument(
-            f"token file {tokens} cannot be read: {error.strerror}", reason="TOKEN_FILE", field="tokens"
-        ) from error
-
-
 def _address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
 
@@ -135,13 +104,6 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add_tls_options(parser)
     parser.add_argument("--metrics-port", type=port, help="port of the Prometheus endpoint; none without it")
     return parser.parse_args(arguments)
-
-
-def port(text: str) -> int:
-    number = int(text)
-    if not 0 <= number <= PORT_MAX:
-        raise ValueError(f"{number} is no port")
-    return number
 
 
 if __name__ == "__main__":

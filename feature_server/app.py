@@ -3,9 +3,7 @@
 import argparse
 import gc
 import resource
-import signal
 import sys
-import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -35,10 +33,10 @@ from feature_server.storage.files import read_file, write_file
 from feature_server.storage.rocks_options import BLOCK_CACHE_BYTES, WRITE_BUFFER_BYTES, StoreBudget
 from feature_server.storage.store_folder import SHARD_COUNT, StoreFolder
 from headrace.client.tls import client_tls
-from headrace.errors import HeadraceError, InvalidArgument
-from headrace.serving.auth import Authenticator, OpenAuthenticator, TokenAuthenticator
+from headrace.serving.auth import Authenticator
 from headrace.serving.certificates import ForwardedIdentities
 from headrace.serving.logging import EventLog
+from headrace.serving.process import EXIT_REFUSED, authenticator_of, bearer_token, port, serve
 from headrace.serving.server import (
     WORKER_COUNT,
     Health,
@@ -52,9 +50,6 @@ from headrace.serving.tls import TlsFiles, add_tls_options, asks_peer, tls_files
 from headrace.serving.tls import observe as observe_tls
 from headrace.serving.turns import Turns
 
-EXIT_CLEAN: Final = 0
-EXIT_REFUSED: Final = 2  # a wrong argument, a folder or port in use
-PORT_MAX: Final = 65_535
 TABLE_BYTES: Final = 256 << 20  # rows of a demo or a small model; a server of its own is given more
 DESCRIPTOR_COUNT_MAX: Final = 16_384
 REGISTRY_COPY_NAME: Final = "registry"
@@ -63,31 +58,26 @@ REGISTRY_COPY_NAME: Final = "registry"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serves until SIGTERM or SIGINT; returns the exit code."""
     options = parse_options(arguments)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    log = EventLog("feature_server", time.time, sys.stdout)
     try:
-        with running(options, log):
-            # What lives now lives to the end: the collector need not look at it again.
-            gc.collect()
-            gc.freeze()
-            stop.wait()
-            log.info("stopping")
-    except HeadraceError as error:
-        sys.stderr.write(f"feature_server: {error.message}\n")
-        return EXIT_REFUSED
+        return serve("feature_server", lambda log: _settled(options, log))
     except OSError as error:
         sys.stderr.write(f"feature_server: the machine refuses: {error.strerror}; look at its limits (ulimit -a)\n")
         return EXIT_REFUSED
-    log.info("stopped")
-    return EXIT_CLEAN
+
+
+@contextmanager
+def _settled(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
+    with running(options, log) as port_number:
+        # What lives now lives to the end: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        yield port_number
 
 
 @contextmanager
 def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
     """A server from its start to its drain; gives the port."""
-    authenticator = _authenticator(options.tokens, log)
+    authenticator = authenticator_of(options.tokens, log)
     tls = tls_files(options, log)
     registry_tls = client_tls(options.registry_ca, options.registry_cert, options.registry_key)
     check_bind(options.host, authenticator.has_auth)
@@ -133,7 +123,7 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
         server.start()
         stack.callback(transport.drain)
         transport.start()
-        token = _token(options.registry_token)
+        token = bearer_token(options.registry_token, "registry_token") or ""
         watch = RegistryWatch(options.registry, token, keeper, copy, random=Random(), log=log, tls=registry_tls)
         watch.start()
         stack.callback(watch.close)
@@ -222,28 +212,6 @@ def _raised_descriptor_limit() -> int:
     return DESCRIPTOR_COUNT_MAX if soft == resource.RLIM_INFINITY else soft
 
 
-def _authenticator(tokens: Path | None, log: EventLog) -> Authenticator:
-    if tokens is None:
-        return OpenAuthenticator()
-    try:
-        return TokenAuthenticator(tokens, time.monotonic, log)
-    except OSError as error:
-        raise InvalidArgument(
-            f"token file {tokens} cannot be read: {error.strerror}", reason="TOKEN_FILE", field="tokens"
-        ) from error
-
-
-def _token(path: Path | None) -> str:
-    if path is None:
-        return ""
-    try:
-        return path.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidArgument(
-            f"registry token file {path} cannot be read", reason="TOKEN_FILE", field="registry_token"
-        ) from error
-
-
 def _now_us() -> int:
     return time.time_ns() // 1_000
 
@@ -275,14 +243,6 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--direct-reads", action="store_true", help="reads past the page cache, for data beyond memory")
     parser.add_argument("--otlp-endpoint", default="", help="http://HOST:PORT that takes traces and metrics by OTLP")
     return parser.parse_args(arguments)
-
-
-def port(text: str) -> int:
-    """A port number."""
-    number = int(text)
-    if not 0 <= number <= PORT_MAX:
-        raise ValueError(f"{number} is no port")
-    return number
 
 
 def byte_count(text: str) -> int:

@@ -1,10 +1,7 @@
 """Historical service: `python -m batch.jobs.app --data DIR --lake DIR --registry HOST:PORT`."""
 
 import argparse
-import signal
 import sys
-import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -13,55 +10,45 @@ from typing import Final
 from batch.jobs.context import Context
 from batch.jobs.historical import now_us
 from batch.jobs.job_table import JobState
-from batch.jobs.lock import locked_folder
 from batch.jobs.queue import MEMORY_LIMIT_BYTES, RUNNING_MAX, JobLimits, JobQueue
 from batch.offline.lake import lake_config
 from batch.rpc.historical_servicer import SERVICE, HistoricalServicer
-from headrace.errors import HeadraceError, InvalidArgument
-from headrace.serving.auth import Authenticator, OpenAuthenticator, TokenAuthenticator
 from headrace.serving.calls import add_service
 from headrace.serving.logging import EventLog
 from headrace.serving.permissions import method_permissions
+from headrace.serving.process import authenticator_of, bearer_token, locked_folder, port, serve
 from headrace.serving.server import Health, add_health_and_reflection, bind, build_server, check_bind, drain
 from headrace.serving.telemetry import Telemetry, TelemetryConfig
 from headrace.serving.tls import add_tls_options, asks_peer, tls_files
 from headrace.serving.tls import observe as observe_tls
 
-EXIT_CLEAN: Final = 0
-EXIT_REFUSED: Final = 2
-PORT_MAX: Final = 65_535
 NAME: Final = "historical_service"
+LOCK_NAME: Final = "jobs.lock"  # one process alone runs the jobs of a folder
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serves until SIGTERM or SIGINT; returns the exit code."""
     options = _options(arguments)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    log = EventLog(NAME, time.time, sys.stdout)
-    try:
-        with running(options, log):
-            stop.wait()
-            log.info("stopping")
-    except HeadraceError as error:
-        sys.stderr.write(f"{NAME}: {error.message}\n")
-        return EXIT_REFUSED
-    log.info("stopped")
-    return EXIT_CLEAN
+    return serve(NAME, lambda log: running(options, log))
 
 
 @contextmanager
 def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
     """A server from its start to its drain; gives the port."""
-    authenticator = _authenticator(options.tokens, log)
+    authenticator = authenticator_of(options.tokens, log)
     tls = tls_files(options, log)
     check_bind(options.host, authenticator.has_auth)
     lake_config(options.lake, options.root)  # a file that says it wrongly is refused at once
-    context = Context(options.lake, options.registry, _token(options.registry_token), True, tuple(options.root))
+    context = Context(
+        options.lake,
+        options.registry,
+        bearer_token(options.registry_token, "registry_token"),
+        True,
+        tuple(options.root),
+    )
     limits = JobLimits(options.running_jobs, options.memory_limit_bytes)
     with ExitStack() as stack:
-        stack.enter_context(locked_folder(options.data))
+        stack.enter_context(locked_folder(options.data, LOCK_NAME))
         telemetry = stack.enter_context(
             closing(Telemetry(TelemetryConfig(NAME, options.metrics_port, options.otlp_endpoint)))
         )
@@ -91,28 +78,6 @@ def _observe(telemetry: Telemetry, queue: JobQueue) -> None:
     )
 
 
-def _authenticator(tokens: Path | None, log: EventLog) -> Authenticator:
-    if tokens is None:
-        return OpenAuthenticator()
-    try:
-        return TokenAuthenticator(tokens, time.monotonic, log)
-    except OSError as error:
-        raise InvalidArgument(
-            f"token file {tokens} cannot be read: {error.strerror}", reason="TOKEN_FILE", field="tokens"
-        ) from error
-
-
-def _token(path: Path | None) -> str | None:
-    if path is None:
-        return None
-    try:
-        return path.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidArgument(
-            f"registry token file {path} cannot be read", reason="TOKEN_FILE", field="registry_token"
-        ) from error
-
-
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=NAME, description="Runs historical joins as jobs.")
     parser.add_argument("--data", type=Path, required=True, help="folder of the table of jobs")
@@ -124,20 +89,13 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--running-jobs", type=_count, default=RUNNING_MAX, help="jobs that run at once")
     parser.add_argument("--memory-limit-bytes", type=_count, default=MEMORY_LIMIT_BYTES, help="most memory of one join")
-    parser.add_argument("--port", type=_port, default=0, help="port to serve; 0 takes a free one")
+    parser.add_argument("--port", type=port, default=0, help="port to serve; 0 takes a free one")
     parser.add_argument("--host", default="127.0.0.1", help="address to bind; beyond loopback needs --tokens")
     parser.add_argument("--tokens", type=Path, help="YAML file of token digests, principals and permissions")
     add_tls_options(parser)
-    parser.add_argument("--metrics-port", type=_port, help="port of the Prometheus endpoint; none without it")
+    parser.add_argument("--metrics-port", type=port, help="port of the Prometheus endpoint; none without it")
     parser.add_argument("--otlp-endpoint", default="", help="http://HOST:PORT that takes traces and metrics by OTLP")
     return parser.parse_args(arguments)
-
-
-def _port(text: str) -> int:
-    number = int(text)
-    if not 0 <= number <= PORT_MAX:
-        raise ValueError(f"{number} is no port")
-    return number
 
 
 def _count(text: str) -> int:

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Final
 
-from batch.app import now_us, open_catalogue, package_version, registry_records, shared_options, token_of
+from batch.app import now_us, open_catalogue, package_version, registry_records, shared_options
 from batch.drain.views import logged_views
 from batch.materialize.materialize import Materialization
 from batch.offline.columns import ViewColumns
@@ -20,6 +20,7 @@ from headrace.client.shards import ShardClient
 from headrace.definitions import DefinitionKind
 from headrace.definitions.registered import Registered, RegisteredView
 from headrace.errors import FailedPrecondition, HeadraceError, InvalidArgument
+from headrace.serving.process import bearer_token
 
 PROGRESS_INTERVAL_S: Final = 1.0
 
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         since_us, until_us = _time_us(options.since, "since"), _time_us(options.until, "until")
         with ExitStack() as stack:
-            token = token_of(options.token)
+            token = bearer_token(options.token, "token")
             registry = stack.enter_context(RegistryClient(options.registry, token=token))
             shards = stack.enter_context(ShardClient(options.features, token=token))
             columns = _columns(registry, options.view)

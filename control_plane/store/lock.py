@@ -1,44 +1,14 @@
 """Lock on a data folder, so that one process alone writes there."""
 
-import fcntl
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Final, TextIO
+from typing import Final
 
-from headrace.errors import FailedPrecondition
+from headrace.serving import process
 
 FILE_NAME: Final = "control_plane.lock"
 
 
-@contextmanager
-def locked_folder(folder: Path) -> Iterator[None]:
-    """Holds the lock; raises FailedPrecondition where another process does. A killed process leaves none behind."""
-    with _opened(folder) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.seek(0)
-            holder = file.read(20).strip() or "unknown"
-            raise FailedPrecondition(
-                f"data folder {folder} is in use by process {holder}; stop it or choose another folder",
-                reason="DATA_FOLDER_IN_USE",
-                metadata={"folder": str(folder), "pid": holder},
-            ) from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
-
-
-def _opened(folder: Path) -> TextIO:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return open(folder / FILE_NAME, "a+", encoding="ascii")
-    except OSError as error:
-        raise FailedPrecondition(
-            f"data folder {folder} cannot be written: {error.strerror}; choose another with --data",
-            reason="DATA_FOLDER_NOT_WRITABLE",
-            metadata={"folder": str(folder)},
-        ) from error
+def locked_folder(folder: Path) -> AbstractContextManager[None]:
+    """Holds the lock; raises FailedPrecondition where another process does."""
+    return process.locked_folder(folder, FILE_NAME)

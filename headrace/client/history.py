@@ -1,21 +1,13 @@
 """The blocking client of the historical service."""
 
-import random
-import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final
 
-import grpc
-
-from headrace.client.retries import RETRY_POLICY_DEFAULT, Retries, RetryBudget, RetryPolicy
-from headrace.client.tls import Tls, channel_credentials
-from headrace.client.transport import Transport
+from headrace.client.unary import UnaryClient
 from headrace.convert.values import timestamp_from_pb, timestamp_to_pb
 from headrace.errors import BY_CODE, Aborted, DeadlineExceeded, HeadraceError, InternalError
 from protos.offline.v1 import historical_service_pb2 as pb
@@ -59,25 +51,10 @@ class HistoricalJob:
         return self.state not in (JobState.QUEUED, JobState.RUNNING)
 
 
-class HistoryClient:
+class HistoryClient(UnaryClient):
     """Starts, watches and cancels historical jobs over one channel; safe to share between threads."""
 
-    def __init__(
-        self,
-        target: str,
-        *,
-        token: str | None = None,
-        tls: Tls | str | Path | None = None,
-        credentials: grpc.ChannelCredentials | None = None,
-        retry_policy: RetryPolicy = RETRY_POLICY_DEFAULT,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
-        uniform: Callable[[], float] = random.random,
-    ) -> None:
-        retries = Retries(retry_policy, RetryBudget(), clock, uniform)
-        self._transport = Transport(target, token, channel_credentials(tls, credentials), retries, sleep)
-        self._clock = clock
-        self._sleep = sleep
+    service = _SERVICE
 
     def start(
         self,
@@ -145,21 +122,6 @@ class HistoryClient:
         if job.state is JobState.CANCELLED:
             raise Aborted(f"{name} was cancelled; start it again", reason="JOB_CANCELLED", metadata={"job": name})
         return job
-
-    def close(self) -> None:
-        """Closes the channel; calls in flight fail."""
-        self._transport.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _unary(self, method: str, request: Any, timeout_s: float) -> bytes:  # Any: a generated message
-        return self._transport.unary(_SERVICE + method, request.SerializeToString(), timeout_s)
 
 
 def _job(message: pb.HistoricalJob) -> HistoricalJob:

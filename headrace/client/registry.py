@@ -1,19 +1,11 @@
 """The blocking client of the registry."""
 
-import random
-import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
-import grpc
-
-from headrace.client.retries import RETRY_POLICY_DEFAULT, Retries, RetryBudget, RetryPolicy
-from headrace.client.tls import Tls, channel_credentials
-from headrace.client.transport import Transport
+from headrace.client.unary import UnaryClient
 from headrace.convert.definitions import set_to_pb
 from headrace.convert.registry import (
     change_from_pb,
@@ -65,23 +57,10 @@ _KINDS: Final = {
 }
 
 
-class RegistryClient:
+class RegistryClient(UnaryClient):
     """Plans, applies and looks up definitions over one channel; safe to share between threads."""
 
-    def __init__(
-        self,
-        target: str,
-        *,
-        token: str | None = None,
-        tls: Tls | str | Path | None = None,
-        credentials: grpc.ChannelCredentials | None = None,
-        retry_policy: RetryPolicy = RETRY_POLICY_DEFAULT,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
-        uniform: Callable[[], float] = random.random,
-    ) -> None:
-        retries = Retries(retry_policy, RetryBudget(), clock, uniform)
-        self._transport = Transport(target, token, channel_credentials(tls, credentials), retries, sleep)
+    service = _SERVICE
 
     def plan(self, definitions: DefinitionSet, timeout_s: float = CALL_TIMEOUT_S_DEFAULT) -> Plan:
         """What applying the definitions would change."""
@@ -131,21 +110,6 @@ class RegistryClient:
             token = answer.next_page_token
             if not token:
                 return
-
-    def close(self) -> None:
-        """Closes the channel; calls in flight fail."""
-        self._transport.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _unary(self, method: str, request: Any, timeout_s: float) -> bytes:  # Any: a generated message
-        return self._transport.unary(_SERVICE + method, request.SerializeToString(), timeout_s)
 
 
 def _plan(changes: Sequence[pb.Change], revision: int) -> Plan:

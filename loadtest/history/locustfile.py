@@ -1,12 +1,9 @@
 """Locust user of the historical service: calls start when they are due, and latency counts from then."""
 
-import argparse
 import itertools
-import sys
 import time
 import uuid
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import ClassVar, Final
 
 import gevent
@@ -18,7 +15,8 @@ from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 
 from loadtest.online.arrivals import Arrivals, Load, Shape
-from loadtest.online.gate import Objective, Recorder
+from loadtest.online.environment import address_of, give_verdict, options_of
+from loadtest.online.gate import Recorder
 from protos.offline.v1 import historical_service_pb2 as pb
 from protos.offline.v1 import historical_service_pb2_grpc as rpc
 
@@ -78,13 +76,8 @@ def begin(environment: Environment, **_: object) -> None:
 
 def judge(environment: Environment, **_: object) -> None:
     """Prints and writes the verdict, and sets the exit code by it."""
-    options = options_of(environment)
     recorder = Recorder() if HistoryUser.current is None else HistoryUser.current.recorder
-    summary = recorder.summary(Objective(p99_ms_max=options.p99_ms_max))
-    if options.summary:
-        Path(options.summary).write_text(summary.to_json() + "\n")
-    sys.stdout.write(summary.to_json() + "\n")
-    environment.process_exit_code = 0 if summary.ok else 1
+    give_verdict(environment, recorder)
 
 
 class HistoryShape(LoadTestShape):
@@ -167,18 +160,6 @@ class HistoryUser(User):
             exception=RuntimeError(fault) if fault else None,
             context={},
         )
-
-
-def options_of(environment: Environment) -> argparse.Namespace:
-    """The command line, which Locust has always read by then."""
-    options = environment.parsed_options
-    assert isinstance(options, argparse.Namespace)
-    return options
-
-
-def address_of(environment: Environment) -> str:
-    """host:port of the server."""
-    return (environment.host or "").removeprefix("http://")
 
 
 def load_of(environment: Environment) -> Load:

@@ -1,13 +1,10 @@
 """Locust user of the online service: calls start when they are due, and latency counts from then."""
 
-import argparse
 import gc
 import itertools
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import ClassVar, Final
 
 import gevent
@@ -21,7 +18,8 @@ from locust.env import Environment
 from loadtest.calls import READ_METHOD, Calls
 from loadtest.dataset import SCENARIOS
 from loadtest.online.arrivals import Arrivals, Load, Shape
-from loadtest.online.gate import Objective, Recorder
+from loadtest.online.environment import address_of, give_verdict, options_of
+from loadtest.online.gate import Recorder
 from loadtest.rows import SEED, Keys
 from protos.feature.v1 import online_feature_service_pb2 as pb
 from protos.feature.v1 import online_feature_service_pb2_grpc as rpc
@@ -91,16 +89,11 @@ def begin(environment: Environment, **_: object) -> None:
 
 def judge(environment: Environment, **_: object) -> None:
     """Prints and writes the verdict, and sets the exit code by it."""
-    options = options_of(environment)
     recorder = Recorder()
     if OnlineUser.current is not None:
         OnlineUser.current.check_kept()
         recorder = OnlineUser.current.recorder
-    summary = recorder.summary(Objective(p99_ms_max=options.p99_ms_max))
-    if options.summary:
-        Path(options.summary).write_text(summary.to_json() + "\n")
-    sys.stdout.write(summary.to_json() + "\n")
-    environment.process_exit_code = 0 if summary.ok else 1
+    give_verdict(environment, recorder)
 
 
 class OnlineShape(LoadTestShape):
@@ -177,18 +170,6 @@ class OnlineUser(User):
             exception=RuntimeError(fault) if fault else None,
             context={},
         )
-
-
-def options_of(environment: Environment) -> argparse.Namespace:
-    """The command line, which Locust has always read by then."""
-    options = environment.parsed_options
-    assert isinstance(options, argparse.Namespace)
-    return options
-
-
-def address_of(environment: Environment) -> str:
-    """host:port of the server."""
-    return (environment.host or "").removeprefix("http://")
 
 
 def load_of(environment: Environment) -> Load:

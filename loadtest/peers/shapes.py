@@ -5,12 +5,10 @@ All shapes run at once, each with an equal share of the calls, so that each is j
 
 import argparse
 import dataclasses
-import json
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,13 +19,13 @@ import numpy as np
 from loadtest.calls import READ_METHOD, Calls
 from loadtest.dataset import SCENARIOS, SERVICES, WRITE_VIEW, View, row_count_of
 from loadtest.loading import load, write_requests
-from loadtest.online import run as locust
 from loadtest.peers import grpc_load
 from loadtest.peers.grpc_load import Aim
 from loadtest.peers.h2load import load_failed
 from loadtest.peers.headrace_peer import HeadracePeer, Memory
 from loadtest.peers.processes import ROOT
 from loadtest.peers.result import Figure, Report, commit, machine
+from loadtest.peers.slo import locust_summary
 from loadtest.peers.stage import BLOCK_CACHE_BYTES, CACHE, WRITE_BUFFER_BYTES
 from loadtest.rows import EVENT_TIME_US, SEED
 
@@ -44,7 +42,6 @@ WRITE_CHUNK_ROWS: Final = 500_000
 WRITE_KEYS_FIRST: Final = 100_000_000
 SETTLED_SHARE: Final = 0.05  # of a core: below it the server compacts no more
 SETTLE_S: Final = 120.0
-Alone = Callable[[Callable[[], list[Figure]]], list[Figure]]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -94,14 +91,7 @@ def _figure(name: str, state: str, summary: dict[str, object]) -> Figure:
 def _locust(peer: HeadracePeer, size: Size, name: str, stem: Path) -> dict[str, object]:
     words = ["--host", peer.features, "--scenario", name, "--rate", f"{size.rate / len(NAMES):g}"]
     words += ["--duration", f"{size.duration_s:g}s", "--entities", str(size.entities)]
-    summary = stem.with_suffix(".json")
-    line = locust.command(locust.parse(words), summary, stem.with_suffix(".html"))
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, timeout=size.duration_s + 2 * START_S, check=False)
-    if not summary.exists():
-        raise load_failed(f"Locust wrote no summary of {name}: {done.stderr[-500:].decode(errors='replace')}")
-    found = json.loads(summary.read_text())
-    assert isinstance(found, dict)
-    return found
+    return locust_summary(words, stem, size.duration_s + 2 * START_S)
 
 
 def warm(peer: HeadracePeer, size: Size, folder: Path) -> None:
@@ -156,8 +146,8 @@ def _settled(peer: HeadracePeer) -> float:
     raise load_failed(f"the server still compacts {SETTLE_S:.0f} s after the last row")
 
 
-def run(size: Size, alone: Alone = lambda step: step()) -> Report:
-    """Loads, warms, judges, restarts with small caches, judges again. `alone` may keep other work off a step."""
+def run(size: Size) -> Report:
+    """Loads, warms, judges, restarts with small caches, judges again."""
     figures: list[Figure] = []
     with ExitStack() as ending:
         folder = Path(ending.enter_context(tempfile.TemporaryDirectory(prefix="headrace-shapes-")))
@@ -165,9 +155,9 @@ def run(size: Size, alone: Alone = lambda step: step()) -> Report:
         peer = HeadracePeer(folder / "store", large)
         try:
             load(peer.writer, VIEWS, size.entities)
-            figures += alone(lambda: written(peer, size))
+            figures += written(peer, size)
             warm(peer, size, folder)
-            figures += alone(lambda: judged(peer, size, "cached", folder))
+            figures += judged(peer, size, "cached", folder)
         finally:
             peer.stop()
         caches = int(size.data_bytes * CACHE_SHARE)
@@ -175,7 +165,7 @@ def run(size: Size, alone: Alone = lambda step: step()) -> Report:
         small = HeadracePeer(folder / "store", Memory(caches - block, block, WRITE_BUFFER_BYTES, direct_reads=True))
         ending.callback(small.stop)
         judged(small, dataclasses.replace(size, duration_s=min(size.duration_s, WARM_COLD_S)), "warming", folder)
-        figures += alone(lambda: judged(small, size, "cold", folder))
+        figures += judged(small, size, "cold", folder)
     scale: dict[str, object] = dataclasses.asdict(size) | {"data_bytes": size.data_bytes, "cache_share": CACHE_SHARE}
     return Report("shapes", scale, tuple(figures), commit(ROOT), machine())
 

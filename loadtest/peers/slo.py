@@ -129,12 +129,17 @@ def judged(place: Place, held: list[Generator], asked_rate: float, duration_s: f
 def _locust(place: Place, duration_s: float) -> dict[str, object]:
     words = ["--host", place.features, "--scenario", "1x200", "--rate", str(JUDGE_RATE)]
     words += ["--duration", f"{duration_s:g}s", "--entities", str(place.user_count)]
-    summary = place.folder / "locust.json"
+    return locust_summary(words, place.folder / "locust", duration_s + 2 * LOCUST_START_S)
+
+
+def locust_summary(words: list[str], stem: Path, limit_s: float) -> dict[str, object]:
+    """Locust's summary of a run with these options; its files are `stem` with suffixes. Raises Unavailable."""
+    summary = stem.with_suffix(".json")
     summary.unlink(missing_ok=True)
-    line = run.command(run.parse(words), summary, place.folder / "locust.html")
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, timeout=duration_s + 2 * LOCUST_START_S, check=False)
+    line = run.command(run.parse(words), summary, stem.with_suffix(".html"))
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, timeout=limit_s, check=False)
     if not summary.exists():
-        raise load_failed(f"Locust wrote no summary: {done.stderr[-500:].decode(errors='replace')}")
+        raise load_failed(f"Locust wrote no {summary.name}: {done.stderr[-500:].decode(errors='replace')}")
     found = json.loads(summary.read_text())
     assert isinstance(found, dict)
     return found
