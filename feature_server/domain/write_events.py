@@ -20,6 +20,7 @@ from feature_server.domain.write_columns import (
     encoded_keys,
 )
 from headrace.computed import evaluated, passed
+from headrace.errors import InvalidArgument
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +70,18 @@ class DeltaRows:
             partitions=np.full(count, shard, np.int32),
             offsets=np.arange(first_offset, first_offset + count, dtype=np.int64),
         )
-        return [
-            self._layout.view.with_tiles(row, delta)
-            for row, delta in zip(rows, deltas.maps, strict=True)
-            if delta is not None  # every group has an event
-        ]
+        try:
+            return [
+                self._layout.view.with_tiles(row, delta)
+                for row, delta in zip(rows, deltas.maps, strict=True)
+                if delta is not None  # every group has an event
+            ]
+        except ValueError as error:
+            raise InvalidArgument(
+                f"the events of one entity are too large for its row: {error}; send fewer or shorter values at once",
+                reason="ROW_TOO_LARGE",
+                field="arrow_ipc",
+            ) from error
 
     def logged(
         self, write_time_us: int, source_id: int, shard: int, first_offset: int
@@ -99,9 +107,10 @@ def encode_events(
         row_count = len(times)
         if layout.filter is not None:
             kept = passed(layout.filter, part, len(times))
-            part = {name: column.filter(kept) for name, column in part.items()}
-            times = times[kept.to_numpy(zero_copy_only=False)]
-            keys = encoded_keys(target, [part[name] for name in target.entity.key_names], start)
+            if kept.false_count:
+                part = {name: column.filter(kept) for name, column in part.items()}
+                times = times[kept.to_numpy(zero_copy_only=False)]
+                keys = encoded_keys(target, [part[name] for name in target.entity.key_names], start)
         latest = _rows(layout.view.stored, layout.latest, part, times, start)
         events = _rows(layout.events, layout.logged, part, times, start)
         columns_of = {name: part[name] for name in layout.columns}

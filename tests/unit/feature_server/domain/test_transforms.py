@@ -14,7 +14,7 @@ from feature_server.domain.replays import Replays
 from feature_server.domain.row_log import LogEntry, RowLog
 from feature_server.domain.shard_writes import Durability
 from headrace.definitions import Column, Feature, FeatureService, ServiceEntry, Source, derived, latest, window
-from headrace.errors import FailedPrecondition, InvalidArgument
+from headrace.errors import FailedPrecondition, InvalidArgument, ResourceExhausted
 from protos.feature.v1 import online_feature_service_pb2 as pb
 from tests.unit.feature_server.parts import NOW_US, OWNER, PRINCIPAL, Parts, shop_definitions, state_of
 
@@ -211,3 +211,27 @@ def test_the_log_keeps_every_event_that_passed_the_filter_in_its_place(orders: P
     assert [header.offset for header, _ in found] == [before + 1, before + 2]
     assert [header.event_time_us for header, _ in found] == [NOW_US - 10, NOW_US - 20]
     assert len(set(entry.keys)) == 1
+
+
+def test_an_entity_that_outgrows_its_row_refuses_its_write_alone_and_is_not_logged(orders: Parts) -> None:
+    log = KeptLog()
+    shard = orders.shards[orders.shard_of(1)]
+    write(orders, events((1, 30, 1.0, 1, "a" * 250_000, True)))
+    shard.row_log = cast(RowLog, log)
+    with pytest.raises(ResourceExhausted, match="outgrown its row") as caught:
+        write(orders, events((1, 20, 2.0, 1, "b" * 250_000, True)))
+    assert caught.value.reason == "ROW_TOO_LARGE"
+    assert [len(entry.rows) for entry in log.entries] == [0]
+    found = read(orders, [1])
+    assert found["spent"] == ([1.0], [PRESENT])
+    assert found["shop"][0] == [b"a" * 250_000]
+    write(orders, events((1, 10, 4.0, 1, "c", True)))
+    assert read(orders, [1])["spent"] == ([5.0], [PRESENT])
+    assert [len(entry.rows) for entry in log.entries] == [0, 1]
+
+
+def test_events_beyond_any_row_are_refused(orders: Parts) -> None:
+    with pytest.raises(InvalidArgument, match="too large for its row") as caught:
+        write(orders, events((1, 30, 1.0, 1, "a" * 700_000, True)))
+    assert caught.value.reason == "ROW_TOO_LARGE"
+    assert read(orders, [1])["visits"] == ([0], [PRESENT])
