@@ -9,11 +9,6 @@
 
 enum { HR_RESPONSE_BYTES_MAX = 64 << 20 };  /* the largest message that servers and clients of ours accept */
 
-static inline int hr_is_null(const uint8_t *row, uint32_t index)
-{
-    return row[HR_ROW_BITMAP + (index >> 3)] >> (index & 7) & 1;
-}
-
 /* Status of one value and what its slot holds. */
 static inline uint8_t hr_settle_value(const hr_call *call, const hr_output *output, uint32_t row, uint8_t *slot)
 {

@@ -97,8 +97,6 @@ static inline void hr_computed_give_back(hr_computed *view, hr_computed_reader *
 
 /* ---- cells ---- */
 
-static inline int hr_is_set(const uint8_t *bits, uint32_t i) { return bits[i >> 3] >> (i & 7) & 1; }
-
 static inline void hr_cell_of_slot(const hr_column *column, const uint8_t *row, hr_cell *cell)
 {
     const uint8_t *at = row + column->offset;
@@ -115,7 +113,7 @@ static inline void hr_cell_of_slot(const hr_column *column, const uint8_t *row, 
 static inline int hr_cell_of_row(const hr_column *column, uint32_t index, const uint8_t *row, hr_cell *cell)
 {
     uint32_t start, length, heap, heap_bytes;
-    cell->is_null = row == NULL || hr_is_set(row + HR_ROW_BITMAP, index);
+    cell->is_null = row == NULL || hr_is_null(row, index);
     if (cell->is_null) return 1;
     if (!column->is_variable && column->shape == HR_FIXED) {
         cell->value.text.at = row + column->offset, cell->value.text.length = column->slot_bytes;
@@ -189,17 +187,6 @@ static inline uint64_t hr_image_bytes(const hr_computed *view, const hr_computed
     return ((bytes + 3) & ~(uint64_t)3) + HR_ROW_CRC_BYTES;
 }
 
-static inline void hr_cell_to_slot(const hr_column *column, const hr_cell *cell, uint8_t *to)
-{
-    float single;
-    switch (column->scalar) {
-    case HR_BOOL: *to = cell->value.integer != 0; break;
-    case HR_I32: case HR_DATE: hr_store_u32(to, (uint32_t)cell->value.integer); break;
-    case HR_F32: single = (float)cell->value.number; memcpy(to, &single, 4); break;
-    default: hr_store_u64(to, (uint64_t)cell->value.integer);
-    }
-}
-
 /* Writes the row of the reader's cells into `to`, which has the `bytes` that hr_image_bytes said. */
 static inline void hr_image_write(
     const hr_computed *view, const hr_computed_reader *reader, const uint8_t *row, uint32_t bytes, uint8_t *to)
@@ -230,7 +217,8 @@ static inline void hr_image_write(
         } else if (column->shape == HR_FIXED) {
             memcpy(to + column->offset, cell->value.text.at, column->slot_bytes);
         } else {
-            hr_cell_to_slot(column, cell, to + column->offset);
+            hr_value value = {.i = cell->value.integer};  /* the bits of a float as well */
+            hr_scalar_store(column->scalar, &value, to + column->offset);
         }
     }
     to[HR_ROW_FLAGS] = (uint8_t)flags, to[HR_ROW_FLAGS + 1] = 0;

@@ -46,6 +46,12 @@ static inline const char *hr_row_fault(int status)
     }
 }
 
+/* Whether a column holds no value; the row has columns. */
+static inline int hr_is_null(const uint8_t *row, uint32_t index)
+{
+    return row[HR_ROW_BITMAP + (index >> 3)] >> (index & 7) & 1;
+}
+
 /* End of the heap: the tile map where there is one, else the checksum. */
 static inline uint32_t hr_row_heap_end(const uint8_t *row)
 {
