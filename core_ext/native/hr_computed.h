@@ -233,7 +233,8 @@ static inline uint32_t hr_tiled_bytes(const uint8_t *latest, size_t map_bytes)
     return bytes <= HR_ROW_BYTES_MAX && map_bytes % 4 == 0 ? (uint32_t)bytes : 0;
 }
 
-static inline void hr_tiled_write(const uint8_t *latest, const uint8_t *map, size_t map_bytes, uint32_t bytes, uint8_t *to)
+static inline void hr_tiled_write(
+    const uint8_t *latest, const uint8_t *map, size_t map_bytes, uint32_t bytes, uint8_t *to)
 {
     uint32_t heap_end = hr_row_heap_end(latest), tiles = bytes - HR_ROW_CRC_BYTES - (uint32_t)map_bytes;
     memcpy(to, latest, heap_end);
