@@ -4,10 +4,10 @@
 #   tools/setup.sh demo              environment of the demo, stubs, optimised cores
 #   tools/setup.sh stubs             the same environment and the stubs alone
 #   tools/setup.sh check             environment of the developer, stubs, optimised and checked cores
-#   tools/setup.sh test              the same, and the programs and jars that the tests start
+#   tools/setup.sh test              the same, and the programs, jars and npm packages that the tests start
 #   tools/setup.sh spark             the same as check, Java and the jars of Spark
 #   tools/setup.sh sanitize          the same as check, and cores built with ASan and UBSan
-#   tools/setup.sh program NAME...   programs alone: redis-server, h2load, valgrind, bazel, java
+#   tools/setup.sh program NAME...   programs alone: redis-server, h2load, valgrind, perf, bazel, java
 #
 # Cores are compiled per mode into build/<mode>: `optimised` is copied beside its sources and is what every program runs;
 # `checked` (bounds checks on) and `sanitize` are put in front of it by tests/conftest.py (--core-build).
@@ -46,6 +46,9 @@ package_of() { # the Debian package that holds a program
     valgrind) echo valgrind ;;
     bazel) echo bazel-bootstrap ;;
     java) echo openjdk-17-jre-headless ;;
+    javac) echo openjdk-17-jdk-headless ;;
+    node) echo nodejs ;;
+    perf) echo linux-perf ;;
     *) echo "$1" ;;
   esac
 }
@@ -64,6 +67,17 @@ java_is_new_enough() { # Spark 4.1 runs on Java 17 and later
 }
 
 jars() { "$PYTHON" tools/jars.py "$1" || exit 1; } # SET : .cache/jars/SET, checked against its lock each time
+
+npm_packages() { # SET FOLDER : .cache/npm/SET/node_modules, of the versions and hashes in FOLDER/package-lock.json
+  local into="$ROOT/.cache/npm/$1" key
+  key="$(digest "$2"/package.json "$2"/package-lock.json)"
+  done_already "$into/.stamp" "$key" && return
+  say "npm packages of $2 into .cache/npm/$1: download about 3 MB, disk about 13 MB"
+  rm -rf "$into" && mkdir -p "$into" && cp "$2"/package.json "$2"/package-lock.json "$into"
+  npm ci --prefix "$into" --ignore-scripts --no-audit --no-fund --silent >/dev/null ||
+    die "npm could not install $2/package-lock.json: the npm registry must be reachable for this first set-up"
+  stamp "$into/.stamp" "$key"
+}
 
 find_base_python() { # the first interpreter that may carry the environment; prefers the version of the locks
   local candidate
@@ -211,7 +225,9 @@ main() {
     demo) have_developer || environment demo 120 500; checkout ;;
     stubs) have_developer || environment demo 120 500; stubs ;;
     check) environment dev 655 1300; checkout; cores checked ;;
-    test) programs redis-server h2load java; java_is_new_enough; environment dev 655 1300; checkout; cores checked; jars spark ;;
+    test)
+      programs redis-server h2load valgrind java javac node npm; java_is_new_enough
+      environment dev 655 1300; checkout; cores checked; jars spark; jars grpc; npm_packages interop tests/interop/node ;;
     spark) programs java; java_is_new_enough; environment dev 655 1300; checkout; cores checked; jars spark ;;
     sanitize) environment dev 655 1300; checkout; cores sanitize ;;
     program) programs "$@" ;;

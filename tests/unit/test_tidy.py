@@ -19,6 +19,8 @@ TEXT_SUFFIXES = {
     ".pyx",
     ".pxd",
     ".h",
+    ".java",
+    ".js",
     ".proto",
     ".md",
     ".toml",

@@ -1,0 +1,57 @@
+"""Clients of other languages see what the contract says, on both transports, plain and by TLS."""
+
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from feature_server.rpc.native_front import TRANSPORTS
+from tests.interop.cases import EXPECTED
+from tests.interop.servers import ROOT, Target, target
+
+LIMIT_S = 60
+HERE = Path(__file__).parent
+NODE_PACKAGES = ROOT / ".cache/npm/interop/node_modules"
+JARS = ROOT / ".cache/jars/grpc"
+Command = Callable[[Path], list[str]]
+
+
+@pytest.fixture(scope="session")
+def node() -> Command:
+    """The command line of the client of Node."""
+    assert NODE_PACKAGES.is_dir(), "the packages of tests/interop/node are not there: run `make setup`"
+    return lambda config: ["node", str(HERE / "node/client.js"), str(config)]
+
+
+@pytest.fixture(scope="session")
+def java(tmp_path_factory: pytest.TempPathFactory) -> Command:
+    """The command line of the client of Java, compiled once."""
+    assert JARS.is_dir(), "the jars of tools/jars/grpc.lock are not there: run `make setup`"
+    classes, sources = tmp_path_factory.mktemp("java"), sorted(map(str, (HERE / "java").glob("*.java")))
+    command = ["javac", "-d", str(classes), "-cp", f"{JARS}/*", *sources]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    assert done.returncode == 0, done.stderr
+    line = ["java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", f"{classes}:{JARS}/*", "Client"]
+    return lambda config: [*line, str(config)]
+
+
+@pytest.fixture(scope="module", params=[f"{name}-{line}" for name in TRANSPORTS for line in ("plain", "tls")])
+def called(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+    transport, line = request.param.split("-")
+    with target(tmp_path_factory.mktemp(request.param), transport, line) as found:
+        yield found
+
+
+@pytest.mark.parametrize("language", ["node", "java"])
+def test_client_sees_what_the_contract_says(called: Target, language: str, request: pytest.FixtureRequest) -> None:
+    line: Command = request.getfixturevalue(language)
+    environment = os.environ | {"NODE_PATH": str(NODE_PACKAGES)}
+    run = subprocess.run(
+        line(called.config), capture_output=True, text=True, timeout=LIMIT_S, env=environment, cwd=ROOT, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout) == EXPECTED
+    assert called.running.is_serving()
