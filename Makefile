@@ -12,7 +12,7 @@ PYTEST :=
 UNDER_TEST := --core-build=build/checked -n $(WORKERS) --dist loadfile
 ARGS :=
 
-.PHONY: help setup build stubs check test test-slow demo lint format type bench sanitize lock wheel bazel clean
+.PHONY: help setup build stubs check test test-slow demo lint format type bench profile sanitize lock wheel bazel clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' Makefile | while IFS= read -r line; do \
@@ -60,6 +60,10 @@ type: build ## mypy --strict, and the hand-written stubs of core_ext against its
 bench: build ## the quick comparison with the peers; its last line is JSON
 	@$(SETUP) program redis-server h2load
 	@$(BIN)/python -m loadtest.peers.online --quick $(ARGS)
+
+profile: build ## where the microseconds of a read go: samples by perf under h2load into docs/performance.md
+	@$(SETUP) program h2load perf
+	@$(BIN)/python -m loadtest.profile.run $(ARGS)
 
 # libstdc++ is loaded with libasan, which otherwise misses the exceptions of the C++ libraries loaded after it.
 sanitize: ## the tests of core_ext and of the transports, races and fuzz under ASan and UBSan

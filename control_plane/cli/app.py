@@ -27,7 +27,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for name, group in (("offline", offline), ("training-set", training_set), ("skew", skew)):
+service = typer.Typer(help="What services cost.", no_args_is_help=True)
+for name, group in (("offline", offline), ("training-set", training_set), ("skew", skew), ("service", service)):
     app.add_typer(group, name=name)
 
 
@@ -302,6 +303,23 @@ def materialize(
     from control_plane.cli.data_commands import materialize  # lazy
 
     materialize(session_of(context), view, origin)
+
+
+@service.command()
+def layout(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="SERVICE", help="Feature service, team.domain.name or with @vN.")],
+    entities: Annotated[int, typer.Option(help="Entities whose rows are measured.", min=20, max=100_000)] = 2_000,
+    output: Output = Format.TABLE,
+    data: Data = None,
+) -> None:
+    """Measure what packing views that are always read together into one row would change.
+
+    Reads the store of the data folder beside the running server, and changes nothing.
+    """
+    from control_plane.cli.layout_commands import layout  # lazy
+
+    layout(session_of(context), name, entities)
 
 
 @app.command()

@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 from feature_server.domain.registry_keeper import RegistryKeeper
 from headrace.client.tls import Tls, channel_credentials, open_channel
 from headrace.convert.registry import state_from_pb
-from headrace.definitions.registered import REGISTRY_MESSAGE_BYTES_MAX
+from headrace.definitions.registered import REGISTRY_MESSAGE_BYTES_MAX, RegistryState
 from headrace.errors import HeadraceError
 from headrace.serving.logging import EventLog
 from headrace.status import from_rpc_error
@@ -32,6 +32,12 @@ OPTIONS: Final = (
 )
 
 
+def read_copy(path: Path, read: Callable[[Path], bytes | None]) -> RegistryState | None:
+    """The registry that a server kept, None where there is none. Raises DataLoss or DecodeError where it is damaged."""
+    data = read(path)
+    return None if data is None else state_from_pb(pb.WatchRegistryResponse.FromString(data))
+
+
 class RegistryCopy:
     """The last registry that was served, as a checked file. `read` and `write` are those of the storage."""
 
@@ -46,9 +52,9 @@ class RegistryCopy:
     def load(self, keeper: RegistryKeeper) -> None:
         """Serves the copy where there is a good one; a damaged one is only logged, as the watch brings another."""
         try:
-            data = self._read(self._path)
-            if data is not None:
-                keeper.accept(state_from_pb(pb.WatchRegistryResponse.FromString(data)))
+            state = read_copy(self._path, self._read)
+            if state is not None:
+                keeper.accept(state)
         except (HeadraceError, DecodeError) as error:
             self._log.error("registry_copy_unusable", path=str(self._path), detail=str(error))
 

@@ -1,0 +1,80 @@
+"""Command on the layout of a service's rows: headrace service layout."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+from control_plane.cli.endpoints import data_folder
+from control_plane.cli.output import Format, print_document, print_table
+from control_plane.cli.session import Session
+from headrace.errors import BY_CODE, HeadraceError, InternalError
+
+MODULE: Final = "feature_server.layout_report"
+STORE_FOLDER: Final = "feature_server"  # of a platform, in its data folder
+LIMIT_S: Final = 600.0  # a sample of 2,000 entities takes seconds; a store of millions of keys is walked first
+# Field of the report, its name for people, its unit.
+FIGURES: Final = (
+    ("row_count", "rows", ""),
+    ("row_bytes", "row bytes", "B"),
+    ("memory_bytes", "memory", "B"),
+    ("disk_bytes", "disk", "B"),
+    ("hit_us", "read of cached rows", "us"),
+    ("miss_us", "fetch from disk blocks", "us"),
+    ("write_us", "write of one view", "us"),
+    ("write_bytes", "bytes of that write", "B"),
+)
+
+
+def layout(session: Session, service: str, entities: int) -> None:
+    """Prints what packing would change, per entity, as measured on rows of the store."""
+    report = _report(data_folder(session.environment, session.data) / STORE_FOLDER, service, entities)
+    if session.form is not Format.TABLE:
+        print_document(report, session.form, session.out)
+        return
+    for candidate in report["candidates"]:
+        _print_candidate(session, candidate)
+    for one in report["apart"]:
+        session.out.write(f"{one['view']} stays apart: {one['why']}\n")
+    if not report["candidates"]:
+        session.out.write(f"{report['service']}: nothing to pack\n")
+
+
+def _print_candidate(session: Session, candidate: dict[str, Any]) -> None:
+    session.out.write(f"{candidate['entity']}: {len(candidate['views'])} views always read together\n")
+    for view in candidate["views"]:
+        session.out.write(f"  {view}\n")
+    session.out.write(
+        f"read by {', '.join(candidate['services'])}; per entity, measured on {candidate['entities_with_every_view']} "
+        f"entities ({candidate['entities_sampled']} sampled)\n"
+    )
+    rows = []
+    for field, name, unit in FIGURES:
+        before, after = candidate["apart"][field], candidate["packed"][field]
+        rows.append((name, _amount(before, unit), _amount(after, unit), f"{after / before - 1:+.0%}"))
+    print_table(("per entity", "apart", "packed", "change"), rows, session.out)
+    session.out.write("\n")
+
+
+def _amount(value: float, unit: str) -> str:
+    return f"{value:,.2f} {unit}" if unit == "us" else f"{value:,.0f} {unit}".rstrip()
+
+
+def _report(folder: Path, service: str, entities: int) -> dict[str, Any]:
+    command = [sys.executable, "-m", MODULE, "--data", str(folder), "--service", service, "--entities", str(entities)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    if done.returncode != 0:
+        raise _refusal(done.stderr)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def _refusal(said: str) -> HeadraceError:
+    try:
+        fields: dict[str, Any] = json.loads(said)
+    except ValueError:
+        last = said.strip().splitlines()[-1:] or ["nothing"]
+        return InternalError(f"the measurement ended early and said: {last[0]}", reason="LAYOUT_REPORT")
+    named = {name: fields[name] for name in ("reason", "field", "metadata")}
+    return BY_CODE.get(fields["code"], InternalError)(fields["message"], **named)

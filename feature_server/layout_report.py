@@ -1,0 +1,176 @@
+"""What co-located rows would save: `python -m feature_server.layout_report --data DIR --service SERVICE`.
+
+Reads the store beside a running server, builds both layouts from sampled rows in a scratch folder, and prints one JSON
+object. Changes nothing.
+"""
+
+import argparse
+import io
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+from core_ext.keys import decode_key, storage_key
+from core_ext.request_core import RequestCore
+from core_ext.row_codec import check_row, decode_row
+from core_ext.row_table import RowTable
+from feature_server.domain.catalogue import Catalogue
+from feature_server.domain.co_location import (
+    PACKED_HANDLE,
+    Candidate,
+    grouping,
+    pack,
+    packed_schema,
+    plan_apart,
+    plan_packed,
+)
+from feature_server.domain.selection import Prepared
+from feature_server.rpc.registry_client import read_copy
+from feature_server.storage.files import read_file
+from feature_server.storage.layout_trial import Figures, Layout, compare
+from feature_server.storage.samples import Entity, sample
+from headrace.client.entities import encode_entities
+from headrace.client.wire import delimited
+from headrace.definitions.registered import RegistryState, State
+from headrace.errors import FailedPrecondition, HeadraceError, InternalError, NotFound
+from headrace.serving.logging import EventLog
+from headrace.serving.process import EXIT_CLEAN, EXIT_REFUSED
+
+ENTITIES: Final = 2_000
+ENTITIES_MIN: Final = 20  # fewer rows would not tell sizes
+CHECKED_ENTITIES: Final = 50
+REGISTRY_COPY_NAME: Final = "registry"
+HANDLE_FIELD: Final = 2  # of GetOnlineFeaturesRequest
+TOMBSTONE: Final = 1
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints the report; a refusal is one JSON object on the error output."""
+    parser = argparse.ArgumentParser(prog="layout_report", description="Measures co-located rows of one service.")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the feature server's store")
+    parser.add_argument("--service", required=True, help="feature service, team.domain.name or with @vN")
+    parser.add_argument("--entities", type=int, default=ENTITIES, help="entities to sample")
+    options = parser.parse_args(arguments)
+    try:
+        sys.stdout.write(json.dumps(report(options.data, options.service, options.entities)) + "\n")
+    except HeadraceError as error:
+        fields = {"code": error.code, "reason": error.reason, "field": error.field, "message": error.message}
+        sys.stderr.write(json.dumps({**fields, "metadata": dict(error.metadata)}) + "\n")
+        return EXIT_REFUSED
+    return EXIT_CLEAN
+
+
+def report(folder: Path, service: str, entity_count: int) -> dict[str, Any]:
+    """Every candidate with both layouts' figures, and every view that stays apart."""
+    state = read_copy(folder / REGISTRY_COPY_NAME, read_file)
+    if state is None:
+        raise NotFound(
+            f"{folder} holds no registry; name the data folder of a platform that has run with --data",
+            reason="NO_REGISTRY",
+            field="data",
+            metadata={"folder": str(folder)},
+        )
+    catalogue = Catalogue(RequestCore(RowTable(1 << 20), 1), EventLog("layout_report", time.time, io.StringIO()))
+    catalogue.publish(state)
+    asked = catalogue.service(service)
+    grouped = grouping(asked.feature_service, _active(state, catalogue))
+    return {
+        "service": asked.feature_service,
+        "candidates": [_measured(folder, candidate, entity_count, _unused(state)) for candidate in grouped.candidates],
+        "apart": [asdict(one) for one in grouped.apart],
+    }
+
+
+def _active(state: RegistryState, catalogue: Catalogue) -> dict[str, Prepared]:
+    found = {}
+    for versions in state.services.values():
+        for record in versions:
+            if record.state is State.ACTIVE:
+                try:
+                    found[str(record.ref)] = catalogue.service(str(record.ref))
+                except HeadraceError:
+                    continue  # not served here, so it reads nothing
+    return found
+
+
+def _unused(state: RegistryState) -> int:
+    return state.highest_id + 1
+
+
+def _measured(folder: Path, candidate: Candidate, entity_count: int, view_id: int) -> dict[str, Any]:
+    ids = [view.view_id for view in candidate.views]
+    found = sample(folder, candidate.entity.entity_id, ids, entity_count)
+    whole = {key: rows for key, rows in found.items() if _is_whole(rows, ids)}
+    out: dict[str, Any] = {
+        "entity": candidate.entity.name,
+        "views": [view.ref for view in candidate.views],
+        "services": list(candidate.services),
+        "entities_sampled": len(found),
+        "entities_with_every_view": len(whole),
+    }
+    if len(whole) < ENTITIES_MIN:
+        raise FailedPrecondition(
+            f"only {len(whole)} of {len(found)} sampled entities of {candidate.entity.name!r} have a row of every view "
+            f"({', '.join(out['views'])}); write rows of at least {ENTITIES_MIN} entities, then ask again",
+            reason="TOO_FEW_ROWS",
+            field="service",
+            metadata={"count": str(len(whole)), "entity": candidate.entity.name},
+        )
+    figures = _compared(candidate, whole, view_id)
+    return out | {name: asdict(one) for name, one in figures.items()}
+
+
+def _is_whole(rows: Entity, ids: Sequence[int]) -> bool:
+    return len(rows) == len(ids) and not any(check_row(row).flags & TOMBSTONE for row in rows.values())
+
+
+def _compared(candidate: Candidate, whole: Mapping[bytes, Entity], view_id: int) -> dict[str, Figures]:
+    keys = sorted(whole)
+    ids = [view.view_id for view in candidate.views]
+    packed = pack(candidate, [[whole[key][one] for key in keys] for one in ids])
+    _check_packed(candidate, whole, dict(zip(keys, packed, strict=True)))
+    entity_id = candidate.entity.entity_id
+    apart_plan, packed_plan = plan_apart(candidate), plan_packed(candidate, view_id)
+    layouts = {
+        "apart": Layout(
+            apart_plan,
+            [[storage_key(entity_id, key, one) for one in ids] for key in keys],
+            [[whole[key][one] for one in ids] for key in keys],
+        ),
+        "packed": Layout(
+            packed_plan, [[storage_key(entity_id, key, view_id)] for key in keys], [[row] for row in packed]
+        ),
+    }
+    handles = {"apart": apart_plan.handle, "packed": PACKED_HANDLE}
+    requests = {name: [_request(handle, candidate, key) for key in keys] for name, handle in handles.items()}
+    with tempfile.TemporaryDirectory(prefix="headrace-layout-") as scratch:
+        return compare(Path(scratch), layouts, requests, time.time_ns() // 1_000)
+
+
+def _check_packed(candidate: Candidate, whole: Mapping[bytes, Entity], packed: Mapping[bytes, bytes]) -> None:
+    """Packed rows hold what the rows held: checked for the first entities of the sample."""
+    schema = packed_schema(candidate)
+    for key in list(packed)[:CHECKED_ENTITIES]:
+        _, values = decode_row(schema, packed[key])
+        wanted = [
+            one for view in candidate.views for one in decode_row(view.stored_schema, whole[key][view.view_id])[1]
+        ]
+        if repr(values[: len(wanted)]) != repr(wanted):  # by their text, as NaN equals nothing
+            raise InternalError(
+                "a packed row holds other values than the rows that it is made of", reason="LAYOUT_TRIAL"
+            )
+
+
+def _request(handle: bytes, candidate: Candidate, key: bytes) -> bytes:
+    columns = {name: [part] for name, part in zip(candidate.key_columns, decode_key(key), strict=True)}
+    types = dict(zip(candidate.key_columns, candidate.entity.key_scalars, strict=True))
+    return delimited(HANDLE_FIELD, handle) + encode_entities(columns, types)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
