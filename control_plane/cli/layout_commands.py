@@ -54,7 +54,13 @@ def _print_candidate(session: Session, candidate: dict[str, Any]) -> None:
         before, after = candidate["apart"][field], candidate["packed"][field]
         rows.append((name, _amount(before, unit), _amount(after, unit), f"{after / before - 1:+.0%}"))
     print_table(("per entity", "apart", "packed", "change"), rows, session.out)
-    session.out.write("\n")
+    session.out.write(f"proposal: {_proposal(candidate['fetches_per_write_to_pay'])}\n\n")
+
+
+def _proposal(fetches: float | None) -> str:
+    if fetches is None:
+        return "keep them apart, as a packed row is not fetched faster"
+    return f"pack them where more than {fetches:.1f} fetches from disk come with each write of a view, else do not"
 
 
 def _amount(value: float, unit: str) -> str:

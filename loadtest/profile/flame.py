@@ -13,7 +13,7 @@ from loadtest.profile.stages import REST, STAGES, stage_of
 WIDTH: Final = 16.0  # inches
 FRAME_HEIGHT: Final = 0.26
 SHARE_MIN: Final = 0.001  # frames narrower than a thousandth are left out
-CHARACTER: Final = 0.082  # width of one in inches, at the size below
+CHARACTER: Final = 0.068  # width of one in inches, at the size below
 FONT_POINTS: Final = 7.5
 INK: Final = "#1f2933"
 COLOURS: Final = (

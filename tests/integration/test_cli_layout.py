@@ -1,6 +1,7 @@
 """`headrace service layout` measures rows of a store that a server has open, and changes nothing."""
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,6 +11,8 @@ from typing import Any
 import grpc
 import pytest
 
+from feature_server.layout_report import fetches_that_pay
+from feature_server.storage.layout_trial import Figures
 from headrace.convert.definitions import set_to_pb
 from headrace.definitions import DefinitionSet, Feature, FeatureService, ServiceEntry, latest
 from protos.control.v1 import registry_service_pb2 as registry_pb
@@ -101,6 +104,16 @@ def test_table_names_the_views_and_the_change(platform: tuple[Path, Server]) -> 
     assert code == 0, said
     assert "2 views always read together" in out
     assert "CHANGE" in out and "fetch from disk blocks" in out
+    assert re.search(r"^proposal: (pack them where more than [\d.]+ fetches|keep them apart)", out, re.M)
+
+
+def test_packing_pays_by_what_a_fetch_saves_and_a_write_costs() -> None:
+    def figures(miss_us: float, write_us: float) -> Figures:
+        return Figures(1, 1.0, 1.0, 1.0, 1.0, miss_us, write_us, 1.0)
+
+    assert fetches_that_pay(figures(6.0, 10.0), figures(3.0, 16.0)) == 2.0
+    assert fetches_that_pay(figures(6.0, 10.0), figures(3.0, 9.0)) == 0.0
+    assert fetches_that_pay(figures(3.0, 10.0), figures(3.0, 9.0)) is None
 
 
 def test_unknown_service_and_folder_are_one_line(platform: tuple[Path, Server], tmp_path: Path) -> None:

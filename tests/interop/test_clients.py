@@ -3,7 +3,9 @@
 import json
 import os
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -13,10 +15,16 @@ from tests.interop.cases import EXPECTED
 from tests.interop.servers import ROOT, Target, target
 
 LIMIT_S = 60
+READERS = 8  # of a client that reads until the server is gone
 HERE = Path(__file__).parent
 NODE_PACKAGES = ROOT / ".cache/npm/interop/node_modules"
 JARS = ROOT / ".cache/jars/grpc"
 Command = Callable[[Path], list[str]]
+
+
+def environment() -> dict[str, str]:
+    """That of the tests, in which Node finds its packages."""
+    return os.environ | {"NODE_PATH": str(NODE_PACKAGES)}
 
 
 @pytest.fixture(scope="session")
@@ -48,10 +56,31 @@ def called(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @pytest.mark.parametrize("language", ["node", "java"])
 def test_client_sees_what_the_contract_says(called: Target, language: str, request: pytest.FixtureRequest) -> None:
     line: Command = request.getfixturevalue(language)
-    environment = os.environ | {"NODE_PATH": str(NODE_PACKAGES)}
     run = subprocess.run(
-        line(called.config), capture_output=True, text=True, timeout=LIMIT_S, env=environment, cwd=ROOT, check=False
+        line(called.config), capture_output=True, text=True, timeout=LIMIT_S, env=environment(), cwd=ROOT, check=False
     )
     assert run.returncode == 0, run.stderr
     assert json.loads(run.stdout) == EXPECTED
     assert called.running.is_serving()
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("language", ["node", "java"])
+def test_client_loses_no_call_to_another_end_when_the_server_drains(
+    transport: str, language: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    line: Command = request.getfixturevalue(language)
+    with ExitStack() as stack:
+        serving = stack.enter_context(ExitStack())
+        found = serving.enter_context(target(tmp_path, transport, "plain"))
+        command = [*line(found.config), "drain"]
+        client = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment(), cwd=ROOT)
+        stack.callback(client.wait)
+        stack.callback(client.kill)
+        assert client.stdout is not None
+        assert client.stdout.readline() == "ready\n"
+        threading.Event().wait(0.3)  # of reads in flight
+        serving.close()
+        ends = json.loads(client.communicate(timeout=LIMIT_S)[0])
+    assert set(ends) == {"OK", "UNAVAILABLE"}, "what had begun was answered, the rest told to go elsewhere"
+    assert ends["OK"] > ends["UNAVAILABLE"] == READERS

@@ -1,5 +1,6 @@
-// Calls a feature server as a client of Java would, and prints what it saw as one JSON object: java Client CONFIG.json
-// tests/interop/cases.py says what the configuration holds and what has to come out.
+// Calls a feature server as a client of Java would, and prints what it saw as one JSON object.
+// java Client CONFIG.json runs the cases that tests/interop/cases.py expects; java Client CONFIG.json drain says "ready"
+// once it is answered, reads on until the server is gone, and prints how its calls ended.
 
 import com.google.gson.Gson;
 import com.google.gson.GsonBuilder;
@@ -29,6 +30,7 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.TreeSet;
+import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.Future;
@@ -65,17 +67,45 @@ public final class Client {
       config = new Gson().fromJson(file, JsonObject.class);
     }
     Client client = new Client(config);
-    Map<String, Object> seen = new LinkedHashMap<>();
-    for (Map.Entry<String, Case> one : client.cases().entrySet()) {
-      try {
-        seen.put(one.getKey(), one.getValue().run());
-      } catch (Exception error) {
-        seen.put(one.getKey(), Map.of("thrown", error.toString()));
-      }
-    }
+    Map<String, ?> seen = arguments.length > 1 ? client.drain() : client.seen();
     client.channel.shutdownNow().awaitTermination(LIMIT_MS, TimeUnit.MILLISECONDS);
     System.out.println(new GsonBuilder().disableHtmlEscaping().create().toJson(seen));
     System.exit(0);
+  }
+
+  Map<String, Object> seen() {
+    Map<String, Object> out = new LinkedHashMap<>();
+    for (Map.Entry<String, Case> one : cases().entrySet()) {
+      try {
+        out.put(one.getKey(), one.getValue().run());
+      } catch (Exception error) {
+        out.put(one.getKey(), Map.of("thrown", error.toString()));
+      }
+    }
+    return out;
+  }
+
+  // Eight readers at a time, each until a call of its own fails.
+  Map<String, Integer> drain() throws Exception {
+    Map<String, Integer> ends = new ConcurrentHashMap<>();
+    isAlive();
+    System.out.println("ready");
+    List<Thread> readers = new ArrayList<>();
+    for (int number = 0; number < 8; number++) {
+      Thread reader = new Thread(() -> {
+        Object code = "OK";
+        while (code.equals("OK")) {
+          code = code(attempt(() -> answer(read(service(text("service")), 1))));
+          ends.merge((String) code, 1, Integer::sum);
+        }
+      });
+      reader.start();
+      readers.add(reader);
+    }
+    for (Thread reader : readers) {
+      reader.join(LIMIT_MS);
+    }
+    return ends;
   }
 
   Map<String, Case> cases() {

@@ -1,5 +1,6 @@
-// Calls a feature server as a client of Node would, and prints what it saw as one JSON object: node client.js CONFIG.json
-// tests/interop/cases.py says what the configuration holds and what has to come out.
+// Calls a feature server as a client of Node would, and prints what it saw as one JSON object.
+// node client.js CONFIG.json runs the cases that tests/interop/cases.py expects; node client.js CONFIG.json drain says
+// "ready" once it is answered, reads on until the server is gone, and prints how its calls ended.
 "use strict";
 
 const fs = require("node:fs");
@@ -186,7 +187,24 @@ const CASES = {
   },
 };
 
-async function main() {
+// Eight readers at a time, each until a call of its own fails.
+async function drain() {
+  const ends = {};
+  const reader = async () => {
+    for (;;) {
+      const answer = await call(online, "GetOnlineFeatures", read([1]));
+      const code = answer.code || "OK";
+      ends[code] = (ends[code] || 0) + 1;
+      if (code !== "OK") return;
+    }
+  };
+  await isAlive();
+  process.stdout.write("ready\n");
+  await Promise.all(Array.from({ length: 8 }, reader));
+  return ends;
+}
+
+async function cases() {
   const seen = {};
   for (const [name, run] of Object.entries(CASES)) {
     try {
@@ -195,6 +213,11 @@ async function main() {
       seen[name] = { thrown: String(error) };
     }
   }
+  return seen;
+}
+
+async function main() {
+  const seen = await (process.argv[3] === "drain" ? drain() : cases());
   online.close();
   process.stdout.write(JSON.stringify(seen) + "\n");
 }
