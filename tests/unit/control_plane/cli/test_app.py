@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = "up init plan apply get list describe retire write read materialize demo offline training-set skew".split()  # noqa: SIM905
+COMMANDS = (
+    "up init plan apply get list describe retire write read materialize demo offline training-set skew service".split()
+)  # noqa: SIM905
 
 
 def headrace(*arguments: str, cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
