@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 COMMANDS = (
-    "up init plan apply get list describe retire write read materialize demo offline training-set skew service".split()
-)  # noqa: SIM905
+    *("up", "init", "plan", "apply", "get", "list", "describe", "retire", "write", "read", "materialize", "demo"),
+    *("offline", "training-set", "skew", "service"),
+)
 
 
 def headrace(*arguments: str, cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
