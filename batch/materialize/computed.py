@@ -62,6 +62,20 @@ class Way:
     wanted: Spine | None
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Rows of one part, the events that they are made of where these are at hand, and how many of all are done."""
+
+    rows: pa.Table
+    events: pa.Table | None
+    done: int
+    total: int
+
+
+Make = Callable[[Table, Way, Seen, Path], Iterator[Part]]
+"""The parts of a way from `mark.file_count` on, from the current snapshot of a table; the folder is for its files."""
+
+
 class ComputedMaterialization:
     """Brings tables of computed views online in one store."""
 
@@ -71,12 +85,16 @@ class ComputedMaterialization:
         shards: ShardClient,
         views: Views,
         runs: Runs,
+        *,
+        make: "Make | None" = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        """`make` gives the rows of the parts that are left, by default in this process."""
         self._catalogue = catalogue
         self._shards = shards
         self._views = views
         self._runs = runs
+        self._make = make or local_parts
         self._sleep = sleep
 
     def run(self, maker: RowMaker, columns: ViewColumns, progress: Progress = lambda done, total: None) -> Materialized:
@@ -129,25 +147,18 @@ class ComputedMaterialization:
     def _go(self, way: Way, store_id: str, done: Materialized, tell: Progress) -> None:
         with tempfile.TemporaryDirectory(prefix="headrace-materialize-") as folder:
             table, seen = self._look(way, store_id)
-            parts = _spread(table, way, Path(folder))
-            total = sum(part.row_count for part in parts[way.mark.file_count :])
-            read = 0
-            for number in range(way.mark.file_count, way.part_count):
-                events = _table_of(parts[number], way.columns.arrow)
-                if events.num_rows:
-                    self._bring(way, store_id, (events, seen), done)
-                read += events.num_rows
+            for number, part in enumerate(self._make(table, way, seen, Path(folder)), start=way.mark.file_count):
+                self._bring(way, store_id, part, seen, done)
                 done.file_count += 1
-                tell(read, total)
+                tell(part.done, part.total)
                 # Every row is on stable storage, or was there before: each request was acknowledged at FSYNC.
                 mark = Mark(way.mark.base, way.mark.target, number + 1)
                 write_mark(lambda: self._catalogue.load(way.columns.identifier), store_id, mark)
 
-    def _bring(self, way: Way, store_id: str, known: tuple[pa.Table, Seen], done: Materialized) -> None:
-        """Brings the entities of some events online, with what else was written to them meanwhile."""
-        events, seen = known
-        rows = way.maker.rows(events, [offset for *_, offset in seen])
-        left = self._send(way.maker, rows, seen, done)
+    def _bring(self, way: Way, store_id: str, part: Part, seen: Seen, done: Materialized) -> None:
+        """Brings rows online, and those of entities that are written meanwhile with what else was written."""
+        events = part.events
+        left = self._send(way.maker, part.rows, seen, done)
         tries = 0
         while left.num_rows:
             tries += 1
@@ -162,7 +173,7 @@ class ComputedMaterialization:
                 self._sleep(POLL_S)
             keys = _spine(way.maker, left)
             table, now = self._look(way, store_id)
-            if now != seen:
+            if now != seen or events is None:
                 events, seen = _chosen(_batches(table, files_of(table, None), way.columns), way, keys), now
             tail, reached = self._tail(way, keys, seen)
             if reached is not None:
@@ -240,6 +251,16 @@ def _batches(table: Table, files: Sequence[FileScanTask], columns: ViewColumns) 
     for file in files:
         for batch in scan.to_record_batches([file]):
             yield shaped(batch, columns.arrow)
+
+
+def local_parts(table: Table, way: Way, seen: Seen, folder: Path) -> Iterator[Part]:
+    """Rows that this process makes, one part of the events in memory at a time."""
+    parts = _spread(table, way, folder)[way.mark.file_count :]
+    total, done = sum(part.row_count for part in parts), 0
+    for part in parts:
+        events = _table_of(part, way.columns.arrow)
+        done += events.num_rows
+        yield Part(way.maker.rows(events, [offset for *_, offset in seen]), events, done, total)
 
 
 def _spread(table: Table, way: Way, folder: Path) -> list[Rows]:

@@ -52,6 +52,8 @@ class RowMaker:
         Events before the newest erasure are gone, as it comes after them in the total order.
         """
         events = events.combine_chunks()
+        if events.num_rows == 0:
+            return events.select([name for name, _ in self.keys]).append_column(ROW, pa.array([], pa.binary()))
         keys = self.keys_of(events)
         order = {name: _numbers(events, name) for name in (*_ORDER, system.AVAILABLE_TIME)}
         entities, _ = Spine(keys, order[system.EVENT_TIME]).entities()
