@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -19,6 +19,7 @@ from uuid import uuid4
 
 from pyspark.sql import SparkSession
 
+from batch.historical import join_to_parquet
 from batch.spark.cluster import Cluster, standalone_cluster
 from batch.spark.historical import run_historical
 from batch.spark.inputs import file_rows, history_of_files
@@ -32,6 +33,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent.parent
 GB: Final = 1_000_000_000
 TB: Final = 1_000_000_000_000
 LINEARITY_MAX: Final = 1.2
+CPU_VS_LOCAL_MAX: Final = 2.0
 HOURS_OF_A_TB: Final = 0.5
 WARM_BYTES: Final = 64_000_000  # a first small join, so that no size pays for the start of workers
 
@@ -46,16 +48,22 @@ class Measured:
     seconds: float
     core_seconds: float
     executor_peak_bytes: int
+    local_core_seconds: float
     digest: str
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What the sizes say together; `linearity` is the most over the least core-seconds per byte."""
+    """What the sizes say together.
+
+    `linearity` is the most over the least core-seconds per byte; `cpu_vs_local` divides what a further byte costs on
+    Spark by what it costs the local engine, between the least and the largest size, so that no start counts.
+    """
 
     core_hours_per_tb: float
     cores_for_1_tb_in_30_minutes: float
     linearity: float
+    cpu_vs_local: float | None
     executor_peak_bytes: int
     ok: bool
 
@@ -67,7 +75,11 @@ def figures_of(sizes: Sequence[Measured]) -> Figures:
     hours = largest.core_seconds / largest.view_bytes * TB / 3_600
     linearity = max(rates) / min(rates)
     peak = max(one.executor_peak_bytes for one in sizes)
-    return Figures(hours, hours / HOURS_OF_A_TB, linearity, peak, linearity <= LINEARITY_MAX)
+    least = min(sizes, key=lambda one: one.view_bytes)
+    more = largest.local_core_seconds - least.local_core_seconds
+    against = (largest.core_seconds - least.core_seconds) / more if more > 0 else None
+    ok = linearity <= LINEARITY_MAX and (against is None or against <= CPU_VS_LOCAL_MAX)
+    return Figures(hours, hours / HOURS_OF_A_TB, linearity, against, peak, ok)
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -107,6 +119,8 @@ def measure(folder: Path, sizes_gb: Sequence[float], options: argparse.Namespace
             for number, size in enumerate([WARM_BYTES / GB, *sizes_gb]):
                 data = write_data(folder / f"data-{number}", int(size * GB), options.seed)
                 one = _joined(session, cluster, folder / "results", data)
+                if number:
+                    one = _beside_local(one, folder / "local.parquet", data)
                 shutil.rmtree(folder / f"data-{number}")
                 shutil.rmtree(folder / "results")
                 if number:
@@ -134,8 +148,25 @@ def _joined(session: SparkSession, cluster: Cluster, results: Path, data: Data) 
     seconds = time.monotonic() - began_s
     return Measured(
         data.history_bytes, data.history_rows, data.spine_rows, seconds, whole.core_seconds, executors.peak_bytes,
-        result.digest.sha256,
+        0.0, result.digest.sha256,
     )  # fmt: skip
+
+
+def _beside_local(one: Measured, output: Path, data: Data) -> Measured:
+    """The same join by the local engine; raises AssertionError where its digest is another."""
+    began = os.times()
+    report = join_to_parquet(
+        data.spine,
+        [view_of(data.history)],
+        str(output),
+        time_column="event_time",
+        cutoff_us=START_US + 2 * SPAN_US,
+        temp_folder=str(output.parent),
+    )
+    now = os.times()
+    assert report.digest.sha256 == one.digest, "both engines have the same kernels"
+    output.unlink()
+    return replace(one, local_core_seconds=now.user + now.system - began.user - began.system)
 
 
 def _parse(words: Sequence[str] | None) -> argparse.Namespace:
