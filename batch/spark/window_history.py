@@ -102,7 +102,8 @@ def write_group(plan: WindowHistoryPlan, view: HistoryInput, group: int, carried
             joined = join_group(left, history, view, plan.cutoff_us)
             arrays = [back(joined.column(field.name), field.type) for field in feature_schema([view])]
             file.write(part, pa.Table.from_arrays(arrays, names=names))
-    return spine.num_rows
+    row_count: int = spine.num_rows
+    return row_count
 
 
 def _writer(plan: WindowHistoryPlan) -> Grouped:

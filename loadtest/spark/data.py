@@ -36,7 +36,8 @@ def write_data(folder: Path, size_bytes: int, seed: int) -> Data:
     """History files of about `size_bytes`, and a spine of a row per SPINE_SHARE of theirs."""
     folder.mkdir(parents=True)
     random = np.random.default_rng(seed)
-    history, byte_count, row_count = [], 0, 0
+    history: list[str] = []
+    byte_count = row_count = 0
     while byte_count < size_bytes:
         path = folder / f"history-{len(history):05d}.parquet"
         row_count += _write(path, random, min(FILE_BYTES, size_bytes - byte_count), FEATURE_COUNT)

@@ -203,7 +203,7 @@ def test_rows_sent_twice_change_nothing(twins: Twins, monkeypatch: pytest.Monkey
 
 
 def states(store: Store) -> Sequence[Any]:
-    return [shard.status() for shard in store.parts.shards]
+    return [shard.status() for shard in map(store.parts.shards.__getitem__, range(len(store.parts.shards)))]
 
 
 @pytest.mark.timeout(300)
@@ -241,7 +241,8 @@ def test_an_entity_that_is_written_all_the_time_is_brought_with_what_its_log_hol
 def test_threads_write_while_rows_are_brought(twins: Twins) -> None:
     twins.live(10)
     twins.lose()
-    stop, written = threading.Event(), []
+    stop = threading.Event()
+    written: list[pa.RecordBatch] = []
 
     def write() -> None:
         while not stop.is_set() and len(written) < 400:

@@ -84,7 +84,8 @@ def is_known(client: Client) -> bool:
 def has_rows(platform: Running) -> bool:
     with Client(platform.endpoints["features"]) as client:
         found = client.get_online_features(SERVICE, entities={"user_id": list(range(5_000))}).to_arrow()
-        return found["price"].null_count < 5_000
+        missing: int = found["price"].null_count
+        return missing < 5_000
 
 
 @pytest.mark.timeout(300)

@@ -15,7 +15,8 @@ from batch.spark.session import Catalogue as SparkCatalogue
 from batch.spark.stored_rows import SparkParts
 from headrace.definitions.registered import RegisteredView, all_records
 from tests.integration.lakes import LOCAL, session_on
-from tests.integration.test_computed_materialize import EVENTS, STATE, VIEWS, Twins, made
+from tests.integration.test_computed_materialize import STATE, VIEWS, Twins, made
+from tests.integration.test_computed_parity import EVENTS
 from tests.unit.batch.offline.parts import catalogue_of
 from tests.unit.feature_server.parts import ENTITY
 
