@@ -26,7 +26,7 @@ ORDER_COLUMNS: Final = {
     "_write_time": _TIME,
     "_available_time": _TIME,
     "_source_id": pa.uint32(),
-    "_partition": pa.int32(),
+    "_log_partition": pa.int32(),
     "_offset": pa.int64(),
     "_tombstone": pa.bool_(),
 }
