@@ -18,6 +18,17 @@ class MergedRow(NamedTuple):
     late_events: int
     is_stale: bool
 
+class ReplacedRow(NamedTuple):
+    """What stands after a row of a batch: it, or what was stored.
+
+    `is_stale`: what is stored says the same, or comes after it. `is_deferred`: it holds events that the batch has not
+    seen.
+    """
+
+    row: bytes
+    is_stale: bool
+    is_deferred: bool
+
 @final
 class ComputedView:
     """What a view stores and what it answers.
@@ -54,6 +65,23 @@ class ComputedView:
         row. Raises CorruptRowError or
         CorruptMapError for damaged rows, and ValueError where the row would exceed ROW_BYTES_MAX.
         """
+
+    def replace(self, stored: bytes | None, row: bytes, covered: int) -> ReplacedRow:
+        """Stored row (None: none) with a row that a batch has made of every event up to a log offset.
+
+        Its tiles stand in the place of the stored ones, where none of these holds a later offset; the latest columns
+        are those of the greater row. Raises CorruptRowError or CorruptMapError, and ValueError where the row would
+        exceed ROW_BYTES_MAX.
+        """
+
+    def check(self, row: bytes) -> None:
+        """Every check of the tiles of a row that is stored; check_row has those of its columns.
+
+        Raises CorruptRowError or CorruptMapError.
+        """
+
+    def covered(self, row: bytes) -> int:
+        """Greatest log offset that a tile of a row holds, TIME_NONE of core_ext.windows where there is none."""
 
     def image(self, row: bytes | None, read_us: int) -> bytes:
         """Row of `answered` for a read at a time, with checksum; None is a row that is not stored.

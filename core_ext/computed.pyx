@@ -10,7 +10,7 @@ from libc.stdlib cimport calloc, free
 from core_ext.expressions cimport Program
 from core_ext.row_codec cimport Schema
 from core_ext.window_kernel cimport hr_window_feature
-from core_ext.windows cimport Windows
+from core_ext.windows cimport Windows, hr_window_section
 
 from core_ext.row_codec import CorruptRowError
 from core_ext.windows import CorruptMapError
@@ -33,6 +33,8 @@ cdef extern from "hr_computed.h" nogil:
     int hr_row_check(const uint8_t *row, size_t length)
     const char *hr_row_fault(int status)
     int hr_order_compare(const uint8_t *a, const uint8_t *b)
+    int hr_row_covered(
+        const hr_computed *view, const uint8_t *row, hr_window_section *sections, int64_t *covered)
 
 
 FROM_LATEST = HR_FROM_LATEST
@@ -46,6 +48,14 @@ class MergedRow(NamedTuple):
     row: bytes
     late_events: int
     is_stale: bool
+
+
+class ReplacedRow(NamedTuple):
+    """What stands after a row of a batch."""
+
+    row: bytes
+    is_stale: bool
+    is_deferred: bool
 
 
 @cython.final
@@ -166,6 +176,52 @@ cdef class ComputedView:
             return MergedRow(head, 0, head is stored)
         merged = self.windows.apply(base, tiles_of(delta, new), offset)
         return MergedRow(self.with_tiles(head, merged.map), merged.late_events, False)
+
+    def replace(self, bytes stored, bytes row not None, int64_t covered):
+        cdef const uint8_t *new = checked(row)
+        cdef const uint8_t *old
+        cdef uint16_t flags
+        if stored is None:
+            return ReplacedRow(row, False, False)
+        old = checked(stored)
+        flags = hr_load_u16(old + HR_ROW_FLAGS)
+        is_older = hr_order_compare(old, new) > 0
+        if flags & HR_FLAG_TOMBSTONE or self.windows is None:
+            is_older = is_older or stored == row
+            return ReplacedRow(stored if is_older else row, is_older, False)
+        if self.covered(stored) > covered:
+            return ReplacedRow(stored, False, True)
+        if hr_load_u16(new + HR_ROW_FLAGS) & HR_FLAG_TOMBSTONE:
+            return ReplacedRow(stored if is_older else row, is_older, False)
+        made = self.with_tiles(stored, tiles_of(row, new)) if is_older else row
+        return ReplacedRow(made, made == stored, False)
+
+    def check(self, bytes row not None):
+        cdef const uint8_t *data = checked(row)
+        tiles = tiles_of(row, data)
+        if self.windows is None or hr_load_u16(data + HR_ROW_FLAGS) & HR_FLAG_TOMBSTONE:
+            if tiles is not None:
+                raise CorruptRowError("it has tiles, which such a row has not")
+            return
+        if tiles is None:
+            raise CorruptRowError("it has no tiles, and its view has windows")
+        self.windows.check_map(tiles)
+        self.covered(row)
+
+    def covered(self, bytes row not None):
+        cdef const uint8_t *data = checked(row)
+        cdef hr_window_section *sections
+        cdef int64_t found
+        if self.windows is None:
+            raise ValueError("a view without windows keeps no tiles")
+        sections = <hr_window_section *>calloc(self.windows.native.section_count + 1, sizeof(hr_window_section))
+        if sections == NULL:
+            raise MemoryError
+        status = hr_row_covered(&self.view, data, sections, &found)
+        free(sections)
+        if status != HR_COMPUTED_OK:
+            raise CorruptMapError("the tiles of a row are damaged, or of another plan")
+        return found
 
     def image(self, bytes row, int64_t read_us):
         cdef const uint8_t *data = checked(row) if row is not None else NULL

@@ -6,10 +6,12 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 
 from core_ext.arrow import ArrowColumn, arrow_column
+from core_ext.computed import FROM_DERIVED, FROM_LATEST, FROM_WINDOW, ComputedView
 from core_ext.expressions import Program
 from core_ext.window_plan import PlanError, plan_windows
 from core_ext.windows import Windows
 from headrace.definitions.plans import NO_COLUMN, ViewPlan
+from headrace.definitions.registered import RegisteredView
 from headrace.errors import FailedPrecondition, InvalidArgument
 from headrace.expressions import CompiledExpression
 
@@ -59,6 +61,18 @@ def window_kernel(plan: ViewPlan, ref: str) -> Windows | None:
             field="features",
             metadata={"feature_view": ref, "feature": name},
         ) from error
+
+
+def computed_view(record: RegisteredView, plan: ViewPlan) -> ComputedView:
+    """What a version stores and answers, as servers and jobs have it."""
+    features = [feature.name for feature in record.definition.features]
+    types = [(int(one.type.scalar), int(one.type.shape), one.type.list_size) for one in record.definition.features]
+    places = {name: (FROM_LATEST, place) for place, (name, _) in enumerate(plan.latest)}
+    places |= {name: (FROM_WINDOW, place) for place, name in enumerate(plan.window_names)}
+    places |= {name: (FROM_DERIVED, place) for place, (name, _) in enumerate(plan.derived)}
+    programs = [(Program(one.program), [features.index(column) for column in one.columns]) for _, one in plan.derived]
+    sources = [places[name] for name in features]
+    return ComputedView(record.schema_id, types, sources, window_kernel(plan, str(record.ref)), programs)
 
 
 def plan_of_features(plan: ViewPlan, names: Collection[str]) -> ViewPlan:

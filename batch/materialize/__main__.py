@@ -11,15 +11,16 @@ from datetime import datetime
 from typing import Final
 
 from batch.app import now_us, open_catalogue, package_version, registry_records, shared_options
-from batch.drain.views import logged_views
+from batch.drain.views import Views
+from batch.materialize.computed import ComputedMaterialization
+from batch.materialize.computed_rows import row_maker
 from batch.materialize.materialize import Materialization
-from batch.offline.columns import ViewColumns
 from batch.offline.runs import Provenance, Runs
 from headrace.client.registry import RegistryClient
 from headrace.client.shards import ShardClient
 from headrace.definitions import DefinitionKind
-from headrace.definitions.registered import Registered, RegisteredView
-from headrace.errors import FailedPrecondition, HeadraceError, InvalidArgument
+from headrace.definitions.registered import Registered, RegisteredEntity, RegisteredSource, RegisteredView
+from headrace.errors import HeadraceError, InvalidArgument
 from headrace.serving.process import bearer_token
 
 PROGRESS_INTERVAL_S: Final = 1.0
@@ -34,12 +35,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             token = bearer_token(options.token, "token")
             registry = stack.enter_context(RegistryClient(options.registry, token=token))
             shards = stack.enter_context(ShardClient(options.features, token=token))
-            columns = _columns(registry, options.view)
+            record: Registered = registry.get(DefinitionKind.FEATURE_VIEW, options.view)
+            assert isinstance(record, RegisteredView), "the registry answers the kind that was asked for"
+            views = Views(lambda: registry_records(registry))
+            columns = views.view(record.view_id).columns
             catalogue = stack.enter_context(closing(open_catalogue(options)))
-            work = Materialization(catalogue, shards, Runs(catalogue, Provenance(package_version()), now_us))
+            runs = Runs(catalogue, Provenance(package_version()), now_us)
             began_s = time.monotonic()
             progress = _progress(str(columns.ref), began_s)
-            if since_us is None and until_us is None:
+            work = Materialization(catalogue, shards, runs)
+            if not record.definition.is_plain:
+                _refuse_times(since_us, until_us)
+                maker = row_maker(record, *_parts_of(registry, record))
+                done = ComputedMaterialization(catalogue, shards, views, runs).run(maker, columns, progress)
+            elif since_us is None and until_us is None:
                 done = work.run(columns, progress)
             else:
                 done = work.run_between(columns, since_us, until_us, progress)
@@ -52,16 +61,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _columns(registry: RegistryClient, name: str) -> ViewColumns:
-    found: Registered = registry.get(DefinitionKind.FEATURE_VIEW, name)
-    assert isinstance(found, RegisteredView), "the registry answers the kind that was asked for"
-    if not found.definition.is_plain:
-        raise FailedPrecondition(
-            f"{str(found.ref)!r} has a filter, windows or derived features, which are not materialised yet",
-            reason="TRANSFORM_NOT_SERVED",
-            field="VIEW",
+def _parts_of(registry: RegistryClient, record: RegisteredView) -> tuple[RegisteredEntity, RegisteredSource]:
+    entity = registry.get(DefinitionKind.ENTITY, record.definition.entity)
+    source = registry.get(DefinitionKind.SOURCE, record.definition.source)
+    assert isinstance(entity, RegisteredEntity) and isinstance(source, RegisteredSource), "as above"
+    return entity, source
+
+
+def _refuse_times(since_us: int | None, until_us: int | None) -> None:
+    if since_us is not None or until_us is not None:
+        raise InvalidArgument(
+            "windows are made of all events of an entity: leave --since and --until out for this view",
+            reason="TIMES_NOT_TAKEN",
+            field="since",
         )
-    return logged_views(registry_records(registry))[found.view_id].columns
 
 
 def _progress(name: str, began_s: float) -> Callable[[int, int], None]:

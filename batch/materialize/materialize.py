@@ -1,6 +1,6 @@
 """Replays the rows of a view's table into a feature server, file by file."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,6 +10,7 @@ from pyiceberg.expressions import AlwaysTrue
 from pyiceberg.io.pyarrow import ArrowScan
 from pyiceberg.table import FileScanTask, Table
 
+from batch.materialize.gained import files_of
 from batch.materialize.marks import Mark, read_mark, write_mark
 from batch.offline.catalogue import Catalogue
 from batch.offline.columns import EVENT_TIME, ViewColumns
@@ -60,7 +61,7 @@ class Materialization:
             snapshot = table.current_snapshot()
             if snapshot is not None and snapshot.snapshot_id != mark.base:
                 self._advance(table, columns, store_id, Mark(mark.base, snapshot.snapshot_id), done, progress)
-            _note(run, columns, table)
+            note_snapshot(run, columns, table)
         return done
 
     def run_between(
@@ -76,22 +77,22 @@ class Materialization:
             RUN_KIND, {"feature_view": str(columns.ref), "since_us": str(since_us), "until_us": str(until_us)}
         ) as run:
             done = Materialized()
-            tasks = _files(table, None) if table.current_snapshot() is not None else []
+            tasks = files_of(table, None) if table.current_snapshot() is not None else []
             total = sum(task.file.record_count for task in tasks)
             for task in tasks:
                 for rows in _rows(table, task, columns):
                     self._replay(columns, _between(rows, since_us, until_us), done)
                 progress(done.row_count, total)
                 done.file_count += 1
-            _note(run, columns, table)
+            note_snapshot(run, columns, table)
         return done
 
     def _advance(  # noqa: PLR0917 - every one is a different thing
         self, table: Table, columns: ViewColumns, store_id: str, mark: Mark, done: Materialized, progress: Progress
     ) -> None:
         is_known = mark.base != 0 and table.snapshot_by_id(mark.base) is not None
-        held = {task.file.file_path for task in _files(table, mark.base)} if is_known else set()
-        tasks = [task for task in _files(table, mark.target) if task.file.file_path not in held]
+        held = {task.file.file_path for task in files_of(table, mark.base)} if is_known else set()
+        tasks = [task for task in files_of(table, mark.target) if task.file.file_path not in held]
         left = tasks[mark.file_count :]
         total = done.row_count + sum(task.file.record_count for task in left)
         for number, task in enumerate(left, start=mark.file_count + 1):
@@ -113,11 +114,6 @@ class Materialization:
         return lambda: self._catalogue.load(columns.identifier)
 
 
-def _files(table: Table, snapshot_id: int | None) -> Sequence[FileScanTask]:
-    """Files of a snapshot, the same in every process."""
-    return sorted(table.scan(snapshot_id=snapshot_id).plan_files(), key=lambda task: task.file.file_path)
-
-
 def _rows(table: Table, task: FileScanTask, columns: ViewColumns) -> Iterator[pa.Table]:
     scan = ArrowScan(table.metadata, table.io, table.schema(), AlwaysTrue())
     for batch in scan.to_record_batches([task]):
@@ -135,7 +131,8 @@ def _between(rows: pa.Table, since_us: int | None, until_us: int | None) -> pa.T
     return rows
 
 
-def _note(run: Run, columns: ViewColumns, table: Table) -> None:
+def note_snapshot(run: Run, columns: ViewColumns, table: Table) -> None:
+    """Tells a run which snapshot of the view's table it has read."""
     snapshot = table.current_snapshot()
     if snapshot is not None:
         run.snapshots[str(columns.ref)] = snapshot.snapshot_id

@@ -17,6 +17,7 @@ from headrace.errors import Aborted
 
 FILES_MIN: Final = 4  # of one day before they are merged
 DAY_BYTES_MAX: Final = 256 << 20  # of one day's files: what is merged is held in memory, some ten times larger
+REWRITE_PROPERTY: Final = "headrace.rewrite"  # of a snapshot that has the rows of its parent in other files
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -57,7 +58,8 @@ def _merge(table: Table, tasks: list[FileScanTask]) -> int:
     rows: pa.Table = scan.to_table(tasks).sort_by(EVENT_TIME)
     new = list(_dataframe_to_data_files(table.metadata, rows, table.io, write_uuid=uuid.uuid4()))
     try:
-        with table.transaction() as transaction, transaction.update_snapshot().overwrite() as change:
+        properties = {REWRITE_PROPERTY: "true"}
+        with table.transaction() as transaction, transaction.update_snapshot(properties).overwrite() as change:
             for task in tasks:
                 change.delete_data_file(task.file)
             for file in new:

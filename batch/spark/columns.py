@@ -45,11 +45,11 @@ def ddl(columns: Sequence[tuple[str, str]]) -> str:
 def history_types(view: HistoryInput) -> dict[str, tuple[pa.DataType, pa.DataType, str]]:
     """Column of a history -> its type for the kernel, on the way through Spark, and in Spark."""
     found: dict[str, tuple[pa.DataType, pa.DataType, str]] = {}
-    for column in view.columns:
-        found[column.name] = (column.type.arrow, carried_arrow(column.type), spark_type(column.type))
-    for name, kind in view.order().values():
-        carried = pa.int64() if kind == pa.uint32() else kind
-        found[name] = (kind, carried, _ORDER_SPARK[kind])
+    for name, kind in view.value_columns().items():
+        found[name] = (kind.arrow, carried_arrow(kind), spark_type(kind))
+    for name, stored in view.order().values():
+        carried = pa.int64() if stored == pa.uint32() else stored
+        found[name] = (stored, carried, _ORDER_SPARK[stored])
     for name in view.times():
         found[name] = (TIME.arrow, TIME.arrow, spark_type(TIME))
     for key in view.keys:

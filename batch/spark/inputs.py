@@ -6,10 +6,11 @@ import numpy as np
 import pyarrow as pa
 
 from batch.historical.checks import check_history, keys_of, times_of
-from batch.historical.failures import changed, refused
+from batch.historical.failures import changed
 from batch.historical.inputs import HistoryInput
 from batch.historical.tables import Chunk, ParquetRows, located
 from batch.spark.columns import history_types
+from batch.spark.computed import CarriedView
 from batch.spark.plan import FileChunk, FileRows, History, TableSnapshot
 from core_ext.hashing import SLOT_COUNT
 from core_ext.keys import KeyBatch
@@ -34,22 +35,14 @@ def file_rows(files: str | Sequence[str], what: str) -> FileRows:
 
 def history_of_files(view: HistoryInput, files: str | Sequence[str]) -> History:
     """A view's history in Parquet files; refuses columns that do not fit."""
-    _refuse_computed(view)
     rows = file_rows(files, f"history {view.name}")
     check_history(rows.schema, view)
-    return History(view, rows)
+    return History(CarriedView.of(view), rows)
 
 
 def history_of_table(view: HistoryInput, snapshot: TableSnapshot) -> History:
     """A view's history in one snapshot of an Iceberg table."""
-    _refuse_computed(view)
-    return History(view, snapshot)
-
-
-def _refuse_computed(view: HistoryInput) -> None:
-    if view.computation is not None:
-        message = "has a filter, windows or derived features, which the local engine alone computes; use that"
-        raise refused("TRANSFORM_NOT_COMPUTED", f"history {view.name}", message)
+    return History(CarriedView.of(view), snapshot)
 
 
 def read_chunk(chunk: FileChunk, columns: Sequence[str], what: str) -> Iterator[pa.RecordBatch]:

@@ -11,6 +11,7 @@ import pyarrow as pa
 from batch.historical import HistoryInput
 from batch.historical.checks import check_spine
 from batch.historical.failures import refused
+from batch.spark.computed import CarriedView
 from core_ext.hashing import SLOT_COUNT
 
 PART_ROWS: Final = 1 << 18  # rows of one result file: what a worker orders at once
@@ -53,10 +54,15 @@ class TableSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """A view and where its rows lie; `view.rows` is not looked at."""
+    """A view and where its rows lie."""
 
-    view: HistoryInput
+    carried: CarriedView
     rows: FileRows | TableSnapshot
+
+    @property
+    def view(self) -> HistoryInput:
+        """The view without rows and kernels: its names, keys, columns and rules."""
+        return self.carried.view
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +95,7 @@ class HistoricalPlan:
         """SHA-256 of what is computed from what; the same for two runs that must give the same rows."""
         told = [repr((chunk.file, chunk.size_bytes, chunk.group, chunk.row_count)) for chunk in self.spine.chunks]
         for history in self.histories:
-            told += _told(history)
+            told += history_told(history)
         told.append(repr((self.time_column, self.cutoff_us)))
         return hashlib.sha256("\n".join(told).encode()).hexdigest()
 
@@ -148,7 +154,8 @@ def snapshots_of(plan: HistoricalPlan) -> Mapping[str, int]:
     }
 
 
-def _told(history: History) -> list[str]:
+def history_told(history: History) -> list[str]:
+    """What of a view and its rows decides a result."""
     rows, view = history.rows, history.view
     if isinstance(rows, TableSnapshot):
         where = [repr((rows.table, rows.snapshot_id))]
@@ -158,4 +165,5 @@ def _told(history: History) -> list[str]:
     keys = [repr((key.history, key.spine, int(key.scalar))) for key in view.keys]
     order = repr((view.times(), sorted((name, column) for name, (column, _) in view.order().items())))
     rules = repr((view.name, view.ttl_us, view.stale_us, int(view.fallback), view.include_expired))
-    return [*where, *columns, *keys, order, rules]
+    computed = [] if history.carried.computation is None else [history.carried.computation.told()]
+    return [*where, *columns, *keys, order, rules, *computed]

@@ -2,8 +2,8 @@
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Any, Final
-from uuid import uuid4
+from typing import Any, Final, Protocol
+from uuid import UUID, uuid4
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +11,7 @@ import pyarrow as pa
 from batch.historical import Digest
 from batch.historical.checks import names_of
 from batch.historical.failures import writing
-from batch.historical.inputs import kind_of
+from batch.historical.inputs import HistoryInput, kind_of
 from batch.historical.output import ResultFile, feature_schema
 from batch.historical.tables import ParquetRows, located
 from batch.spark.columns import back
@@ -56,7 +56,29 @@ def write_part(plan: HistoricalPlan, part: Part, features: pa.Table) -> None:
             file.write(_spine_rows(plan, part), pa.Table.from_arrays(arrays, schema=schema))
 
 
-def find_result(plan: HistoricalPlan) -> JobResult | None:
+class ResultPlan(Protocol):
+    """What a result knows of its job."""
+
+    @property
+    def run_id(self) -> UUID:
+        """Names the result."""
+        ...
+
+    @property
+    def folder(self) -> str:
+        """Where it lies."""
+        ...
+
+    def views(self) -> list[HistoryInput]:
+        """The views in the order of their columns."""
+        ...
+
+    def digest(self) -> str:
+        """SHA-256 of what is computed from what."""
+        ...
+
+
+def find_result(plan: ResultPlan) -> JobResult | None:
     """The result of an earlier run of the same plan. Raises AlreadyExists when the run id stands for another plan."""
     filesystem, path = located(f"{plan.folder}/{MANIFEST}")
     try:
@@ -74,7 +96,7 @@ def find_result(plan: HistoricalPlan) -> JobResult | None:
     return result
 
 
-def prepare(plan: HistoricalPlan) -> None:
+def prepare(plan: ResultPlan) -> None:
     """Makes the folder, which only a manifest makes a result."""
     filesystem, path = located(plan.folder)
     with writing(plan.folder):
@@ -83,10 +105,12 @@ def prepare(plan: HistoricalPlan) -> None:
 
 def publish(plan: HistoricalPlan) -> JobResult:
     """Reads the parts in their order for the digest, and writes the manifest last."""
-    names = [f"{plan.folder}/{part.name}" for part in plan.parts]
-    result = JobResult(
-        str(plan.run_id), plan.digest(), plan.folder, names, plan.spine.row_count, digest_of(plan, names)
-    )
+    return publish_files(plan, [f"{plan.folder}/{part.name}" for part in plan.parts], plan.spine.row_count)
+
+
+def publish_files(plan: ResultPlan, names: list[str], row_count: int) -> JobResult:
+    """The same for files that are named."""
+    result = JobResult(str(plan.run_id), plan.digest(), plan.folder, names, row_count, digest_of(plan, names))
     filesystem, path = located(f"{plan.folder}/{MANIFEST}")
     under_way = f"{path}.{uuid4().hex}.partial"
     with writing(plan.folder):
@@ -96,7 +120,7 @@ def publish(plan: HistoricalPlan) -> JobResult:
     return result
 
 
-def digest_of(plan: HistoricalPlan, files: list[str]) -> Digest:
+def digest_of(plan: ResultPlan, files: list[str]) -> Digest:
     """Digest of the features in files, as the local engine computes it."""
     columns = [(view.output_of(column), kind_of(column.type)) for view in plan.views() for column in view.columns]
     digest, names = RowDigest(columns), [name for name, _ in columns]

@@ -246,4 +246,30 @@ static inline void hr_tiled_write(
     hr_store_u32(to + bytes - HR_ROW_CRC_BYTES, hr_crc32c(0, to, bytes - HR_ROW_CRC_BYTES));
 }
 
+/* ---- replacing ---- */
+
+/* Greatest log offset that a tile of a checked row holds, INT64_MIN where there is none. `sections` has room for those
+ * of the plan. */
+static inline int hr_row_covered(
+    const hr_computed *view, const uint8_t *row, hr_window_section *sections, int64_t *covered)
+{
+    uint32_t i, k, tiles = hr_load_u32(row + HR_ROW_TILES);
+    hr_window_map map;
+    int status;
+    *covered = INT64_MIN;
+    if (tiles == 0) return HR_COMPUTED_OK;
+    map.sections = sections;
+    status = hr_window_open(
+        view->windows, row + tiles, hr_load_u32(row + HR_ROW_LENGTH) - HR_ROW_CRC_BYTES - tiles, &map);
+    if (status != HR_WINDOW_OK || map.kind != HR_MAP_FULL) return HR_COMPUTED_CORRUPT;
+    for (i = 0; i < view->windows->section_count; i++) {
+        for (k = 0; k < sections[i].count; k++) {
+            const uint8_t *tile = sections[i].entries + (size_t)k * sections[i].entry_bytes;
+            int64_t found = hr_load_i64(tile + HR_TILE_COVERED);
+            if (found > *covered) *covered = found;
+        }
+    }
+    return HR_COMPUTED_OK;
+}
+
 #endif

@@ -1,14 +1,13 @@
 """Views of windows and expressions as a server computes them: programs over events, and what rows hold of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from core_ext.computed import FROM_DERIVED, FROM_LATEST, FROM_WINDOW, ComputedView
-from core_ext.expressions import Program
+from core_ext.computed import ComputedView
 from core_ext.row_codec import Schema
 from core_ext.windows import Windows
-from headrace.computed import EventProgram, event_program, window_kernel
-from headrace.definitions.plans import ViewPlan, event_columns, plan_of
+from headrace.computed import EventProgram, computed_view, event_program
+from headrace.definitions.plans import event_columns, plan_of
 from headrace.definitions.registered import RegisteredView, RegistryState
 from headrace.types import ValueType
 
@@ -36,16 +35,14 @@ class ComputedLayout:
         return self.view.windows
 
 
-def computed_layout(
-    record: RegisteredView, state: RegistryState, types: Sequence[tuple[int, int, int]]
-) -> ComputedLayout:
+def computed_layout(record: RegisteredView, state: RegistryState) -> ComputedLayout:
     """Layout of a version. Raises FailedPrecondition where this installation would compute other values."""
     plan = plan_of(record, state)
     source = state.sources[record.definition.source].definition
     known = {column.name: column.type for column in source.columns}
     logged = event_columns(plan, state.entities[record.definition.entity].definition)
     return ComputedLayout(
-        view=_computed_view(record, plan, types),
+        view=computed_view(record, plan),
         filter=None if plan.filter is None else event_program(plan.filter),
         inputs=tuple(map(event_program, plan.inputs)),
         latest=tuple(column for _, column in plan.latest),
@@ -58,13 +55,3 @@ def computed_layout(
 def schema_column(value_type: ValueType) -> tuple[int, int, int]:
     """A type as schemas of rows take it."""
     return int(value_type.scalar), int(value_type.shape), value_type.list_size
-
-
-def _computed_view(record: RegisteredView, plan: ViewPlan, types: Sequence[tuple[int, int, int]]) -> ComputedView:
-    features = [feature.name for feature in record.definition.features]
-    places = {name: (FROM_LATEST, place) for place, (name, _) in enumerate(plan.latest)}
-    places |= {name: (FROM_WINDOW, place) for place, name in enumerate(plan.window_names)}
-    places |= {name: (FROM_DERIVED, place) for place, (name, _) in enumerate(plan.derived)}
-    programs = [(Program(one.program), [features.index(column) for column in one.columns]) for _, one in plan.derived]
-    sources = [places[name] for name in features]
-    return ComputedView(record.schema_id, types, sources, window_kernel(plan, str(record.ref)), programs)

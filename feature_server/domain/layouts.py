@@ -81,7 +81,7 @@ def _view_layout(record: RegisteredView, entity: EntityLayout, state: RegistrySt
     computed, refusal = None, None
     if not record.definition.is_plain:
         try:
-            computed = computed_layout(record, state, types)
+            computed = computed_layout(record, state)
         except HeadraceError as error:
             refusal = error
     return ViewLayout(

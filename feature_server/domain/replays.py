@@ -1,6 +1,7 @@
 """Brings rows of the offline store online again, each in the place of the total order that it was first given."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -8,15 +9,16 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from core_ext.row_codec import encode_tombstone
+from feature_server.domain.batch_rows import BatchWrite
 from feature_server.domain.catalogue import Catalogue
 from feature_server.domain.layouts import ViewLayout
 from feature_server.domain.shard import Position
 from feature_server.domain.shard_set import ShardSet
 from feature_server.domain.shard_writes import Durability
 from feature_server.domain.write_columns import ENCODE_ROWS, EncodedRows, encode_batch
-from feature_server.domain.writes import WRITE_ROWS_MAX, WriteAck, highest_positions, rows_by_shard
+from feature_server.domain.writes import WRITE_ROWS_MAX, highest_positions, rows_by_shard
 from headrace.definitions.entities import EVENT_TIME
-from headrace.errors import FailedPrecondition, InvalidArgument
+from headrace.errors import InvalidArgument
 from headrace.serving.principal import Principal
 
 _TIME: Final = pa.timestamp("us", tz="UTC")
@@ -24,12 +26,22 @@ ORDER_COLUMNS: Final = {
     "_write_time": _TIME,
     "_available_time": _TIME,
     "_source_id": pa.uint32(),
-    "_partition": pa.int32(),
+    "_log_partition": pa.int32(),
     "_offset": pa.int64(),
     "_tombstone": pa.bool_(),
 }
 
 Order = dict[str, NDArray[np.generic]]
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayAck:
+    """What a replay reached. `deferred` are rows, counted from 0, that were left for events which no batch has seen."""
+
+    positions: Sequence[Position]
+    row_count: int
+    stale_count: int
+    deferred: Sequence[int]
 
 
 class Replays:
@@ -45,18 +57,19 @@ class Replays:
         feature_view: str,
         batches: Callable[[], Iterable[pa.RecordBatch]],
         durability: Durability,
+        covered: Sequence[Position],
         principal: Principal,
-    ) -> WriteAck:
-        """Rows with the columns of a write and ORDER_COLUMNS. They are not logged for the offline store again."""
+    ) -> ReplayAck:
+        """Rows with the columns of a write and ORDER_COLUMNS, or of computed views join keys and rows of a batch.
+
+        They are not logged for the offline store again. `covered` are the positions up to which a batch has seen logs.
+        """
         principal.require("PEER")
         target = self._catalogue.view(feature_view)
         if target.computed is not None:
-            raise FailedPrecondition(
-                f"{target.ref} is computed from events, and these cannot be replayed as rows: they would count again",
-                reason="COMPUTED_VIEW",
-                field="feature_view",
-                metadata={"feature_view": target.ref},
-            )
+            made = BatchWrite(self._shards, target, covered, durability)
+            made.write(batches())
+            return ReplayAck(highest_positions(made.positions), made.row_count, made.stale_count, made.deferred)
         positions: list[Position] = []
         row_count = stale_count = 0
         for batch in batches():
@@ -70,7 +83,7 @@ class Replays:
                 row_count += len(part.keys)
                 for shard, indexes in rows_by_shard(part, len(self._shards)):
                     stale_count += self._append(part, own, (shard, indexes), target, durability, positions)
-        return WriteAck(highest_positions(positions), row_count, stale_count)
+        return ReplayAck(highest_positions(positions), row_count, stale_count, ())
 
     def _append(  # noqa: PLR0917 - every one is a different thing
         self,

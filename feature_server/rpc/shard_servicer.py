@@ -10,6 +10,7 @@ from feature_server.domain.peer_reads import PeerReads
 from feature_server.domain.reads import DEADLINE_DEFAULT_S
 from feature_server.domain.replays import Replays
 from feature_server.domain.row_log import LogPosition, RowLogStatus
+from feature_server.domain.shard import Position
 from feature_server.domain.write_columns import read_ipc
 from feature_server.rpc.feature_servicer import durability_of
 from headrace.errors import InvalidArgument
@@ -96,12 +97,14 @@ class ShardServicer:
             request.feature_view,
             lambda: read_ipc(request.arrow_ipc),
             durability_of(request.durability),
+            [Position(token.shard, token.epoch, token.offset) for token in request.covered],
             self._principal(),
         )
         return pb.ReplayRowsResponse(
             tokens=[pb_online.WriteToken(shard=p.shard, epoch=p.epoch, offset=p.offset) for p in answer.positions],
             row_count=answer.row_count,
             stale_count=answer.stale_count,
+            deferred_rows=answer.deferred,
         )
 
 

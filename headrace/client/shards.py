@@ -12,6 +12,7 @@ from headrace.client.calls import Durability
 from headrace.client.channel import CHANNEL_OPTIONS, metadata
 from headrace.client.ingest import ipc_bytes
 from headrace.status import from_rpc_error
+from protos.feature.v1 import online_feature_service_pb2 as pb_online
 from protos.feature.v1 import shard_service_pb2 as pb
 
 CALL_TIMEOUT_S_DEFAULT: Final = 10.0
@@ -62,6 +63,14 @@ class ReplayResult(NamedTuple):
 
     row_count: int
     stale_count: int
+
+
+class BatchResult(NamedTuple):
+    """Rows of a batch that were sent, those that changed nothing, and the places of those that were left out."""
+
+    row_count: int
+    stale_count: int
+    deferred: Sequence[int]
 
 
 class ShardClient:
@@ -135,6 +144,25 @@ class ShardClient:
             row_count += answer.row_count
             stale_count += answer.stale_count
         return ReplayResult(row_count, stale_count)
+
+    def put_rows(
+        self,
+        feature_view: str,
+        rows: pa.Table,
+        covered: Sequence[tuple[int, int, int]],
+        durability: Durability,
+        timeout_s: float = READ_TIMEOUT_S_DEFAULT,
+    ) -> BatchResult:
+        """Brings rows that a batch made of a computed view online, see ReplayRows in the contract.
+
+        `covered` are (shard, epoch, offset) up to which they have seen the logs.
+        """
+        tokens = [pb_online.WriteToken(shard=shard, epoch=epoch, offset=offset) for shard, epoch, offset in covered]
+        request = pb.ReplayRowsRequest(
+            feature_view=feature_view, arrow_ipc=ipc_bytes(rows), durability=durability.message, covered=tokens
+        )
+        answer = pb.ReplayRowsResponse.FromString(self._unary("ReplayRows", request, timeout_s))
+        return BatchResult(answer.row_count, answer.stale_count, answer.deferred_rows)
 
     def close(self) -> None:
         """Closes the channel; calls in flight fail."""

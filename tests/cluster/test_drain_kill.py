@@ -87,7 +87,7 @@ def start_feed(registry_address: str) -> Iterator[Callable[[FaultRun], Feed]]:
 
 def check_feed(history: History, rows: pa.Table, run: FaultRun) -> None:
     """No place of a log twice, nothing that was not sent, all that was acknowledged, and what is served online."""
-    places = Counter(zip(rows["_partition"].to_pylist(), rows["_offset"].to_pylist(), strict=True))
+    places = Counter(zip(rows["_log_partition"].to_pylist(), rows["_offset"].to_pylist(), strict=True))
     doubled = [place for place, count in places.items() if count > 1]
     assert not doubled, f"seed {run.seed}: {len(doubled)} places are doubled, {doubled[:5]}"
     times = rows["_event_time"].cast(pa.int64()).to_pylist()

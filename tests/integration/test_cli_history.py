@@ -69,7 +69,7 @@ def append(catalogue: Catalogue, rows: list[tuple[int, int, str, float | None, i
         "visits": [row[4] for row in rows],
         **dict.fromkeys(("_event_time", "_write_time", "_available_time"), times),
         "_source_id": [1] * len(rows),
-        "_partition": [0] * len(rows),
+        "_log_partition": [0] * len(rows),
         "_offset": list(range(first, first + len(rows))),
         "_tombstone": [False] * len(rows),
     }

@@ -15,13 +15,16 @@ from pyspark.errors import PythonException
 from pyspark.sql import DataFrame, SparkSession
 
 from batch.historical import join_to_parquet
+from batch.historical.window_history import window_history
 from batch.spark.cluster import Cluster, standalone_cluster
 from batch.spark.historical import run_historical
 from batch.spark.inputs import file_rows, history_of_files
 from batch.spark.plan import plan_historical
 from batch.spark.session import Catalogue
+from batch.spark.window_history import plan_window_history, run_window_history
 from batch.spark.workers import streamed, translated
 from headrace.errors import FailedPrecondition, Unavailable
+from tests.integration import windowed
 from tests.integration.lakes import as_pyiceberg, catalogue_at, session_on
 from tests.unit.batch.historical import samples
 
@@ -73,6 +76,24 @@ def test_two_executors_give_the_digest_of_the_local_engine(spark: SparkSession, 
         output=str(tmp_path / "results"),
     )
     assert run_historical(spark, plan).digest == local.digest
+
+
+def test_two_executors_compute_windows_as_the_local_engine_does(spark: SparkSession, tmp_path: Path, seed: int) -> None:
+    table, cutoff_us = windowed.events(seed, 2_000, 30), windowed.START_US + windowed.SPAN_US
+    times_us = [windowed.START_US + windowed.SPAN_US * part // 4 for part in range(5)]
+    out = str(tmp_path / "local.parquet")
+    local = window_history(windowed.windowed_view(()), table, out, times_us=times_us, cutoff_us=cutoff_us)
+    for run, group_rows in enumerate((1_000, 300)):
+        file = str(tmp_path / f"history-{run}.parquet")
+        pq.write_table(table, file, row_group_size=group_rows)
+        plan = plan_window_history(
+            history_of_files(windowed.windowed_view(file), file),
+            run_id=UUID(int=run),
+            times_us=times_us,
+            cutoff_us=cutoff_us,
+            output=str(tmp_path / "results"),
+        )
+        assert run_window_history(spark, plan).digest == local.digest
 
 
 def test_both_workers_write_one_iceberg_table(spark: SparkSession, catalogue: Catalogue) -> None:

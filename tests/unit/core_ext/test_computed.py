@@ -28,6 +28,7 @@ F64, I64, STRING = Scalar.F64, Scalar.I64, Scalar.STRING
 MINUTE_US, HOUR_US = 60_000_000, 3_600_000_000
 NOW_US = 1_700_000_000_000_000
 SCHEMA_ID, VIEW_ID, ENTITY_ID = 7, 5, 3
+TILES_AT = 56
 HANDLE = bytes(range(32))
 MEAN = compile_expression("total / cast(n as f64)", {"total": ValueType(F64), "n": ValueType(I64)})
 COLUMNS = [(F64, 0, 0), (STRING, 0, 0), (I64, 0, 0), (F64, 0, 0), (STRING, Shape.VARIABLE, 0), (F64, 0, 0)]
@@ -134,6 +135,75 @@ def test_damaged_rows_are_refused(at: int) -> None:
         VIEW.image(bytes(row), NOW_US)
     with pytest.raises(CorruptRowError):
         VIEW.merge(bytes(row), delta([(0, 1.0, "a")]), 3)
+
+
+def batch_row(events: list[Event], covered: int) -> bytes:
+    """Row that a batch has made of all events up to an offset."""
+    assert VIEW.windows is not None
+    row = delta(events)
+    tiles = struct.unpack_from("<I", row, TILES_AT)[0]
+    return VIEW.with_tiles(row, VIEW.windows.stamp(row[tiles:-4], NOW_US, covered))
+
+
+def offsets_in(row: bytes) -> list[int]:
+    """Log offsets of all tiles, read by the layout of native/hr_window_map.h."""
+    assert VIEW.windows is not None
+    tile_map = row[struct.unpack_from("<I", row, TILES_AT)[0] : -4]
+    ladders = VIEW.windows.plan.ladders
+    sizes = [20 + 4 * ladder.state_count for ladder in ladders for _ in ladder.sizes_us]
+    found, at = [], 48 + 8 * len(sizes)
+    for section, size in enumerate(sizes):
+        count, heap = struct.unpack_from("<II", tile_map, 48 + 8 * section)
+        found += [struct.unpack_from("<q", tile_map, at + size * tile + 8)[0] for tile in range(count)]
+        at += size * count + heap
+    return found
+
+
+@given(EVENTS, EVENTS, st.integers(-1, 60), st.integers(0, 60))
+def test_a_batch_takes_the_place_of_what_it_has_seen_and_of_nothing_else(
+    streamed: list[Event], batched: list[Event], covered: int, offset: int
+) -> None:
+    held = VIEW.merge(None, delta(streamed), offset).row
+    assert VIEW.covered(held) == max(offsets_in(held))
+    row = batch_row(batched, covered)
+    found = VIEW.replace(held, row, covered)
+    if offset > covered:
+        assert found == (held, False, True)
+        return
+    assert not found.is_deferred
+    assert VIEW.covered(found.row) == max(offsets_in(found.row)) == covered
+    windows = [place for place in COMPUTED if place != RATE]
+    ours, theirs = (decode_row(VIEW.answered, VIEW.image(one, NOW_US))[1] for one in (found.row, row))
+    assert [ours[place] for place in windows] == [theirs[place] for place in windows]
+    assert VIEW.replace(found.row, row, covered) == (found.row, True, False), "once more changes nothing"
+    VIEW.check(found.row)
+
+
+def test_a_batch_never_wakes_what_was_erased_later_and_buries_what_was_erased_before() -> None:
+    row = batch_row([(0, 1.0, "a")], 5)
+    later = encode_tombstone(SCHEMA_ID, NOW_US + 10, NOW_US, 0, 0, 9)
+    earlier = encode_tombstone(SCHEMA_ID, NOW_US - 10, NOW_US - 10, 0, 0, 3)
+    assert VIEW.replace(later, row, 5) == (later, True, False)
+    assert VIEW.replace(earlier, row, 5) == (row, False, False)
+    assert VIEW.replace(None, row, 5) == (row, False, False)
+    assert VIEW.replace(row, later, 5) == (later, False, False)
+    assert VIEW.replace(row, later, 4) == (row, False, True)
+    assert VIEW.replace(row, earlier, 5) == (row, True, False)
+
+
+def test_rows_that_no_batch_makes_are_refused() -> None:
+    row = batch_row([(0, 1.0, "a")], 5)
+    VIEW.check(row)
+    with pytest.raises(CorruptMapError):
+        VIEW.check(delta([(0, 1.0, "a")]))
+    bare = encode_rows(VIEW.stored, [arrow_column(pa.array(["a"]))], np.array([NOW_US]))
+    with pytest.raises(CorruptRowError, match="no tiles"):
+        VIEW.check(bare.stamp(np.array([0]), NOW_US, None, 0, 0, 0)[0])
+    for at in (3, 90, len(row) - 9):
+        damaged = bytearray(row)
+        damaged[at] ^= 0x41
+        with pytest.raises(CorruptRowError):
+            VIEW.check(bytes(damaged))
 
 
 def test_a_map_of_other_windows_is_refused() -> None:

@@ -154,9 +154,11 @@ class Parts:
         state: RegistryState | None = None,
         open_error: HeadraceError | None = None,
         row_log_bytes: int | None = None,
+        store_id: str = "store",
     ) -> None:
         folder.mkdir(exist_ok=True)
         self.folder = folder
+        self.store_id = store_id
         self.clock = Clock()
         self.stream = io.StringIO()
         self.log = EventLog("test", lambda: 0.0, self.stream)
@@ -201,7 +203,9 @@ class Parts:
         self._server = build_server(OpenAuthenticator(), permissions(), "127.0.0.1", worker_count=2)
         online = FeatureServicer(self.reads, self.writes, self.imports, principal)
         peer = ShardServicer(
-            PeerReads(self.reads, self.shards, "store"), Replays(self.catalogue, self.shards, self.clock), principal
+            PeerReads(self.reads, self.shards, self.store_id),
+            Replays(self.catalogue, self.shards, self.clock),
+            principal,
         )
         add_services(self._server, online, peer, telemetry, self.log)
         add_health_and_reflection(self._server, Health(), SERVICE_NAMES)

@@ -63,7 +63,7 @@ def stored(catalogue: Catalogue) -> pa.Table:
         catalogue.view_table(VIEW_COLUMNS)
         .read()
         .read_all()
-        .sort_by([("_partition", "ascending"), ("_offset", "ascending")])
+        .sort_by([("_log_partition", "ascending"), ("_offset", "ascending")])
     )
 
 
@@ -88,8 +88,8 @@ def test_rows_lie_in_the_table_with_values_times_and_order(
     assert found[30]["name"] is None
     erased = [row for row in rows.to_pylist() if row["_tombstone"]]
     assert [(row["user_id"], row["age"], row["codes"], row["pair"]) for row in erased] == [(4, None, None, None)]
-    assert {row["_partition"] for row in found.values()} == {0, 1}
-    assert all(parts.shard_of(row["user_id"]) == row["_partition"] for row in found.values())
+    assert {row["_log_partition"] for row in found.values()} == {0, 1}
+    assert all(parts.shard_of(row["user_id"]) == row["_log_partition"] for row in found.values())
     assert rows["_write_time"].cast(pa.int64()).to_pylist() == [NOW_US] * 22
     assert drain.backlog().shards == []
     assert drain.cycle().row_count == 0

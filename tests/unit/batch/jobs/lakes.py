@@ -122,7 +122,7 @@ def history(rows: Sequence[tuple[int, int, float | None, str | None]], first_off
         "_write_time": more.get("write_us", times),
         "_available_time": more.get("write_us", times),
         "_source_id": [0] * len(rows),
-        "_partition": [0] * len(rows),
+        "_log_partition": [0] * len(rows),
         "_offset": list(range(first_offset, first_offset + len(rows))),
         "_tombstone": [False] * len(rows),
     }

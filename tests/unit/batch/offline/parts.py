@@ -43,7 +43,7 @@ def rows_of(offsets: Sequence[int], *, partition: int = 0, day: int = 0, write_u
         "_write_time": [write_us] * count,
         "_available_time": [write_us] * count,
         "_source_id": [0] * count,
-        "_partition": [partition] * count,
+        "_log_partition": [partition] * count,
         "_offset": list(offsets),
         "_tombstone": [False] * count,
     }

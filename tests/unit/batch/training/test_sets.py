@@ -39,7 +39,7 @@ def join(catalogue: Catalogue, result: str, snapshot_id: int | None, cutoff_us: 
         write_time="_write_time",
         available_time="_available_time",
         source_id="_source_id",
-        partition="_partition",
+        partition="_log_partition",
         offset="_offset",
         tombstone="_tombstone",
         rows=catalogue.view_table(VIEW).read(snapshot_id=snapshot_id),

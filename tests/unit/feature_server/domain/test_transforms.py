@@ -14,7 +14,7 @@ from feature_server.domain.replays import Replays
 from feature_server.domain.row_log import LogEntry, RowLog
 from feature_server.domain.shard_writes import Durability
 from headrace.definitions import Column, Feature, FeatureService, ServiceEntry, Source, derived, latest, window
-from headrace.errors import FailedPrecondition, InvalidArgument, ResourceExhausted
+from headrace.errors import InvalidArgument, ResourceExhausted
 from protos.feature.v1 import online_feature_service_pb2 as pb
 from tests.unit.feature_server.parts import NOW_US, OWNER, PRINCIPAL, Parts, shop_definitions, state_of
 
@@ -174,9 +174,10 @@ def test_columns_are_those_of_the_source(orders: Parts) -> None:
 
 def test_events_are_not_replayed_as_rows(orders: Parts) -> None:
     replays = Replays(orders.catalogue, orders.shards, orders.clock)
-    with pytest.raises(FailedPrecondition, match="would count again") as caught:
-        replays.write(ORDERS, lambda: [events((1, 10, 2.0, 1, "a", True))], Durability.LOG, PRINCIPAL)
-    assert caught.value.reason == "COMPUTED_VIEW"
+    with pytest.raises(InvalidArgument, match="'_row' is missing") as caught:
+        replays.write(ORDERS, lambda: [events((1, 10, 2.0, 1, "a", True))], Durability.LOG, (), PRINCIPAL)
+    assert caught.value.reason == "BAD_BATCH_COLUMN"
+    assert read(orders, [1])["visits"] == ([0], [PRESENT])
 
 
 class KeptLog:

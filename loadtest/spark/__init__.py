@@ -1,0 +1,1 @@
+"""The historical join on Spark at growing sizes."""
