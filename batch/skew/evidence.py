@@ -246,6 +246,13 @@ class _Found(NamedTuple):
     newest: int
 
 
+def _shows_expired(one: Served) -> bool:
+    """Whether the read asked for expired values: only then does one lie in its slot."""
+    answer = one.answer
+    is_plain = not answer.status & (rules.WITHHELD | rules.DEFAULTED)
+    return answer.state == rules.EXPIRED and is_plain
+
+
 def _answer(view: ViewHistory, rows: _Rows, one: Served, found: _Found, derivation: Derivation) -> Answer:
     kind = view.features.get(one.feature.feature)
     if kind is None:
@@ -254,7 +261,7 @@ def _answer(view: ViewHistory, rows: _Rows, one: Served, found: _Found, derivati
     default = view.defaults.get(one.feature.feature)
     has_default = default is not None and derivation.defaulting is not Rule.NEVER
     fallback = rules.FALLBACK_DEFAULT if derivation.defaulting is Rule.ALWAYS else view.fallback
-    status, slot = rules.value_status(found.status, value is None, fallback, has_default, False)
+    status, slot = rules.value_status(found.status, value is None, fallback, has_default, _shows_expired(one))
     event_us = int(rows.event_us[found.newest]) if found.newest >= 0 else NO_ROW
     if slot == rules.SLOT_EMPTY:
         return Answer(status, b"", event_us)
