@@ -57,6 +57,7 @@ class Worker:
         work: Drain,
         served: ServedDrain,
         options: argparse.Namespace,
+        *,
         telemetry: Telemetry,
         health: Health,
         log: EventLog,
@@ -151,7 +152,7 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[Worker]:
         health = Health()
         work = Drain(shards, Views(lambda: registry_records(registry)), catalogue, runs, now_us)
         answers = ServedDrain(shards, catalogue, runs, now_us)
-        worker = Worker(work, answers, options, telemetry, health, log)
+        worker = Worker(work, answers, options, telemetry=telemetry, health=health, log=log)
         _observe(telemetry, worker.progress)
         server = build_server(OpenAuthenticator(), {}, HOST, WORKER_COUNT)
         add_health_and_reflection(server, health, ())

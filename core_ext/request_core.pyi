@@ -92,7 +92,7 @@ class RequestCore:
     def publish(self, plans: Sequence[Plan], services: Mapping[str, Plan], revision: int) -> None:
         """Replaces all plans at once. services maps both "name" and "name@v2" to a plan."""
     def log_reads(self, ring: ServedRing) -> None:
-        """Hands a sample of the answers to a log from now on. Raises ValueError the second time, or for other shards."""
+        """Hands a sample of the answers to a log. Raises ValueError the second time, or for other shards."""
     def mark(self, overlay: Overlay) -> None:
         """Notes in an overlay, once, how far the shards are before rows are fetched for it; for the log alone."""
     def serve(

@@ -96,7 +96,7 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
         stack.callback(shards.close)
         core = RequestCore(table, len(shards))
         catalogue = Catalogue(core, log)
-        served = _log_served(stack, options, core, catalogue, shards, log)
+        served = _log_served(stack, options, core=core, catalogue=catalogue, shards=shards, log=log)
         keeper = RegistryKeeper(catalogue, shards, log)
         keeper.on_first = lambda: _set_serving(health)
         _observe(telemetry, shards, table, catalogue)
@@ -186,6 +186,7 @@ def _open_shards(
 def _log_served(
     stack: ExitStack,
     options: argparse.Namespace,
+    *,
     core: RequestCore,
     catalogue: Catalogue,
     shards: ShardSet,

@@ -63,7 +63,10 @@ class LakeEvidence:
     def begin(self, served: Sequence[Served]) -> None:
         """Forgets the rows of the batch before, and reads those of this one when they are asked for."""
         self._held = {}
-        self._keys = sorted({one.entity_key for one in served})
+        keys: dict[str, set[bytes]] = {}
+        for one in served:
+            keys.setdefault(one.feature.view, set()).add(one.entity_key)
+        self._keys = {view: sorted(held) for view, held in keys.items()}  # entities differ in the types of their keys
 
     def derive(self, served: Sequence[Served], derivation: Derivation) -> Sequence[Answer]:
         """The answer of each value under a hypothesis, in order."""
@@ -75,7 +78,7 @@ class LakeEvidence:
             view = self._versions.get(name, {}).get(version)
             if view is None:
                 continue
-            told = _derived(view, self._rows(view), [served[at] for at in places], derivation)
+            told = _derived(view, self._rows(name, view), [served[at] for at in places], derivation)
             for at, answer in zip(places, told, strict=True):
                 answers[at] = answer
         return answers
@@ -86,10 +89,10 @@ class LakeEvidence:
             {number: view.digest for number, view in self._versions.get(one.feature.view, {}).items()} for one in served
         ]
 
-    def _rows(self, view: ViewHistory) -> _Rows:
+    def _rows(self, name: str, view: ViewHistory) -> _Rows:
         rows = self._held.get(view.ref)
         if rows is None:
-            rows = self._held[view.ref] = _read(view, self._keys)
+            rows = self._held[view.ref] = _read(view, self._keys[name])
         return rows
 
 

@@ -21,9 +21,7 @@ RING_EPOCH_NONE: Final = 0  # of a server without placement: it owns every slot
 class PeerReads:
     """Answers the calls of peers and of the drain."""
 
-    def __init__(
-        self, reads: Reads, shards: ShardSet, store_id: str = "", served: ServedStore | None = None
-    ) -> None:
+    def __init__(self, reads: Reads, shards: ShardSet, store_id: str = "", served: ServedStore | None = None) -> None:
         self.store_id = store_id
         self._served = served
         self._reads = reads

@@ -50,9 +50,7 @@ class Reads:
         self._clock_us = clock_us
         self._readers = ThreadPoolExecutor(READER_COUNT, "wide-read")
 
-    def get(
-        self, principal: Principal, request: bytes, remaining: Remaining, trace_id: bytes | None = None
-    ) -> bytes:
+    def get(self, principal: Principal, request: bytes, remaining: Remaining, trace_id: bytes | None = None) -> bytes:
         """Response bytes of request bytes; the trace id is for the log of served answers. Raises HeadraceError."""
         principal.require(READ_PERMISSION)
         read_time_us = self._clock_us()

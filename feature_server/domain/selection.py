@@ -115,9 +115,7 @@ def _compile(
     place = {key: number for number, key in enumerate(ordered)}
     looked_up = [lookups[_lookup(item, names)] for item in columns]
     places = [(at, place[at, item.view.view_id]) for at, item in zip(looked_up, columns, strict=True)]
-    outputs = [
-        (item.name, group, item.place, item.default) for (_, group), item in zip(places, columns, strict=True)
-    ]
+    outputs = [(item.name, group, item.place, item.default) for (_, group), item in zip(places, columns, strict=True)]
     plan = Plan(
         handle,
         revision,

@@ -3,6 +3,7 @@
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -152,7 +153,7 @@ def _slots(answer: Answer, blocks: memoryview, number: int, kind: ValueType) -> 
     start, byte_count = answer.place(number, OFFSETS)
     ends = np.frombuffer(blocks, "<u4", byte_count // 4, start).astype(np.int64)
     if kind.shape is Shape.VARIABLE and not kind.element_bytes:
-        texts = [_canonical(bytes(values[first:last])) for first, last in zip(ends[:-1], ends[1:], strict=True)]
+        texts = [_canonical(bytes(values[first:last])) for first, last in pairwise(ends)]
         return _Slots(statuses, np.array([len(text) for text in texts], np.int64), b"".join(texts))
     return _Slots(statuses, np.diff(ends), bytes(values))
 
@@ -171,6 +172,4 @@ def _canonical(value: bytes) -> bytes:
     (count,) = _COUNT.unpack_from(value)
     ends = np.frombuffer(value, "<u4", count, _COUNT.size).tolist()
     body = value[_COUNT.size * (1 + count) :]
-    return b"".join(
-        _COUNT.pack(end - begin) + body[begin:end] for begin, end in zip([0, *ends], ends, strict=False)
-    )
+    return b"".join(_COUNT.pack(end - begin) + body[begin:end] for begin, end in zip([0, *ends], ends, strict=False))

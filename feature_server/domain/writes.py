@@ -83,10 +83,22 @@ class Writes:
         principal.require("FEATURE_WRITE")
         return self._view(feature_view)
 
-    def write_batch(self, batch: pa.RecordBatch, target: ViewLayout, durability: Durability) -> WriteAck:
-        """One batch of a long write whose caller and view are checked."""
+    def write_batch(
+        self,
+        batch: pa.RecordBatch,
+        target: ViewLayout,
+        durability: Durability,
+        request: tuple[str, int],
+        principal: Principal,
+    ) -> WriteAck:
+        """One batch of a long write whose caller and view are checked; `request` as in `write`."""
+        known = self._answers.find(principal, request)
+        if known is not None:
+            return known
         with self._beside_reads():
-            return self._append(list(_encoded(batch, target, self._clock_us())), target, durability)
+            answer = self._append(list(_encoded(batch, target, self._clock_us())), target, durability)
+        self._answers.remember(principal, request, answer)
+        return answer
 
     def erase(
         self,
@@ -290,9 +302,14 @@ def highest_positions(positions: Iterable[Position]) -> list[Position]:
     return sorted(highest.values())
 
 
-def _check_uuid(request_id: str) -> None:
+def part_id(request_id: str, number: int) -> str:
+    """Id of one part of a long request, the same whenever the request is repeated; raises InvalidArgument."""
+    return str(uuid.uuid5(_check_uuid(request_id), str(number))) if request_id else ""
+
+
+def _check_uuid(request_id: str) -> uuid.UUID:
     try:
-        uuid.UUID(request_id)
+        return uuid.UUID(request_id)
     except ValueError as error:
         raise InvalidArgument(
             f"request_id {request_id[:64]!r} is no UUID", reason="BAD_REQUEST_ID", field="request_id"

@@ -81,7 +81,9 @@ class FeatureServicer:
         """Writes a file."""
         durability = durability_of(request.durability)
         with self._stream():
-            for progress in self._imports.run(request.feature_view, request.uri, durability, self._principal()):
+            for progress in self._imports.run(
+                request.feature_view, request.uri, durability, self._principal(), request.request_id
+            ):
                 yield _progress_to_pb(progress)
 
     def DeleteEntity(  # noqa: N802 - named by the contract

@@ -146,9 +146,7 @@ def test_expired_values_are_logged_as_they_were_asked_for(tmp_path: Path, transp
         served.get(request([1], include_expired=True))
     plain, shown = _parts(rows_of(parts), 2)
     assert [(row["status"], row["value"]) for row in plain] == [(EXPIRED | WITHHELD, b"")] * len(FEATURES)
-    assert [(row["status"], row["value"]) for row in shown] == [
-        (EXPIRED, expected_value(1, name)) for name in FEATURES
-    ]
+    assert [(row["status"], row["value"]) for row in shown] == [(EXPIRED, expected_value(1, name)) for name in FEATURES]
     parts.close()
 
 
