@@ -24,7 +24,7 @@ from headrace.client import RegistryClient
 from headrace.definitions.changes import DefinitionKind
 from headrace.definitions.registered import Registered, RegisteredView
 from headrace.definitions.values import value_from_document
-from headrace.errors import InvalidArgument, NotFound
+from headrace.errors import FailedPrecondition, InvalidArgument, NotFound
 from headrace.names import parse_feature_ref
 from headrace.types import Scalar, ValueType, parse_type
 
@@ -200,15 +200,17 @@ def _fail_on(text: str) -> FailOn:
 
 
 def _learn(versions: Versions, served: Sequence[Served], registry: VersionList, catalogue: Catalogue) -> None:
-    """Every version of the views that were served; one that is not `latest` throughout cannot be derived yet."""
+    """Every version of the views that were served, but for those that stay online or that this kernel cannot make."""
     for name in sorted({one.feature.view for one in served} - versions.keys()):
         found = versions[name] = {}
         for record in registry.list(DefinitionKind.FEATURE_VIEW, name):
             if not isinstance(record, RegisteredView) or record.definition.name != name:
                 continue
-            if record.definition.is_plain:
+            try:
                 view = wanted_view(registry, record)
                 found[record.version] = _history(view, record.transform_digest, catalogue)
+            except FailedPrecondition:
+                continue
 
 
 def _history(view: WantedView, digest: bytes, catalogue: Catalogue) -> ViewHistory:
@@ -235,4 +237,6 @@ def _history(view: WantedView, digest: bytes, catalogue: Catalogue) -> ViewHisto
         fallback=view.fallback,
         digest=digest,
         read=read,
+        make=None if view.computation() is None else view.history,
+        stored=tuple(name for name, _ in columns.features),
     )

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from batch.offline import columns as system
 from batch.skew.canonical import value_bytes
+from batch.skew.computed_evidence import Asked, MakeHistory, Seen, computed_answers
 from batch.skew.served import NO_ROW, Answer, Derivation, Edge, Knowledge, Rule, Served
 from core_ext import rules
 from core_ext.arrow import arrow_column
@@ -23,7 +24,10 @@ FOREVER_US: Final = 2**62
 
 @dataclass(frozen=True, slots=True)
 class ViewHistory:
-    """One view version: how to read its rows, and its rules. `read` gives every row of the table with these columns."""
+    """One view version: how to read its rows, and its rules. `read` gives every row of the table with these columns.
+
+    A computed view has `make`, and `stored` names the columns that it is computed from.
+    """
 
     ref: str
     keys: tuple[tuple[str, Scalar], ...]
@@ -33,6 +37,13 @@ class ViewHistory:
     fallback: int
     digest: bytes
     read: Callable[[Sequence[str]], pa.RecordBatchReader]
+    make: MakeHistory | None = None
+    stored: tuple[str, ...] = ()
+
+    @property
+    def value_names(self) -> list[str]:
+        """Columns of the table beside keys and order."""
+        return list(self.features if self.make is None else self.stored)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +62,7 @@ class _Rows:
 
 
 class LakeEvidence:
-    """Evidence over views that are `latest`; `versions` gives every registered version of a view by its number.
+    """Evidence over views; `versions` gives every registered version of a view by its number.
 
     Holds the rows of the entities of one batch of answers at a time.
     """
@@ -78,7 +89,8 @@ class LakeEvidence:
             view = self._versions.get(name, {}).get(version)
             if view is None:
                 continue
-            told = _derived(view, self._rows(name, view), [served[at] for at in places], derivation)
+            derive = _derived if view.make is None else _computed
+            told = derive(view, self._rows(name, view), [served[at] for at in places], derivation)
             for at, answer in zip(places, told, strict=True):
                 answers[at] = answer
         return answers
@@ -104,7 +116,7 @@ def _read(view: ViewHistory, keys: Sequence[bytes]) -> _Rows:
     parts, owners = [], []
     names = [name for name, _ in view.keys]
     order = (system.EVENT_TIME, system.WRITE_TIME, system.SOURCE_ID, system.PARTITION, system.OFFSET, system.TOMBSTONE)
-    for batch in view.read([*names, *view.features, *order]):
+    for batch in view.read([*names, *view.value_names, *order]):
         near = batch.filter(pc.is_in(batch.column(first_name), value_set=wanted))
         if near.num_rows == 0:
             continue
@@ -112,7 +124,7 @@ def _read(view: ViewHistory, keys: Sequence[bytes]) -> _Rows:
         kept = owner >= 0
         parts.append(near.filter(pa.array(kept)))
         owners.append(owner[kept])
-    schema = parts[0].schema if parts else view.read([*names, *view.features, *order]).schema
+    schema = parts[0].schema if parts else view.read([*names, *view.value_names, *order]).schema
     table = pa.Table.from_batches(parts, schema)
     owner = np.concatenate(owners) if owners else np.empty(0, np.int64)
     by_owner = np.argsort(owner, kind="stable")
@@ -167,6 +179,29 @@ def _derived(view: ViewHistory, rows: _Rows, served: Sequence[Served], derivatio
         _answer(view, rows, one, _Found(int(indexes[at]), int(statuses[at]), int(newest[at])), derivation)
         for at, one in enumerate(served)
     ]
+
+
+def _computed(view: ViewHistory, rows: _Rows, served: Sequence[Served], derivation: Derivation) -> list[Answer]:
+    assert view.make is not None, "the caller has looked"
+    reads: dict[tuple[bytes, int, int, int], int] = {}
+    firsts: list[Served] = []
+    asked = []
+    for one in served:
+        place = (one.entity_key, one.time_us, one.shard, one.applied_offset)
+        if place not in reads:
+            reads[place] = len(firsts)
+            firsts.append(one)
+        asked.append(Asked(reads[place], one.feature.feature, _shows_expired(one)))
+    query, row = _pairs(rows, firsts)
+    seen = _seen(rows, firsts, query, row, derivation)
+    query, row = query[seen], row[seen]
+    times = np.array([one.time_us for one in firsts], np.int64) + int(derivation.edge is Edge.PAST_TIME)
+    if derivation.knowledge is Knowledge.WITHOUT_NEWEST:
+        kept = _newest(rows, (query, row), times)[0][query] != row
+        query, row = query[kept], row[kept]
+    return computed_answers(
+        view.make, view.features, Seen(rows.values.take(pa.array(row)), query, times), asked, derivation
+    )
 
 
 def _pairs(rows: _Rows, served: Sequence[Served]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
