@@ -36,7 +36,7 @@ class ServedRing:
     def mark(self, shard: int, epoch: int, offset: int) -> None:
         """Notes how far a shard is, once reads find its rows."""
     def take(self, timeout_s: float) -> list[bytes]:
-        """Records that wait, in order; waits up to the time for the first, and not once closed."""
+        """Records that wait, in order; lets them gather for the time, or until half of the bound is taken."""
     def close(self) -> None:
         """Takes no more; what waits can still be taken."""
     def counts(self) -> Counts:

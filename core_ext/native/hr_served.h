@@ -237,13 +237,14 @@ static inline void hr_served_finish(hr_served_draft *draft, const uint8_t *answe
         if (served->last != NULL) served->last->next = draft->record;
         else served->first = draft->record;
         served->last = draft->record;
-        pthread_cond_signal(&served->changed);
+        if (served->held_bytes >= served->bytes_max / 2) pthread_cond_signal(&served->changed);
         pthread_mutex_unlock(&served->lock);
     }
     draft->record = NULL;
 }
 
-/* Waits for records and takes all; NULL where none came in time, or the log is closed and empty. */
+/* Lets records gather for a time, or until half of the bound is taken or the log is closed, and takes all. Reads wake
+ * nobody, and who writes has much to do at once. */
 static inline hr_served_record *hr_served_take(hr_served *served, int64_t timeout_ns)
 {
     hr_served_record *taken;
@@ -254,7 +255,7 @@ static inline hr_served_record *hr_served_take(hr_served *served, int64_t timeou
     end.tv_nsec += timeout_ns % 1000000000;
     if (end.tv_nsec >= 1000000000) end.tv_sec++, end.tv_nsec -= 1000000000;
     pthread_mutex_lock(&served->lock);
-    while (served->first == NULL && !served->is_closed && status == 0)
+    while (served->held_bytes < served->bytes_max / 2 && !served->is_closed && status == 0)
         status = pthread_cond_timedwait(&served->changed, &served->lock, &end);
     taken = served->first;
     served->first = served->last = NULL;

@@ -4,13 +4,10 @@ import threading
 from collections.abc import Iterator, Mapping
 from typing import Final, Protocol
 
-import pyarrow as pa
-
 from core_ext.served_ring import ServedRing
 from feature_server.domain.catalogue import Catalogue
 from feature_server.domain.row_log import LogChunk, LogPosition, RowLogStatus
-from feature_server.domain.selection import Prepared
-from feature_server.domain.served_rows import read_record, served_rows
+from feature_server.domain.served_rows import Selection, ServedRead, read_record, served_rows
 from headrace.served import encode_rows
 from headrace.serving.logging import EventLog
 
@@ -45,7 +42,7 @@ class ServedWriter:
         self._catalogue = catalogue
         self._store = store
         self._log = log
-        self._selections: dict[bytes, Prepared] = {}
+        self._selections: dict[bytes, Selection] = {}
         self._thread = threading.Thread(target=self._run, name="served-log", daemon=True)
         self._stop = threading.Event()
         self.written_count = 0
@@ -70,49 +67,52 @@ class ServedWriter:
         """Reads that were chosen and not written, by reason."""
         return {"queue_full": self._ring.counts()["dropped"], **self._dropped}
 
-    def write_waiting(self, timeout_s: float = 0.0) -> None:
-        """Writes the records that wait; waits up to the time for the first."""
-        tables: list[pa.Table] = []
-        row_count = 0
-        for record in self._ring.take(timeout_s):
-            table = self._rows(record)
-            if table is None:
-                continue
-            if tables and row_count + table.num_rows > FRAME_ROWS:
-                self._append(tables)
-                tables, row_count = [], 0
-            tables.append(table)
-            row_count += table.num_rows
-        if tables:
-            self._append(tables)
-
-    def _rows(self, record: bytes) -> pa.Table | None:
-        try:
+    def write_waiting(self, gather_s: float = 0.0) -> None:
+        """Writes the records that wait; lets them gather for a time first."""
+        waiting: dict[bytes, list[ServedRead]] = {}
+        row_counts: dict[bytes, int] = {}
+        for record in self._ring.take(gather_s):
             read = read_record(record)
-            prepared = self._selection(read.handle)
-            if prepared is None:
+            selection = self._selection(read.handle)
+            if selection is None:
                 self._dropped["unresolved"] += 1
-                return None
-            return served_rows(read, prepared)
-        except Exception as error:  # noqa: BLE001 - one answer that cannot be read must not end the log
-            self._dropped["failed"] += 1
-            self._log.failure("served_answer_not_read", error)
-            return None
+                continue
+            row_count = read.row_count * len(selection.kinds)
+            if row_counts.get(read.handle, 0) + row_count > FRAME_ROWS:
+                self._write(waiting.pop(read.handle, []), selection)
+                row_counts[read.handle] = 0
+            waiting.setdefault(read.handle, []).append(read)
+            row_counts[read.handle] = row_counts.get(read.handle, 0) + row_count
+        for handle, reads in waiting.items():
+            self._write(reads, self._selections[handle])
 
-    def _selection(self, handle: bytes) -> Prepared | None:
-        found = self._selections.get(handle) or self._catalogue.answered(handle)
-        if found is not None:
-            if len(self._selections) >= SELECTIONS_MAX:
-                self._selections.clear()
-            self._selections[handle] = found
+    def _selection(self, handle: bytes) -> Selection | None:
+        found = self._selections.get(handle)
+        if found is None:
+            prepared = self._catalogue.answered(handle)
+            if prepared is None:
+                return None
+            found = self._selections[handle] = Selection(prepared)
         return found
 
-    def _append(self, tables: list[pa.Table]) -> None:
-        rows = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
-        if self._store.append(encode_rows(rows), rows.num_rows):
+    def _write(self, reads: list[ServedRead], selection: Selection) -> None:
+        if not reads:
+            return
+        try:
+            rows = served_rows(reads, selection)
+            is_written = self._store.append(encode_rows(rows), rows.num_rows)
+        except Exception as error:  # noqa: BLE001 - answers that cannot be read must not end the log
+            self._dropped["failed"] += len(reads)
+            self._log.failure("served_answers_not_written", error)
+            return
+        if is_written:
             self.written_count += rows.num_rows
         else:
-            self._dropped["log_full"] += len(tables)
+            self._dropped["log_full"] += len(reads)
+
+    def _forget(self) -> None:
+        if len(self._selections) > SELECTIONS_MAX:
+            self._selections.clear()
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -122,6 +122,7 @@ class ServedWriter:
     def _step(self, timeout_s: float) -> None:
         try:
             self.write_waiting(timeout_s)
+            self._forget()
         except Exception as error:  # noqa: BLE001 - the outermost loop of a thread
             self._dropped["failed"] += 1
             self._log.failure("served_log_failed", error)

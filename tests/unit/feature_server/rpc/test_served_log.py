@@ -252,12 +252,39 @@ def test_log_that_is_full_drops_and_counts(logged: Parts, monkeypatch: pytest.Mo
     assert logged.served_writer.dropped() == {"queue_full": 0, "unresolved": 0, "log_full": 1, "failed": 0}
 
 
-def test_record_that_cannot_be_read_does_not_end_the_log(logged: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answer_that_cannot_be_read_does_not_end_the_log(logged: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
     write(logged, [1])
     logged.reads.get(PRINCIPAL, request([1]), lambda: None)
     with monkeypatch.context() as patch:
-        patch.setattr(logged.catalogue, "answered", lambda handle: 1 / 0)
+        patch.setattr("feature_server.domain.served_writer.served_rows", lambda reads, selection: 1 / 0)
         logged.served_writer.write_waiting()
     logged.reads.get(PRINCIPAL, request([1]), lambda: None)
     assert len(rows_of(logged)) == len(FEATURES)
     assert logged.served_writer.dropped()["failed"] == 1
+
+
+def test_selection_that_nobody_knows_any_more_is_dropped_and_counted(logged: Parts) -> None:
+    write(logged, [1])
+    logged.reads.get(PRINCIPAL, request([1]), lambda: None)
+    for revision in (2, 3):  # two registries later
+        logged.catalogue.publish(state_of(shop_definitions(timedelta(hours=revision)), revision))
+    assert rows_of(logged) == []
+    assert logged.served_writer.dropped()["unresolved"] == 1
+
+
+def test_more_values_than_a_frame_holds_take_several(logged: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("feature_server.domain.served_writer.FRAME_ROWS", 20)
+    write(logged, range(10))
+    for users in ([1, 2], [3], list(range(10)), [4]):
+        logged.reads.get(PRINCIPAL, request(users), lambda: None)
+    rows = rows_of(logged)
+    assert [row["entity_key"] for row in rows if row["feature"].endswith(":age")] == [
+        key(user) for user in (1, 2, 3, *range(10), 4)
+    ]
+    assert logged.served_store is not None
+    frames = [
+        frame.row_count
+        for chunk in logged.served_store.read(LogPosition(0, 0), 1 << 20)
+        for frame in frames_of(chunk.records)
+    ]
+    assert frames == [15, 50, 5]
