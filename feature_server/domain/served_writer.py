@@ -13,7 +13,8 @@ from headrace.serving.logging import EventLog
 
 WAIT_S: Final = 0.25
 STOP_WAIT_S: Final = 10.0
-FRAME_ROWS: Final = 20_000  # answers of one frame, unless a single read has more
+FRAME_ROWS: Final = 20_000  # answers of one frame: some megabytes
+READ_ROWS_MAX: Final = 1_000_000  # answers of one read; their rows take a hundred megabytes for a moment
 SELECTIONS_MAX: Final = 1_024
 QUEUE_BYTES_MAX: Final = 32 << 20  # records that wait: seconds of a sample of 1 % of a busy server
 
@@ -46,7 +47,7 @@ class ServedWriter:
         self._thread = threading.Thread(target=self._run, name="served-log", daemon=True)
         self._stop = threading.Event()
         self.written_count = 0
-        self._dropped = {"unresolved": 0, "log_full": 0, "failed": 0}
+        self._dropped = {"unresolved": 0, "too_large": 0, "log_full": 0, "failed": 0}
 
     def start(self) -> None:
         """Begins to write."""
@@ -78,6 +79,9 @@ class ServedWriter:
                 self._dropped["unresolved"] += 1
                 continue
             row_count = read.row_count * len(selection.kinds)
+            if row_count > READ_ROWS_MAX:
+                self._dropped["too_large"] += 1
+                continue
             if row_counts.get(read.handle, 0) + row_count > FRAME_ROWS:
                 self._write(waiting.pop(read.handle, []), selection)
                 row_counts[read.handle] = 0
@@ -100,14 +104,14 @@ class ServedWriter:
             return
         try:
             rows = served_rows(reads, selection)
-            is_written = self._store.append(encode_rows(rows), rows.num_rows)
+            parts = [rows.slice(first, FRAME_ROWS) for first in range(0, rows.num_rows, FRAME_ROWS)]
+            written = sum(part.num_rows for part in parts if self._store.append(encode_rows(part), part.num_rows))
         except Exception as error:  # noqa: BLE001 - answers that cannot be read must not end the log
             self._dropped["failed"] += len(reads)
             self._log.failure("served_answers_not_written", error)
             return
-        if is_written:
-            self.written_count += rows.num_rows
-        else:
+        self.written_count += written
+        if written < rows.num_rows:
             self._dropped["log_full"] += len(reads)
 
     def _forget(self) -> None:

@@ -249,7 +249,13 @@ def test_log_that_is_full_drops_and_counts(logged: Parts, monkeypatch: pytest.Mo
     write(logged, [1])
     logged.reads.get(PRINCIPAL, request([1]), lambda: None)
     assert rows_of(logged) == []
-    assert logged.served_writer.dropped() == {"queue_full": 0, "unresolved": 0, "log_full": 1, "failed": 0}
+    assert logged.served_writer.dropped() == {
+        "queue_full": 0,
+        "unresolved": 0,
+        "too_large": 0,
+        "log_full": 1,
+        "failed": 0,
+    }
 
 
 def test_answer_that_cannot_be_read_does_not_end_the_log(logged: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,4 +293,13 @@ def test_more_values_than_a_frame_holds_take_several(logged: Parts, monkeypatch:
         for chunk in logged.served_store.read(LogPosition(0, 0), 1 << 20)
         for frame in frames_of(chunk.records)
     ]
-    assert frames == [15, 50, 5]
+    assert frames == [15, 20, 20, 10, 5]
+
+
+def test_read_of_too_many_values_is_dropped_and_counted(logged: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("feature_server.domain.served_writer.READ_ROWS_MAX", len(FEATURES))
+    write(logged, range(2))
+    for users in ([0, 1], [0]):
+        logged.reads.get(PRINCIPAL, request(users), lambda: None)
+    assert len(rows_of(logged)) == len(FEATURES)
+    assert logged.served_writer.dropped()["too_large"] == 1
