@@ -167,12 +167,13 @@ def _answers(rows: pa.Table, only: set[str]) -> list[Served]:
     found = []
     try:
         for time_us, row in zip(times, zip(*columns, strict=True), strict=True):
-            key, feature, status, value, event_us, *where, service, trace_id = row
+            key, feature, status, value, event_us, shard, epoch, offset, revision, digest, service, trace_id = row
             if only and feature not in only:
                 continue
             answer = Answer(status, value, event_us)
             reference = parse_feature_ref(feature)
-            found.append(Served(key, reference, answer, time_us, *where, service or "", trace_id or b""))
+            place = (time_us, shard, epoch, offset, revision)
+            found.append(Served(key, reference, answer, *place, digest, service or "", trace_id or b""))
     except InvalidArgument as error:
         raise DataLoss(
             f"the table of served answers holds what no server writes: {error.message}", reason="SERVED_LOG_CORRUPT"

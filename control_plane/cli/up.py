@@ -123,7 +123,7 @@ def platform(folder: Path, options: UpOptions = UpOptions()) -> Iterator[Platfor
         control, control_metrics = launcher.start(
             "control plane", "control_plane", tokens, (options.port, CONTROL_PORT, CONTROL_METRICS_PORT)
         )
-        logging = ("--row-log-bytes", str(ROW_LOG_BYTES)) if options.has_drain else ()
+        logging: tuple[str, ...] = ("--row-log-bytes", str(ROW_LOG_BYTES)) if options.has_drain else ()
         if options.served_log_share:
             logging += ("--served-log-share", str(options.served_log_share))
         features, feature_metrics = launcher.start(
