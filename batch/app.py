@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Final
 
 from batch.drain.drain import CYCLE_BYTES, Backlog, Drain
+from batch.drain.served import ServedDrain
 from batch.drain.views import Views
 from batch.offline.catalogue import Catalogue, OfflineConfig
 from batch.offline.roots import Roots
 from batch.offline.runs import Provenance, Runs
 from headrace.client.registry import RegistryClient
-from headrace.client.shards import ShardClient
+from headrace.client.shards import LogPosition, ShardClient
 from headrace.definitions import DefinitionKind
 from headrace.definitions.registered import Registered
 from headrace.errors import HeadraceError
@@ -45,14 +46,25 @@ class Progress:
     failure_count: int = 0
     success_time_s: float = 0.0
     stored_bytes: int = 0
+    answer_count: int = 0
 
 
 class Worker:
     """One thread that drains until it is stopped; healthy while its last cycle came to its end."""
 
-    def __init__(self, work: Drain, options: argparse.Namespace, telemetry: Telemetry, health: Health, log: EventLog):
+    def __init__(
+        self,
+        work: Drain,
+        served: ServedDrain,
+        options: argparse.Namespace,
+        *,
+        telemetry: Telemetry,
+        health: Health,
+        log: EventLog,
+    ) -> None:
         self.progress = Progress()
         self._drain = work
+        self._served = served
         self._interval_s = options.interval_s
         self._cycle_bytes = options.cycle_bytes
         self._telemetry = telemetry
@@ -77,8 +89,11 @@ class Worker:
                 backlog = self._drain.backlog()
                 self.progress.stored_bytes = backlog.stored_bytes
                 is_due = time.monotonic() - drained_s >= self._interval_s or backlog.fullest_share >= FULL_SHARE
-                if backlog.shards and is_due:
+                answers = self._served.waiting()
+                if is_due and (backlog.shards or answers):
+                    # Rows first: what an answer was made of is offline before the answer is.
                     self._cycle(backlog)
+                    self._take_answers(answers)
                     drained_s = time.monotonic()
                 self.progress.success_time_s = time.time()
                 self._health.set("", is_serving=True)
@@ -101,6 +116,15 @@ class Worker:
             is_all = done.is_all
             if done.row_count or done.skipped_count:
                 self._log.info("drained", row_count=done.row_count, skipped_count=done.skipped_count)
+
+    def _take_answers(self, until: LogPosition | None) -> None:
+        is_all = until is None
+        while not is_all and until is not None and not self._stop.is_set():
+            done = self._served.cycle(until)
+            self.progress.answer_count += done.row_count
+            is_all = done.is_all
+            if done.row_count:
+                self._log.info("served_drained", row_count=done.row_count, skipped_count=done.skipped_count)
 
     def _failed(self) -> None:
         self.progress.failure_count += 1
@@ -127,7 +151,8 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[Worker]:
         runs = Runs(catalogue, Provenance(package_version()), now_us)
         health = Health()
         work = Drain(shards, Views(lambda: registry_records(registry)), catalogue, runs, now_us)
-        worker = Worker(work, options, telemetry, health, log)
+        answers = ServedDrain(shards, catalogue, runs, now_us)
+        worker = Worker(work, answers, options, telemetry=telemetry, health=health, log=log)
         _observe(telemetry, worker.progress)
         server = build_server(OpenAuthenticator(), {}, HOST, WORKER_COUNT)
         add_health_and_reflection(server, health, ())
@@ -160,6 +185,7 @@ def _observe(telemetry: Telemetry, progress: Progress) -> None:
 
     telemetry.counter("headrace.drain.rows", "Rows appended to tables.", lambda: one("row_count"))
     telemetry.counter("headrace.drain.skipped", "Rows that tables had taken before.", lambda: one("skipped_count"))
+    telemetry.counter("headrace.drain.answers", "Served answers appended.", lambda: one("answer_count"))
     telemetry.counter("headrace.drain.failures", "Cycles that failed.", lambda: one("failure_count"))
     telemetry.gauge(
         "headrace.drain.success_time", "Last good look, since the epoch.", lambda: one("success_time_s"), "s"

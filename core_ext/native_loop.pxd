@@ -3,6 +3,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from core_ext.request_core cimport RequestCore, hr_published
 from core_ext.row_table cimport hr_table
+from core_ext.served_ring cimport hr_served
 
 cdef extern from "hr_h2_server.h" nogil:
     enum:
@@ -56,6 +57,7 @@ cdef extern from "hr_h2_server.h" nogil:
     ctypedef struct hr_server:
         hr_table *table
         hr_published *published
+        hr_served *served
         pthread_rwlock_t access_lock
         uint32_t loop_count, sample_one_in, connections_max, idle_s, connection_count
         int listener, is_health_open

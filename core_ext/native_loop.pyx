@@ -58,6 +58,7 @@ cdef class NativeServer:
         self.listener = listener
         self.server.table = core.table.table
         self.server.published = &core.live
+        self.server.served = &core.ring.served if core.ring is not None else NULL
         self.server.listener = listener.fileno()
         self.server.sample_one_in = sample_one_in
         self.server.is_health_open = is_health_open

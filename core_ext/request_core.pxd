@@ -4,6 +4,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from core_ext.computed cimport ComputedView, hr_computed
 from core_ext.row_codec cimport Schema, hr_column
 from core_ext.row_table cimport RowTable, hr_table
+from core_ext.served_ring cimport ServedRing, hr_served_draft
 
 cdef extern from "hr_answer.h" nogil:
     ctypedef struct hr_span:
@@ -99,6 +100,9 @@ cdef extern from "hr_answer.h" nogil:
     int hr_write_answer(hr_call *call, uint8_t *out)
     void hr_call_end(hr_call *call)
 
+cdef extern from "hr_served.h" nogil:
+    void hr_served_note(hr_served_draft *draft, const hr_call *call, const uint8_t *trace_id)
+
 cdef extern from "hr_published.h" nogil:
     ctypedef struct hr_published:
         const hr_plan_set *plans
@@ -131,6 +135,7 @@ cdef class PlanSet:
 cdef class Overlay:
     cdef hr_overlay overlay
     cdef list keep
+    cdef int64_t *applied   # of the shards before the rows were fetched, where reads are logged
     cdef int put(self, bytes key, bytes row, uint8_t cause) except -1
     cdef hr_overlay_row *place(self, const uint8_t *key, size_t length)
     cdef int grow(self) except -1
@@ -141,3 +146,4 @@ cdef class RequestCore:
     cdef uint32_t shard_count
     cdef PlanSet published
     cdef hr_published live  # the same plans for threads without the interpreter
+    cdef ServedRing ring    # None: no reads are logged

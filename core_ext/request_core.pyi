@@ -6,6 +6,7 @@ from typing import final
 from core_ext.computed import ComputedView
 from core_ext.row_codec import Schema
 from core_ext.row_table import RowTable
+from core_ext.served_ring import ServedRing
 
 ROW_COUNT_MAX: int
 COLUMN_COUNT_MAX: int
@@ -90,11 +91,20 @@ class RequestCore:
     def __init__(self, table: RowTable, shard_count: int) -> None: ...
     def publish(self, plans: Sequence[Plan], services: Mapping[str, Plan], revision: int) -> None:
         """Replaces all plans at once. services maps both "name" and "name@v2" to a plan."""
+    def log_reads(self, ring: ServedRing) -> None:
+        """Hands a sample of the answers to a log. Raises ValueError the second time, or for other shards."""
+    def mark(self, overlay: Overlay) -> None:
+        """Notes in an overlay, once, how far the shards are before rows are fetched for it; for the log alone."""
     def serve(
-        self, request: bytes, read_time_us: int, plan: Plan | None = None, overlay: Overlay | None = None
+        self,
+        request: bytes,
+        read_time_us: int,
+        plan: Plan | None = None,
+        overlay: Overlay | None = None,
+        trace_id: bytes | None = None,
     ) -> bytes | Misses | Unresolved:
         """Response bytes, or what is needed first. Raises Refused.
 
         A request with min_offsets always answers Misses first (its storage_keys may be empty) unless an
-        overlay is given: the caller checks the offsets and serves again.
+        overlay is given: the caller checks the offsets and serves again. The trace id, 16 bytes, is for the log.
         """

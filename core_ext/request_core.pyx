@@ -8,6 +8,8 @@ from libc.string cimport memcpy, memset
 from core_ext.computed cimport ComputedView
 from core_ext.row_codec cimport Schema
 from core_ext.row_table cimport row_bytes
+from core_ext.served_ring cimport (
+    ServedRing, hr_served_choose, hr_served_draft, hr_served_finish, hr_served_marks)
 
 from core_ext.request_messages import refusal, wanted_offsets, wanted_selection
 
@@ -38,6 +40,10 @@ cdef extern from "hr_answer.h" nogil:
         HR_UNRESOLVED
         HR_E_NO_MEMORY
     uint32_t hr_varint_bytes(uint64_t value)
+
+cdef extern from "hr_served.h" nogil:
+    enum:
+        HR_SERVED_TRACE_BYTES
 
 ROW_COUNT_MAX = HR_ROW_COUNT_MAX
 COLUMN_COUNT_MAX = HR_COLUMN_COUNT_MAX
@@ -266,6 +272,7 @@ cdef class Overlay:
 
     def __dealloc__(self):
         free(self.overlay.rows)
+        free(self.applied)
 
     def add(self, storage_keys, rows):
         if len(storage_keys) != len(rows):
@@ -395,8 +402,25 @@ cdef class RequestCore:
             hr_publish(&self.live, &fresh.names)
         self.published = fresh
 
-    def serve(self, bytes request not None, int64_t read_time_us, Plan plan=None, Overlay overlay=None):
+    def log_reads(self, ServedRing ring not None):
+        if self.ring is not None:
+            raise ValueError("reads are logged already")
+        if ring.served.shard_count != self.shard_count:
+            raise ValueError(f"the log is of {ring.served.shard_count} shards, and there are {self.shard_count}")
+        self.ring = ring
+
+    def mark(self, Overlay overlay not None):
+        if self.ring is None or overlay.applied != NULL:
+            return
+        overlay.applied = <int64_t *>zeroed(2 * self.shard_count, sizeof(int64_t))
+        hr_served_marks(&self.ring.served, overlay.applied)
+
+    def serve(self, bytes request not None, int64_t read_time_us, Plan plan=None, Overlay overlay=None,
+              bytes trace_id=None):
         cdef hr_call call
+        cdef hr_served_draft draft
+        cdef const int64_t *applied = overlay.applied if overlay is not None else NULL
+        cdef const uint8_t *trace = NULL
         cdef PlanSet published = self.published  # this read keeps its plans whatever is published meanwhile
         cdef const hr_plan *given = &plan.plan if plan is not None else NULL
         cdef const hr_overlay *beside = &overlay.overlay if overlay is not None else NULL
@@ -405,10 +429,16 @@ cdef class RequestCore:
         cdef int status
         cdef uint8_t *out
         memset(&call, 0, sizeof(call))
+        memset(&draft, 0, sizeof(draft))
+        if trace_id is not None and len(trace_id) == HR_SERVED_TRACE_BYTES:
+            trace = <const uint8_t *>PyBytes_AS_STRING(trace_id)
+        if self.ring is not None:
+            hr_served_choose(&self.ring.served, &draft, applied, data, length, read_time_us)
         try:
             status = hr_call_begin(
                 &call, self.table.table, &published.names, given, beside, read_time_us, data, length)
             if status == HR_OK:
+                hr_served_note(&draft, &call, trace)
                 response = PyBytes_FromStringAndSize(NULL, call.response_bytes)
                 out = <uint8_t *>PyBytes_AS_STRING(response)
                 if <uint64_t>call.row_count * call.plan.output_count < GIL_VALUES_MIN:
@@ -417,6 +447,7 @@ cdef class RequestCore:
                     with nogil:
                         status = hr_write_answer(&call, out)
                 if status == HR_OK:
+                    hr_served_finish(&draft, out)
                     return response
             if status == HR_MISS:
                 return missed(&call, request, self.shard_count)
@@ -424,4 +455,5 @@ cdef class RequestCore:
                 return Unresolved(*wanted_selection(request))
             raise refused(status, &call)
         finally:
+            hr_served_finish(&draft, NULL)
             hr_call_end(&call)

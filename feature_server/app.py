@@ -15,12 +15,14 @@ import grpc
 
 from core_ext.request_core import RequestCore
 from core_ext.row_table import RowTable
+from core_ext.served_ring import ServedRing
 from feature_server.domain.catalogue import Catalogue
 from feature_server.domain.imports import Imports
 from feature_server.domain.peer_reads import PeerReads
 from feature_server.domain.reads import Reads
 from feature_server.domain.registry_keeper import RegistryKeeper
 from feature_server.domain.replays import Replays
+from feature_server.domain.served_writer import QUEUE_BYTES_MAX, ServedWriter
 from feature_server.domain.shard import Shard, ShardState
 from feature_server.domain.shard_set import ShardSet
 from feature_server.domain.writes import Writes
@@ -31,6 +33,7 @@ from feature_server.rpc.services import SERVICE_NAMES, add_services, permissions
 from feature_server.rpc.shard_servicer import ShardServicer
 from feature_server.storage.files import read_file, write_file
 from feature_server.storage.rocks_options import BLOCK_CACHE_BYTES, WRITE_BUFFER_BYTES, StoreBudget
+from feature_server.storage.served_log import ServedSegments
 from feature_server.storage.store_folder import SHARD_COUNT, StoreFolder
 from headrace.client.tls import client_tls
 from headrace.serving.auth import Authenticator
@@ -53,6 +56,8 @@ from headrace.serving.turns import Turns
 TABLE_BYTES: Final = 256 << 20  # rows of a demo or a small model; a server of its own is given more
 DESCRIPTOR_COUNT_MAX: Final = 16_384
 REGISTRY_COPY_NAME: Final = "registry"
+SERVED_LOG_NAME: Final = "served-log"
+SERVED_LOG_BYTES: Final = 256 << 20
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -91,9 +96,12 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
         stack.callback(shards.close)
         core = RequestCore(table, len(shards))
         catalogue = Catalogue(core, log)
+        served = _log_served(stack, options, core=core, catalogue=catalogue, shards=shards, log=log)
         keeper = RegistryKeeper(catalogue, shards, log)
         keeper.on_first = lambda: _set_serving(health)
         _observe(telemetry, shards, table, catalogue)
+        if served is not None:
+            _observe_served(telemetry, served[0])
         reads = Reads(core, table, shards, catalogue, _now_us)
         writes = Writes(catalogue, shards, _now_us, Turns().short)
         telemetry.counter("headrace.write.rows", "Rows accepted.", lambda: [(writes.row_count, {})])
@@ -101,7 +109,7 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
         imports = Imports(options.import_root, writes)
         online = FeatureServicer(reads, writes, imports, authenticator.current_principal)
         peer = ShardServicer(
-            PeerReads(reads, shards, folder.identity.store_id),
+            PeerReads(reads, shards, folder.identity.store_id, served[1] if served is not None else None),
             Replays(catalogue, shards, _now_us),
             authenticator.current_principal,
         )
@@ -175,6 +183,42 @@ def _open_shards(
     return shards
 
 
+def _log_served(
+    stack: ExitStack,
+    options: argparse.Namespace,
+    *,
+    core: RequestCore,
+    catalogue: Catalogue,
+    shards: ShardSet,
+    log: EventLog,
+) -> tuple[ServedWriter, ServedSegments] | None:
+    """The log of served answers, where a share of them is asked for; it ends with the stack."""
+    if not options.served_log_share:
+        return None
+    ring = ServedRing(options.served_log_share, QUEUE_BYTES_MAX, len(shards))
+    core.log_reads(ring)
+    for shard in shards.shards:
+        shard.on_applied = ring.mark
+        status = shard.status()
+        ring.mark(status.shard, status.epoch, status.offset)
+    store = ServedSegments(options.data / SERVED_LOG_NAME, options.served_log_bytes, log)
+    stack.callback(store.close)
+    writer = ServedWriter(ring, catalogue, store, log)
+    writer.start()
+    stack.callback(writer.close)
+    return writer, store
+
+
+def _observe_served(telemetry: Telemetry, writer: ServedWriter) -> None:
+    telemetry.counter("headrace.served.sampled", "Reads to log.", lambda: [(writer.sampled_count, {})])
+    telemetry.counter("headrace.served.written", "Answers logged.", lambda: [(writer.written_count, {})])
+    telemetry.counter(
+        "headrace.served.dropped",
+        "Reads to log that were not, by reason.",
+        lambda: [(count, {"reason": reason}) for reason, count in writer.dropped().items()],
+    )
+
+
 def _set_serving(health: Health) -> None:
     for name in ("", *SERVICE_NAMES):
         health.set(name, is_serving=True)
@@ -238,11 +282,25 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--block-cache-bytes", type=byte_count, default=BLOCK_CACHE_BYTES, help="memory of disk blocks")
     parser.add_argument("--write-buffer-bytes", type=byte_count, default=WRITE_BUFFER_BYTES, help="memory of writes")
     parser.add_argument("--row-log-bytes", type=byte_count, help="disk for rows on their way offline; none without it")
+    parser.add_argument(
+        "--served-log-share", type=share, default=0.0, help="part of the reads to log for the offline store, 0 to 1"
+    )
+    parser.add_argument(
+        "--served-log-bytes", type=byte_count, default=SERVED_LOG_BYTES, help="disk for logged reads on their way"
+    )
     parser.add_argument("--metrics-port", type=port, help="port of the Prometheus endpoint; none without it")
     parser.add_argument("--import-root", type=Path, action="append", default=[], help="folder that imports may read")
     parser.add_argument("--direct-reads", action="store_true", help="reads past the page cache, for data beyond memory")
     parser.add_argument("--otlp-endpoint", default="", help="http://HOST:PORT that takes traces and metrics by OTLP")
     return parser.parse_args(arguments)
+
+
+def share(text: str) -> float:
+    """A part of a whole."""
+    number = float(text)
+    if not 0 <= number <= 1:
+        raise ValueError("0 to 1")
+    return number
 
 
 def byte_count(text: str) -> int:

@@ -81,10 +81,12 @@ def label(
     time_column: str = EVENT_TIME,
     known_until: datetime | None = None,
 ) -> pa.Table:
-    """The entity rows with what happened next: the newest value of each feature in (T, T + horizon], T excluded.
+    """The entity rows with what happened next: each feature at T + horizon, of the events in (T, T + horizon] alone.
 
-    MISSING: nothing happened. UNAVAILABLE: T + horizon is after `known_until` (now by default), so train without that
-    row. Join features at T and labels like these, and no feature has seen its label.
+    A plain feature is the newest value there, MISSING where nothing happened. Windows and expressions see those events
+    and no other, however long a window is; a shorter one sees the end of the horizon. UNAVAILABLE: T + horizon is after
+    `known_until` (now by default), so train without that row. Join features at T and labels like these, and no feature
+    has seen its label.
     """
     return _engine().label_rows(
         entities,

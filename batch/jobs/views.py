@@ -18,6 +18,7 @@ from headrace.definitions.plans import check_digest, compile_plan
 from headrace.definitions.registered import Registered, RegisteredEntity, RegisteredService, RegisteredView
 from headrace.definitions.services import ServiceEntry
 from headrace.definitions.values import value_document, value_from_document
+from headrace.errors import FailedPrecondition
 from headrace.names import parse_pinned_ref
 from headrace.types import Scalar, parse_type
 
@@ -130,6 +131,13 @@ def resolve_service(definitions: Definitions, name: str) -> WantedService:
 def wanted_view(definitions: Definitions, record: RegisteredView, entry: ServiceEntry | None = None) -> WantedView:
     """A view as a job reads it; without an entry all of its features under their own names."""
     view, ref = record.definition, str(record.ref)
+    if not view.offline:
+        raise FailedPrecondition(
+            f"rows of {ref} stay online (offline: false), so that it has no history; register a version without that",
+            reason="VIEW_NOT_OFFLINE",
+            field="offline",
+            metadata={"feature_view": ref},
+        )
     entity = definitions.get(DefinitionKind.ENTITY, view.entity)
     assert isinstance(entity, RegisteredEntity), "the registry answers the kind that was asked for"
     names = (entry.features if entry else ()) or [feature.name for feature in view.features]

@@ -41,8 +41,6 @@ def label_rows(
 ) -> pa.Table:
     """As headrace.history.label."""
     history = preview.history_of(view, events, entity, source)
-    if history.computation is not None:
-        raise refused("TRANSFORM_NOT_COMPUTED", "view", "has a filter, windows or derived features; labels are latest")
     known_us = now_us() if known_until is None else _us(known_until, "known_until")
     spine = to_arrow(entities, "entities")
     return with_labels(spine, history, horizon, time_column=time_column, known_us=known_us)

@@ -1,4 +1,4 @@
-"""Labels: the newest value in (T, T + horizon] of each entity row, never one of T or before."""
+"""Labels: what a view gives for (T, T + horizon] of each entity row, never anything of T or before."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from batch.historical.checks import names_of, times_of
 from batch.historical.failures import refused
 from batch.historical.inputs import HistoryInput
+from batch.notebook.computed_labels import computed_labels
 from batch.notebook.tables import join_tables
 from core_ext import rules
 
@@ -30,7 +31,12 @@ def with_labels(
     batch = _whole(entities, time_column)
     times = times_of(batch, time_column, "entities")
     later = times + horizon_us
-    spine = entities.append_column(_LATER, pa.array(later, pa.timestamp("us", "UTC")))
+    unknown = later > known_us
+    ahead_of = pa.array(later, pa.timestamp("us", "UTC"))
+    if labels.computation is not None:
+        joined = computed_labels(entities, labels, ahead_of, horizon_us, later_column=_LATER)
+        return _all_settled(joined, labels, unknown)
+    spine = entities.append_column(_LATER, ahead_of)
     # What is at T or before has reached the age of the horizon: it comes out expired, which here is no label.
     ahead = replace(
         labels,
@@ -40,9 +46,12 @@ def with_labels(
         fallback=rules.FALLBACK_NONE,
     )
     joined = join_tables(spine, [ahead], time_column=_LATER).drop_columns([_LATER])
-    unknown = later > known_us
-    for column in ahead.columns:
-        joined = _settled(joined, ahead.output_of(column), unknown)
+    return _all_settled(joined, ahead, unknown)
+
+
+def _all_settled(joined: pa.Table, labels: HistoryInput, unknown: NDArray[np.bool_]) -> pa.Table:
+    for column in labels.columns:
+        joined = _settled(joined, labels.output_of(column), unknown)
     return joined
 
 

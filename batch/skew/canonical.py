@@ -2,10 +2,14 @@
 
 import math
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
+import numpy as np
+import pyarrow as pa
+
+from headrace.errors import DataLoss
 from headrace.types import Scalar, Shape, ValueType
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -47,3 +51,45 @@ _BYTES: Final[Mapping[Scalar, Callable[[Any], bytes]]] = {
     Scalar.TIMESTAMP_US: _time,
     Scalar.DATE: lambda value: struct.pack("<i", value.toordinal() - _EPOCH_DAY),
 }
+
+
+def column_of(values: Sequence[bytes | None], value_type: ValueType) -> pa.Array:
+    """An Arrow column of canonical bytes, null where there are none; raises DataLoss for what no value gives."""
+    try:
+        if value_type.slot_bytes and value_type.shape is Shape.SINGLE:
+            return _fixed(values, value_type)
+        made = [None if value is None else _parsed(value, value_type) for value in values]
+        return pa.array(made, value_type.arrow)
+    except (ValueError, struct.error, pa.ArrowException) as error:
+        raise DataLoss(f"a logged value is no {value_type}: {error}", reason="SERVED_LOG_CORRUPT") from error
+
+
+def _fixed(values: Sequence[bytes | None], value_type: ValueType) -> pa.Array:
+    empty = bytes(value_type.slot_bytes)
+    data = b"".join(empty if value is None else value for value in values)
+    if len(data) != len(values) * value_type.slot_bytes:
+        raise ValueError(f"{len(values)} values of {value_type.slot_bytes} bytes hold {len(data)}")
+    mask = np.array([value is None for value in values], np.bool_)
+    numbers = pa.array(np.frombuffer(data, value_type.numpy), mask=mask, from_pandas=False)
+    return numbers.cast(value_type.arrow)
+
+
+def _parsed(value: bytes, value_type: ValueType) -> Any:  # Any: as above
+    if value_type.shape is Shape.SINGLE:
+        return value.decode() if value_type.scalar is Scalar.STRING else value
+    if value_type.element_bytes:
+        elements = [value[at : at + value_type.element_bytes] for at in range(0, len(value), value_type.element_bytes)]
+        return _fixed(elements, ValueType(value_type.scalar)).to_pylist()
+    texts = list(_texts(value))
+    return [text.decode() for text in texts] if value_type.scalar is Scalar.STRING else texts
+
+
+def _texts(value: bytes) -> Iterator[bytes]:
+    at = 0
+    while at < len(value):
+        (length,) = struct.unpack_from("<I", value, at)
+        at += 4
+        if at + length > len(value):
+            raise ValueError("a text is cut")
+        yield value[at : at + length]
+        at += length

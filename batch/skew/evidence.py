@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from batch.offline import columns as system
 from batch.skew.canonical import value_bytes
+from batch.skew.computed_evidence import Asked, MakeHistory, Seen, computed_answers
 from batch.skew.served import NO_ROW, Answer, Derivation, Edge, Knowledge, Rule, Served
 from core_ext import rules
 from core_ext.arrow import arrow_column
@@ -23,7 +24,10 @@ FOREVER_US: Final = 2**62
 
 @dataclass(frozen=True, slots=True)
 class ViewHistory:
-    """One view version: how to read its rows, and its rules. `read` gives every row of the table with these columns."""
+    """One view version: how to read its rows, and its rules. `read` gives every row of the table with these columns.
+
+    A computed view has `make`, and `stored` names the columns that it is computed from.
+    """
 
     ref: str
     keys: tuple[tuple[str, Scalar], ...]
@@ -33,6 +37,13 @@ class ViewHistory:
     fallback: int
     digest: bytes
     read: Callable[[Sequence[str]], pa.RecordBatchReader]
+    make: MakeHistory | None = None
+    stored: tuple[str, ...] = ()
+
+    @property
+    def value_names(self) -> list[str]:
+        """Columns of the table beside keys and order."""
+        return list(self.features if self.make is None else self.stored)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +62,7 @@ class _Rows:
 
 
 class LakeEvidence:
-    """Evidence over views that are `latest`; `versions` gives every registered version of a view by its number.
+    """Evidence over views; `versions` gives every registered version of a view by its number.
 
     Holds the rows of the entities of one batch of answers at a time.
     """
@@ -63,7 +74,10 @@ class LakeEvidence:
     def begin(self, served: Sequence[Served]) -> None:
         """Forgets the rows of the batch before, and reads those of this one when they are asked for."""
         self._held = {}
-        self._keys = sorted({one.entity_key for one in served})
+        keys: dict[str, set[bytes]] = {}
+        for one in served:
+            keys.setdefault(one.feature.view, set()).add(one.entity_key)
+        self._keys = {view: sorted(held) for view, held in keys.items()}  # entities differ in the types of their keys
 
     def derive(self, served: Sequence[Served], derivation: Derivation) -> Sequence[Answer]:
         """The answer of each value under a hypothesis, in order."""
@@ -75,7 +89,8 @@ class LakeEvidence:
             view = self._versions.get(name, {}).get(version)
             if view is None:
                 continue
-            told = _derived(view, self._rows(view), [served[at] for at in places], derivation)
+            derive = _derived if view.make is None else _computed
+            told = derive(view, self._rows(name, view), [served[at] for at in places], derivation)
             for at, answer in zip(places, told, strict=True):
                 answers[at] = answer
         return answers
@@ -86,10 +101,10 @@ class LakeEvidence:
             {number: view.digest for number, view in self._versions.get(one.feature.view, {}).items()} for one in served
         ]
 
-    def _rows(self, view: ViewHistory) -> _Rows:
+    def _rows(self, name: str, view: ViewHistory) -> _Rows:
         rows = self._held.get(view.ref)
         if rows is None:
-            rows = self._held[view.ref] = _read(view, self._keys)
+            rows = self._held[view.ref] = _read(view, self._keys[name])
         return rows
 
 
@@ -101,7 +116,7 @@ def _read(view: ViewHistory, keys: Sequence[bytes]) -> _Rows:
     parts, owners = [], []
     names = [name for name, _ in view.keys]
     order = (system.EVENT_TIME, system.WRITE_TIME, system.SOURCE_ID, system.PARTITION, system.OFFSET, system.TOMBSTONE)
-    for batch in view.read([*names, *view.features, *order]):
+    for batch in view.read([*names, *view.value_names, *order]):
         near = batch.filter(pc.is_in(batch.column(first_name), value_set=wanted))
         if near.num_rows == 0:
             continue
@@ -109,7 +124,7 @@ def _read(view: ViewHistory, keys: Sequence[bytes]) -> _Rows:
         kept = owner >= 0
         parts.append(near.filter(pa.array(kept)))
         owners.append(owner[kept])
-    schema = parts[0].schema if parts else view.read([*names, *view.features, *order]).schema
+    schema = parts[0].schema if parts else view.read([*names, *view.value_names, *order]).schema
     table = pa.Table.from_batches(parts, schema)
     owner = np.concatenate(owners) if owners else np.empty(0, np.int64)
     by_owner = np.argsort(owner, kind="stable")
@@ -164,6 +179,29 @@ def _derived(view: ViewHistory, rows: _Rows, served: Sequence[Served], derivatio
         _answer(view, rows, one, _Found(int(indexes[at]), int(statuses[at]), int(newest[at])), derivation)
         for at, one in enumerate(served)
     ]
+
+
+def _computed(view: ViewHistory, rows: _Rows, served: Sequence[Served], derivation: Derivation) -> list[Answer]:
+    assert view.make is not None, "the caller has looked"
+    reads: dict[tuple[bytes, int, int, int], int] = {}
+    firsts: list[Served] = []
+    asked = []
+    for one in served:
+        place = (one.entity_key, one.time_us, one.shard, one.applied_offset)
+        if place not in reads:
+            reads[place] = len(firsts)
+            firsts.append(one)
+        asked.append(Asked(reads[place], one.feature.feature, _shows_expired(one)))
+    query, row = _pairs(rows, firsts)
+    seen = _seen(rows, firsts, query, row, derivation)
+    query, row = query[seen], row[seen]
+    times = np.array([one.time_us for one in firsts], np.int64) + int(derivation.edge is Edge.PAST_TIME)
+    if derivation.knowledge is Knowledge.WITHOUT_NEWEST:
+        kept = _newest(rows, (query, row), times)[0][query] != row
+        query, row = query[kept], row[kept]
+    return computed_answers(
+        view.make, view.features, Seen(rows.values.take(pa.array(row)), query, times), asked, derivation
+    )
 
 
 def _pairs(rows: _Rows, served: Sequence[Served]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -246,6 +284,13 @@ class _Found(NamedTuple):
     newest: int
 
 
+def _shows_expired(one: Served) -> bool:
+    """Whether the read asked for expired values: only then does one lie in its slot."""
+    answer = one.answer
+    is_plain = not answer.status & (rules.WITHHELD | rules.DEFAULTED)
+    return answer.state == rules.EXPIRED and is_plain
+
+
 def _answer(view: ViewHistory, rows: _Rows, one: Served, found: _Found, derivation: Derivation) -> Answer:
     kind = view.features.get(one.feature.feature)
     if kind is None:
@@ -254,7 +299,7 @@ def _answer(view: ViewHistory, rows: _Rows, one: Served, found: _Found, derivati
     default = view.defaults.get(one.feature.feature)
     has_default = default is not None and derivation.defaulting is not Rule.NEVER
     fallback = rules.FALLBACK_DEFAULT if derivation.defaulting is Rule.ALWAYS else view.fallback
-    status, slot = rules.value_status(found.status, value is None, fallback, has_default, False)
+    status, slot = rules.value_status(found.status, value is None, fallback, has_default, _shows_expired(one))
     event_us = int(rows.event_us[found.newest]) if found.newest >= 0 else NO_ROW
     if slot == rules.SLOT_EMPTY:
         return Answer(status, b"", event_us)

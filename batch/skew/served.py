@@ -8,12 +8,13 @@ from typing import Final, Protocol
 from core_ext import rules
 from headrace.errors import InvalidArgument
 from headrace.names import FeatureRef
+from headrace.served import NO_ROW_US
 
 STATES: Final = (rules.PRESENT, rules.NULL, rules.MISSING, rules.EXPIRED, rules.UNAVAILABLE)
 STATUS_MAX: Final = 0xFF
 TIME_MAX: Final = 2**63 - 1
 NO_OFFSET: Final = -1  # of a shard that has applied nothing
-NO_ROW: Final = -(2**63)  # event time of an answer that no row gave
+NO_ROW: Final = NO_ROW_US
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,8 @@ class Served:
     applied_offset: int
     registry_revision: int
     transform_digest: bytes
+    feature_service: str = ""  # "name@v2"; empty where a list of features was read
+    trace_id: bytes = b""  # empty where the read was not traced
 
     def __post_init__(self) -> None:
         if not self.entity_key:

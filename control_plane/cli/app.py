@@ -109,6 +109,9 @@ def up(
         Path | None,
         typer.Option(help="With --tokens: file of the token by which rows go offline, else they do not."),
     ] = None,
+    served_log_share: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Part of the reads that goes offline too, for 'headrace skew run'.")
+    ] = 0.0,
     data: Data = None,
     output: Output = Format.TABLE,
 ) -> None:
@@ -124,6 +127,7 @@ def up(
         history=history,
         offline=offline,
         offline_token=offline_token,
+        served_log_share=served_log_share,
     )
     raise typer.Exit(run(session_of(context), options))
 

@@ -183,13 +183,21 @@ def run(
     fail_on: Annotated[
         list[str] | None, typer.Option("--fail-on", help="parity or drift: exit 3 where one is found; repeatable.")
     ] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="Training set that served values should be distributed as.")
+    ] = None,
+    reference_since: Annotated[
+        str | None, typer.Option(help="Else: answers served from then on, such as 2026-01-01Z.")
+    ] = None,
+    reference_until: Annotated[str | None, typer.Option(help="And before then.")] = None,
     lake: Lake = None,
     output: Output = Format.TABLE,
     endpoint: Endpoint = None,
     data: Data = None,
     token: Token = None,
 ) -> None:
-    """Derive every logged answer again at its time, and name the cause of each that differs."""
-    from control_plane.cli.skew_commands import run  # lazy
+    """Derive every logged answer again at its time, name the cause of each that differs, and tell drift."""
+    from control_plane.cli.skew_commands import Reference, run  # lazy
 
-    raise typer.Exit(run(session_of(context), since, until, feature or [], fail_on or []))
+    against = Reference(reference, reference_since, reference_until)
+    raise typer.Exit(run(session_of(context), since, until, feature or [], fail_on=fail_on or [], reference=against))

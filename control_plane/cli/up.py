@@ -46,6 +46,7 @@ class UpOptions:
     history: bool = False
     offline: bool = False
     offline_token: Path | None = None
+    served_log_share: float = 0.0  # part of the reads that go offline as well
     drain_words: Sequence[str] = ()  # more of the command line of the drain worker
 
     @property
@@ -111,6 +112,7 @@ def platform(folder: Path, options: UpOptions = UpOptions()) -> Iterator[Platfor
         stack.enter_context(_locked(folder))
         _refuse_busy_ports(options)
         _refuse_half_of_the_tokens(options)
+        _refuse_a_log_for_nobody(options)
         children: list[Child] = []
         ended: queue.SimpleQueue[str] = queue.SimpleQueue()
         stack.callback(_stop_all, children)
@@ -121,7 +123,9 @@ def platform(folder: Path, options: UpOptions = UpOptions()) -> Iterator[Platfor
         control, control_metrics = launcher.start(
             "control plane", "control_plane", tokens, (options.port, CONTROL_PORT, CONTROL_METRICS_PORT)
         )
-        logging = ("--row-log-bytes", str(ROW_LOG_BYTES)) if options.has_drain else ()
+        logging: tuple[str, ...] = ("--row-log-bytes", str(ROW_LOG_BYTES)) if options.has_drain else ()
+        if options.served_log_share:
+            logging += ("--served-log-share", str(options.served_log_share))
         features, feature_metrics = launcher.start(
             "feature server",
             "feature_server",
@@ -166,6 +170,16 @@ def _refuse_half_of_the_tokens(options: UpOptions) -> None:
         reason="TOKENS_INCOMPLETE",
         field="registry_token" if options.tokens else "tokens",
     )
+
+
+def _refuse_a_log_for_nobody(options: UpOptions) -> None:
+    if options.served_log_share and not options.has_drain:
+        raise InvalidArgument(
+            "--served-log-share needs an offline store to log to: leave --no-offline out, and with --tokens name "
+            "--offline-token",
+            reason="NO_OFFLINE_STORE",
+            field="served_log_share",
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,7 @@ def view_frozen_differences(old: FeatureView, new: FeatureView) -> list[str]:
         *changed("time to live", old.ttl, new.ttl),
         *changed("filter", _filter_text(old), _filter_text(new)),
         *changed("fallback", old.fallback.name.lower(), new.fallback.name.lower()),
+        *changed("offline", str(old.offline).lower(), str(new.offline).lower()),
     ]
     for feature in new.features:
         if feature.name not in before:

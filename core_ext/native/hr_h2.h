@@ -22,6 +22,7 @@
 
 #include "hr_answer.h"
 #include "hr_published.h"
+#include "hr_served.h"
 
 enum {
     HR_H2_LOOPS_MAX = 64,
@@ -237,6 +238,7 @@ typedef struct hr_loop {
 typedef struct hr_server {
     hr_table *table;
     hr_published *published;
+    hr_served *served;                        /* NULL: no reads are logged */
     pthread_rwlock_t access_lock;             /* of what follows to the blank line, and of the end of the loops */
     hr_access access[HR_CREDENTIALS][HR_PERMISSIONS];
     uint64_t access_generation;

@@ -216,14 +216,17 @@ static inline int hr_answer_message(
     hr_server *server, hr_span message, size_t room, uint8_t **answer, size_t *bytes, int *waits)
 {
     hr_call call;
+    hr_served_draft draft;
     struct timespec now;
+    int64_t read_us;
     int status;
     clock_gettime(CLOCK_REALTIME, &now);
+    read_us = now.tv_sec * 1000000LL + now.tv_nsec / 1000;
     memset(&call, 0, sizeof(call));
+    hr_served_choose(server->served, &draft, NULL, message.at, hr_span_bytes(message), read_us);
     pthread_rwlock_rdlock(&server->published->lock);
     status = hr_call_begin(
-        &call, server->table, server->published->plans, NULL, NULL, now.tv_sec * 1000000LL + now.tv_nsec / 1000,
-        message.at, hr_span_bytes(message));
+        &call, server->table, server->published->plans, NULL, NULL, read_us, message.at, hr_span_bytes(message));
     if (status == HR_OK && call.response_bytes + HR_GRPC_PREFIX_BYTES > room) status = HR_E_RESPONSE_TOO_LARGE;
     *waits = call.request.min_offset_count > 0;
     if (status == HR_OK) {
@@ -232,11 +235,13 @@ static inline int hr_answer_message(
         status = *answer != NULL ? HR_OK : HR_E_NO_MEMORY;
     }
     if (status == HR_OK) {
+        hr_served_note(&draft, &call, NULL);
         (*answer)[0] = 0;
         hr_store_u32_be(*answer + 1, (uint32_t)call.response_bytes);
         status = hr_write_answer(&call, *answer + HR_GRPC_PREFIX_BYTES);
         if (status != HR_OK) free(*answer);
     }
+    hr_served_finish(&draft, status == HR_OK ? *answer + HR_GRPC_PREFIX_BYTES : NULL);
     hr_call_end(&call);
     pthread_rwlock_unlock(&server->published->lock);
     return status;

@@ -40,6 +40,7 @@ class Catalogue:
         self._lock = threading.Lock()  # of the prepared lists
         self._lists: OrderedDict[tuple[str, ...], Prepared] = OrderedDict()
         self._handles: dict[bytes, Prepared] = {}
+        self._former: dict[bytes, Prepared] = {}
 
     @property
     def revision(self) -> int:
@@ -60,12 +61,14 @@ class Catalogue:
                 if record.state is State.ACTIVE:
                     self._add_service(services, record, views, state.revision)
         by_id = {view.view_id: view for view in views.values()}
+        former = {prepared.handle: prepared for prepared in self._snapshot.services.values()}
         plans = {prepared.handle: prepared.plan for prepared in services.values()}
         self._snapshot = _Snapshot(state, views, by_id, services)
         self._core.publish(
             list(plans.values()), {name: prepared.plan for name, prepared in services.items()}, state.revision
         )
         with self._lock:
+            self._former = {**former, **self._handles}
             self._lists.clear()  # a list without versions may now mean newer ones
             self._handles.clear()
 
@@ -145,6 +148,17 @@ class Catalogue:
                 metadata={"handle": handle.hex()},
             )
         return prepared
+
+    def answered(self, handle: bytes) -> Prepared | None:
+        """Selection of a read that was answered a moment ago, of the registry of now or the one before it.
+
+        A handle is the digest of all that decides an answer but the rows, so that either is the same.
+        """
+        for prepared in self._snapshot.services.values():
+            if prepared.handle == handle:
+                return prepared
+        with self._lock:
+            return self._handles.get(handle) or self._former.get(handle)
 
     def _add_service(
         self,

@@ -12,9 +12,10 @@ from urllib.parse import unquote, urlsplit
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from core_ext.hashing import xxh3_64
 from feature_server.domain.shard import Position
 from feature_server.domain.shard_writes import Durability
-from feature_server.domain.writes import WriteAck, Writes
+from feature_server.domain.writes import WriteAck, Writes, part_id
 from headrace.errors import InvalidArgument, NotFound, PermissionDenied
 from headrace.serving.principal import Principal
 
@@ -44,15 +45,19 @@ class Imports:
         self._writes = writes
 
     def run(
-        self, feature_view: str, uri: str, durability: Durability, principal: Principal
+        self, feature_view: str, uri: str, durability: Durability, principal: Principal, request_id: str = ""
     ) -> Iterator[ImportProgress]:
-        """Progress after each batch; the last has is_done. What was written before an error stays."""
+        """Progress after each batch; the last has is_done. What was written before an error stays.
+
+        Repeated with its request id, an import writes no batch again that is still remembered, and the rest.
+        """
         target = self._writes.target(feature_view, principal)
         row_count = stale_count = 0
         highest: dict[int, Position] = {}
         with self._opened(uri) as (total_count, batches):
-            for batch in batches:
-                answer: WriteAck = self._writes.write_batch(batch, target, durability)
+            for number, batch in enumerate(batches):
+                request = (part_id(request_id, number), _digest(batch, target.ref) if request_id else 0)
+                answer: WriteAck = self._writes.write_batch(batch, target, durability, request, principal)
                 row_count += answer.row_count
                 stale_count += answer.stale_count
                 highest |= {position.shard: position for position in answer.positions}
@@ -85,6 +90,10 @@ class Imports:
             field="uri",
             metadata={"uri": uri},
         )
+
+
+def _digest(batch: pa.RecordBatch, ref: str) -> int:
+    return xxh3_64(batch.serialize().to_pybytes()) ^ xxh3_64(ref.encode())
 
 
 def _path(uri: str) -> PurePosixPath:

@@ -6,6 +6,7 @@ from typing import Final
 from core_ext.keys import shard_of_slot, slot_of_key, split_storage_key
 from feature_server.domain.reads import CHUNK_KEYS, Reads
 from feature_server.domain.row_log import LogChunk, LogPosition, RowLog, RowLogStatus
+from feature_server.domain.served_writer import ServedStore
 from feature_server.domain.shard import ShardStatus
 from feature_server.domain.shard_set import ShardSet
 from headrace.errors import FailedPrecondition, InvalidArgument, PeerError, ResourceExhausted
@@ -20,8 +21,9 @@ RING_EPOCH_NONE: Final = 0  # of a server without placement: it owns every slot
 class PeerReads:
     """Answers the calls of peers and of the drain."""
 
-    def __init__(self, reads: Reads, shards: ShardSet, store_id: str = "") -> None:
+    def __init__(self, reads: Reads, shards: ShardSet, store_id: str = "", served: ServedStore | None = None) -> None:
         self.store_id = store_id
+        self._served = served
         self._reads = reads
         self._shards = shards
 
@@ -74,10 +76,34 @@ class PeerReads:
         row_log.acknowledge(position)
         return row_log.status()
 
+    def served_log(self, start: LogPosition, chunk_bytes: int, principal: Principal) -> Iterator[LogChunk]:
+        """Logged answers from a position on."""
+        principal.require("PEER")
+        return self._kept_answers().read(start, chunk_bytes)
+
+    def acknowledge_served(self, position: LogPosition, principal: Principal) -> RowLogStatus:
+        """Lets the log of answers drop what lies before a position."""
+        principal.require("PEER")
+        kept = self._kept_answers()
+        kept.acknowledge(position)
+        return kept.status()
+
+    def served_log_status(self) -> RowLogStatus | None:
+        """State of the log of answers, None where none is kept."""
+        return None if self._served is None else self._served.status()
+
     def row_log_status(self, shard: int) -> RowLogStatus | None:
         """State of the row log of a shard, None where none is kept."""
         row_log = self._shards[shard].row_log
         return None if row_log is None else row_log.status()
+
+    def _kept_answers(self) -> ServedStore:
+        if self._served is None:
+            raise FailedPrecondition(
+                "this server logs no answers; start it with --served-log-share to feed an offline store",
+                reason="NO_SERVED_LOG",
+            )
+        return self._served
 
     def _row_log(self, shard: int) -> RowLog:
         if not 0 <= shard < len(self._shards):

@@ -50,15 +50,15 @@ class Reads:
         self._clock_us = clock_us
         self._readers = ThreadPoolExecutor(READER_COUNT, "wide-read")
 
-    def get(self, principal: Principal, request: bytes, remaining: Remaining) -> bytes:
-        """Response bytes of request bytes. Raises HeadraceError."""
+    def get(self, principal: Principal, request: bytes, remaining: Remaining, trace_id: bytes | None = None) -> bytes:
+        """Response bytes of request bytes; the trace id is for the log of served answers. Raises HeadraceError."""
         principal.require(READ_PERMISSION)
         read_time_us = self._clock_us()
         try:
-            answer = self._core.serve(request, read_time_us)
+            answer = self._core.serve(request, read_time_us, trace_id=trace_id)
             if type(answer) is bytes:
                 return answer
-            return self._get_missing(request, read_time_us, answer, remaining)
+            return self._get_missing(request, read_time_us, answer, remaining, trace_id)
         except Refused as refused:
             raise _translated(refused) from refused
 
@@ -91,23 +91,30 @@ class Reads:
         return rows
 
     def _get_missing(
-        self, request: bytes, read_time_us: int, answer: bytes | Misses | Unresolved, remaining: Remaining
+        self,
+        request: bytes,
+        read_time_us: int,
+        answer: bytes | Misses | Unresolved,
+        remaining: Remaining,
+        trace_id: bytes | None,
     ) -> bytes:
         plan = None
         if isinstance(answer, Unresolved):
             plan = self._resolve(answer).plan
-            answer = self._core.serve(request, read_time_us, plan)
+            answer = self._core.serve(request, read_time_us, plan, trace_id=trace_id)
         if isinstance(answer, bytes):
             return answer
         left_s = remaining()
         deadline_s = time.monotonic() + (DEADLINE_DEFAULT_S if left_s is None else left_s) - DEADLINE_MARGIN_S
         overlay = Overlay()
+        if isinstance(answer, Misses):
+            self._await_offsets(answer, deadline_s)
+            self._core.mark(overlay)
         # Entries that were found at first may be evicted while others are fetched: each round adds keys to the
         # overlay, which holds every key of the request in the end.
         while isinstance(answer, Misses):
-            self._await_offsets(answer, deadline_s)
             self._fetch(answer, overlay, deadline_s)
-            answer = self._core.serve(request, read_time_us, plan, overlay)
+            answer = self._core.serve(request, read_time_us, plan, overlay, trace_id)
         assert isinstance(answer, bytes)
         return answer
 

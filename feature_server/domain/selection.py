@@ -51,12 +51,17 @@ class SelectedColumn:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A resolved selection: `feature_service` is empty for a list of features."""
+    """A resolved selection: `feature_service` is empty for a list of features.
+
+    `lookups` and `groups` are the places in the plan where each column finds its entity and its rows.
+    """
 
     feature_service: str
     columns: tuple[SelectedColumn, ...]
     join_keys: Mapping[str, Scalar]
     plan: Plan
+    lookups: tuple[int, ...]
+    groups: tuple[int, ...]
 
     @property
     def handle(self) -> bytes:
@@ -75,7 +80,9 @@ def prepare(feature_service: str, columns: Sequence[SelectedColumn], revision: i
         )
     join_keys = _join_keys(columns)
     handle = _handle(feature_service, columns, join_keys)
-    return Prepared(feature_service, tuple(columns), join_keys, _compile(handle, revision, columns, join_keys))
+    plan, places = _compile(handle, revision, columns, join_keys)
+    lookups, groups = zip(*places, strict=True)
+    return Prepared(feature_service, tuple(columns), join_keys, plan, lookups, groups)
 
 
 def _join_keys(columns: Sequence[SelectedColumn]) -> dict[str, Scalar]:
@@ -93,7 +100,10 @@ def _join_keys(columns: Sequence[SelectedColumn]) -> dict[str, Scalar]:
     return join_keys
 
 
-def _compile(handle: bytes, revision: int, columns: Sequence[SelectedColumn], join_keys: Mapping[str, Scalar]) -> Plan:
+def _compile(
+    handle: bytes, revision: int, columns: Sequence[SelectedColumn], join_keys: Mapping[str, Scalar]
+) -> tuple[Plan, list[tuple[int, int]]]:
+    """The plan, and lookup and group of each column."""
     names = {name: place for place, name in enumerate(join_keys)}
     lookups: dict[tuple[int, tuple[int, ...]], int] = {}
     for column in columns:
@@ -103,11 +113,10 @@ def _compile(handle: bytes, revision: int, columns: Sequence[SelectedColumn], jo
         groups[lookups[_lookup(column, names)], column.view.view_id] = column.view
     ordered = sorted(groups)  # the core wants groups in the order of their lookups
     place = {key: number for number, key in enumerate(ordered)}
-    outputs = [
-        (item.name, place[lookups[_lookup(item, names)], item.view.view_id], item.place, item.default)
-        for item in columns
-    ]
-    return Plan(
+    looked_up = [lookups[_lookup(item, names)] for item in columns]
+    places = [(at, place[at, item.view.view_id]) for at, item in zip(looked_up, columns, strict=True)]
+    outputs = [(item.name, group, item.place, item.default) for (_, group), item in zip(places, columns, strict=True)]
+    plan = Plan(
         handle,
         revision,
         [(name, int(scalar)) for name, scalar in join_keys.items()],
@@ -115,6 +124,7 @@ def _compile(handle: bytes, revision: int, columns: Sequence[SelectedColumn], jo
         [_group(key, groups[key]) for key in ordered],
         outputs,
     )
+    return plan, places
 
 
 def _lookup(column: SelectedColumn, names: Mapping[str, int]) -> tuple[int, tuple[int, ...]]:

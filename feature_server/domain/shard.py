@@ -100,6 +100,7 @@ class Shard:
         self._has_begun = False
         self._refusal: HeadraceError | None = None
         self.on_state: Callable[[Shard], None] = lambda shard: None
+        self.on_applied: Callable[[int, int, int], None] = lambda shard, epoch, offset: None
 
     # Opening and closing.
 
@@ -336,6 +337,7 @@ class Shard:
             self._record = record
             self._next_offset = max(self._next_offset, record.next_offset)
             self._time_us = max(self._time_us, record.write_time_us)
+        self.on_applied(self.number, record.epoch, record.next_offset - 1)
 
     def _write_record(self, store: RowStore, record: ShardRecord) -> ShardRecord:
         store.write([RECORD_KEY], [record.encode()], sync=True)
@@ -435,6 +437,7 @@ class Shard:
         with self._applied:
             self._record = record
             self._applied.notify_all()
+        self.on_applied(self.number, record.epoch, record.next_offset - 1)
 
     def _stored(self, store: RowStore, keys: Sequence[bytes]) -> list[bytes | None]:
         # The table knows the newest row of what it holds: every commit passes through it.

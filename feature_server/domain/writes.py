@@ -83,10 +83,22 @@ class Writes:
         principal.require("FEATURE_WRITE")
         return self._view(feature_view)
 
-    def write_batch(self, batch: pa.RecordBatch, target: ViewLayout, durability: Durability) -> WriteAck:
-        """One batch of a long write whose caller and view are checked."""
+    def write_batch(
+        self,
+        batch: pa.RecordBatch,
+        target: ViewLayout,
+        durability: Durability,
+        request: tuple[str, int],
+        principal: Principal,
+    ) -> WriteAck:
+        """One batch of a long write whose caller and view are checked; `request` as in `write`."""
+        known = self._answers.find(principal, request)
+        if known is not None:
+            return known
         with self._beside_reads():
-            return self._append(list(_encoded(batch, target, self._clock_us())), target, durability)
+            answer = self._append(list(_encoded(batch, target, self._clock_us())), target, durability)
+        self._answers.remember(principal, request, answer)
+        return answer
 
     def erase(
         self,
@@ -141,17 +153,23 @@ class Writes:
         views: Sequence[ViewLayout],
         durability: Durability,
     ) -> Iterator[Position]:
-        pairs = [(storage_key(entity_id, key, view.view_id), view.schema.schema_id) for key in keys for view in views]
-        if not pairs:
+        if not (keys and views):
             return
         shard.commit_queued()
-        for start in range(0, len(pairs), WRITE_ROWS_MAX):
-            part = pairs[start : start + WRITE_ROWS_MAX]
-            storage_keys = [key for key, _ in part]
-            # Rows may lie in the near future of this clock: a tombstone must come after them, sent again as well.
-            newest = [_event_time_us(shard, row) for row in shard.read(storage_keys)]
-            stamp = _tombstones([schema_id for _, schema_id in part], newest, shard.number)
-            yield shard.append(storage_keys, stamp, durability)[0]
+        for is_logged in (True, False):
+            pairs = [
+                (storage_key(entity_id, key, view.view_id), view.schema.schema_id)
+                for key in keys
+                for view in views
+                if view.definition.offline is is_logged
+            ]
+            for start in range(0, len(pairs), WRITE_ROWS_MAX):
+                part = pairs[start : start + WRITE_ROWS_MAX]
+                storage_keys = [key for key, _ in part]
+                # Rows may lie in the near future of this clock: a tombstone must come after them, sent again as well.
+                newest = [_event_time_us(shard, row) for row in shard.read(storage_keys)]
+                stamp = _tombstones([schema_id for _, schema_id in part], newest, shard.number)
+                yield shard.append(storage_keys, stamp, durability, is_logged=is_logged)[0]
 
     def _append(
         self, parts: Sequence[EncodedRows | EncodedEvents], target: ViewLayout, durability: Durability
@@ -166,7 +184,9 @@ class Writes:
                 for start in range(0, len(indexes), WRITE_ROWS_MAX):
                     chosen = indexes[start : start + WRITE_ROWS_MAX]
                     keys = part.keys.storage_keys(entity_id, view_id, chosen)
-                    position, stale = _append_chunk(self._shards[number], part, chosen, keys, durability)
+                    position, stale = _append_chunk(
+                        self._shards[number], part, chosen, keys, durability, is_logged=target.definition.offline
+                    )
                     positions.append(position)
                     stale_count += stale
         row_count = sum(part.row_count for part in parts)
@@ -229,9 +249,11 @@ def _append_chunk(
     chosen: np.typing.NDArray[np.int64],
     keys: list[bytes],
     durability: Durability,
+    *,
+    is_logged: bool,
 ) -> tuple[Position, int]:
     if isinstance(part, EncodedRows):
-        return shard.append(keys, _stamp(part, chosen, shard.number), durability)
+        return shard.append(keys, _stamp(part, chosen, shard.number), durability, is_logged=is_logged)
     rows = DeltaRows(part, chosen, keys)
 
     def stamp(write_time_us: int, first_offset: int) -> list[bytes]:
@@ -240,7 +262,8 @@ def _append_chunk(
     def logged(write_time_us: int, first_offset: int) -> tuple[Sequence[bytes], Sequence[bytes]]:
         return rows.logged(write_time_us, DIRECT_SOURCE_ID, shard.number, first_offset)
 
-    return shard.append(rows.keys, stamp, durability, deltas=Deltas(rows.merge, rows.event_count, logged))
+    deltas = Deltas(rows.merge, rows.event_count, logged)
+    return shard.append(rows.keys, stamp, durability, is_logged=is_logged, deltas=deltas)
 
 
 def rows_by_shard(part: EncodedRows | EncodedEvents, shard_count: int) -> list[tuple[int, np.typing.NDArray[np.int64]]]:
@@ -290,9 +313,14 @@ def highest_positions(positions: Iterable[Position]) -> list[Position]:
     return sorted(highest.values())
 
 
-def _check_uuid(request_id: str) -> None:
+def part_id(request_id: str, number: int) -> str:
+    """Id of one part of a long request, the same whenever the request is repeated; raises InvalidArgument."""
+    return str(uuid.uuid5(_check_uuid(request_id), str(number))) if request_id else ""
+
+
+def _check_uuid(request_id: str) -> uuid.UUID:
     try:
-        uuid.UUID(request_id)
+        return uuid.UUID(request_id)
     except ValueError as error:
         raise InvalidArgument(
             f"request_id {request_id[:64]!r} is no UUID", reason="BAD_REQUEST_ID", field="request_id"

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Final
 
 import grpc
+from opentelemetry.trace import get_current_span
 
 from core_ext.hashing import xxh3_64
 from feature_server.domain.imports import ImportProgress, Imports
@@ -19,6 +20,7 @@ from feature_server.domain.writes import WriteAck, Writes
 from feature_server.rpc.row_messages import batch_of_rows, key_rows
 from headrace.convert.values import type_to_pb
 from headrace.errors import InvalidArgument, ResourceExhausted
+from headrace.served import TRACE_BYTES
 from headrace.serving.principal import Principal
 from protos.common.v1 import value_pb2
 from protos.feature.v1 import online_feature_service_pb2 as pb
@@ -51,7 +53,7 @@ class FeatureServicer:
             left_s = context.time_remaining()
             return None if left_s is None or math.isinf(left_s) else left_s
 
-        return self._reads.get(self._principal(), request, remaining)
+        return self._reads.get(self._principal(), request, remaining, _trace_id())
 
     def PrepareFeatureSet(  # noqa: N802 - named by the contract
         self, request: pb.PrepareFeatureSetRequest, context: grpc.ServicerContext
@@ -79,7 +81,9 @@ class FeatureServicer:
         """Writes a file."""
         durability = durability_of(request.durability)
         with self._stream():
-            for progress in self._imports.run(request.feature_view, request.uri, durability, self._principal()):
+            for progress in self._imports.run(
+                request.feature_view, request.uri, durability, self._principal(), request.request_id
+            ):
                 yield _progress_to_pb(progress)
 
     def DeleteEntity(  # noqa: N802 - named by the contract
@@ -123,6 +127,12 @@ class FeatureServicer:
             yield
         finally:
             self._streams.release()
+
+
+def _trace_id() -> bytes | None:
+    """Of the trace that this call is in."""
+    context = get_current_span().get_span_context()
+    return context.trace_id.to_bytes(TRACE_BYTES, "big") if context.is_valid else None
 
 
 def _digest(request: pb.WriteFeaturesRequest | pb.DeleteEntityRequest, data: bytes = b"") -> int:

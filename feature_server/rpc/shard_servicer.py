@@ -63,6 +63,7 @@ class ShardServicer:
             ],
             next_page_token=str(first + count) if len(statuses) > count else "",
             store_id=self._reads.store_id,
+            served_log=_log_state(self._reads.served_log_status()),
         )
 
     def ReadRowLog(  # noqa: N802 - named by the contract
@@ -88,6 +89,30 @@ class ShardServicer:
         position = LogPosition(request.position.epoch, request.position.next_offset)
         status = self._reads.acknowledge(request.shard, position, self._principal())
         return pb.AcknowledgeRowLogResponse(state=_log_state(status))
+
+    def ReadServedLog(  # noqa: N802 - named by the contract
+        self, request: pb.ReadServedLogRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.ReadServedLogResponse]:
+        """Streams logged answers."""
+        start = LogPosition(request.start.epoch, request.start.next_offset)
+        chunk_bytes = _chunk_bytes(request.max_chunk_bytes)
+        for chunk in self._reads.served_log(start, chunk_bytes, self._principal()):
+            yield pb.ReadServedLogResponse(
+                epoch=chunk.epoch,
+                first_offset=chunk.first_offset,
+                next_offset=chunk.next_offset,
+                frames=chunk.records,
+            )
+
+    def AcknowledgeServedLog(  # noqa: N802 - named by the contract
+        self, request: pb.AcknowledgeServedLogRequest, context: grpc.ServicerContext
+    ) -> pb.AcknowledgeServedLogResponse:
+        """Lets the log of answers drop what is drained."""
+        if not request.HasField("position"):
+            raise InvalidArgument("position is missing; say how far the log is drained", reason="NO_POSITION")
+        position = LogPosition(request.position.epoch, request.position.next_offset)
+        status = self._reads.acknowledge_served(position, self._principal())
+        return pb.AcknowledgeServedLogResponse(state=_log_state(status))
 
     def ReplayRows(  # noqa: N802 - named by the contract
         self, request: pb.ReplayRowsRequest, context: grpc.ServicerContext

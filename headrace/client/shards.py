@@ -58,6 +58,16 @@ class RowLogChunk:
     records: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class ServedChunk:
+    """Whole frames of one epoch, for headrace.served.frames_of."""
+
+    epoch: int
+    first_offset: int
+    next_offset: int
+    frames: bytes
+
+
 class ReplayResult(NamedTuple):
     """Rows that were sent, and those of them that something newer, or they themselves, had preceded."""
 
@@ -128,6 +138,39 @@ class ShardClient:
         )
         raw = self._unary("AcknowledgeRowLog", request, timeout_s)
         return _state(pb.AcknowledgeRowLogResponse.FromString(raw).state)
+
+    def served_log(self, timeout_s: float = CALL_TIMEOUT_S_DEFAULT) -> tuple[str, RowLogState | None]:
+        """Identity of the store, and its log of served answers, None where it keeps none."""
+        raw = self._unary("ListShards", pb.ListShardsRequest(page_size=1), timeout_s)
+        answer = pb.ListShardsResponse.FromString(raw)
+        return answer.store_id, _state(answer.served_log) if answer.HasField("served_log") else None
+
+    def read_served_log(
+        self, start: LogPosition, max_chunk_bytes: int = 0, timeout_s: float = READ_TIMEOUT_S_DEFAULT
+    ) -> Iterator[ServedChunk]:
+        """Logged answers from a position on, up to now; closing the iterator ends the call."""
+        request = pb.ReadServedLogRequest(
+            start=pb.RowLogPosition(epoch=start.epoch, next_offset=start.next_offset), max_chunk_bytes=max_chunk_bytes
+        )
+        stream = self._channel.unary_stream(
+            _SERVICE + "ReadServedLog", pb.ReadServedLogRequest.SerializeToString, pb.ReadServedLogResponse.FromString
+        )
+        call = stream(request, timeout=timeout_s, metadata=self._metadata)
+        try:
+            for answer in call:
+                yield ServedChunk(answer.epoch, answer.first_offset, answer.next_offset, answer.frames)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from error
+        finally:
+            call.cancel()
+
+    def acknowledge_served_log(self, position: LogPosition, timeout_s: float = CALL_TIMEOUT_S_DEFAULT) -> RowLogState:
+        """Lets the server drop answers that lie before a position; the state after it."""
+        request = pb.AcknowledgeServedLogRequest(
+            position=pb.RowLogPosition(epoch=position.epoch, next_offset=position.next_offset)
+        )
+        raw = self._unary("AcknowledgeServedLog", request, timeout_s)
+        return _state(pb.AcknowledgeServedLogResponse.FromString(raw).state)
 
     def replay_rows(
         self, feature_view: str, rows: pa.Table, durability: Durability, timeout_s: float = READ_TIMEOUT_S_DEFAULT

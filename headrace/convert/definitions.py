@@ -100,6 +100,7 @@ def view_to_pb(view: FeatureView) -> pb.FeatureView:
         fallback=pb.Fallback.ValueType(view.fallback),
         freshness_sla_duration=None if view.freshness_sla is None else duration_to_pb(view.freshness_sla),
         filter=view.filter,
+        online_only=not view.offline,
         metadata=_metadata(view),
     )
 
@@ -116,6 +117,7 @@ def view_from_pb(message: pb.FeatureView) -> FeatureView:
         fallback=_member(Fallback, message.fallback or Fallback.NONE, "fallback"),
         freshness_sla=None if limit is None else duration_from_pb(limit, "freshness_sla_duration"),
         filter=message.filter,
+        offline=not message.online_only,
         **_common(message.name, message.metadata),
     )
 

@@ -52,7 +52,7 @@ def entity_from_document(document: object) -> Entity:
 def view_from_document(document: object) -> FeatureView:
     """One feature view."""
     required = frozenset({"entity", "source", "features"})
-    known = required | {"ttl", "fallback", "freshness_sla", "filter"}
+    known = required | {"ttl", "fallback", "freshness_sla", "filter", "offline"}
     fields = _definition_fields(document, known, required, "a feature view")
     rest = _with_duration(fields, "ttl", "freshness_sla")
     if "fallback" in rest:

@@ -58,6 +58,8 @@ def _view(view: FeatureView) -> Fields:
         fields["freshness_sla"] = format_duration(view.freshness_sla)
     if view.filter:
         fields["filter"] = view.filter
+    if not view.offline:
+        fields["offline"] = False
     fields["features"] = [_feature(feature) for feature in view.features]
     return fields
 

@@ -79,6 +79,8 @@ class FeatureView(Definition):
     `ttl` counts from event time, None never expires.
 
     `freshness_sla` is the age from which a value carries STALE, None sets no limit; it alone may change in a version.
+
+    `offline=False` keeps its rows out of the offline store: they have no history, no training sets and no skew runs.
     """
 
     entity: str
@@ -88,6 +90,7 @@ class FeatureView(Definition):
     fallback: Fallback = Fallback.NONE
     freshness_sla: timedelta | None = None
     filter: str = ""
+    offline: bool = True
 
     def __post_init__(self) -> None:
         Definition.__post_init__(self)
@@ -101,6 +104,8 @@ class FeatureView(Definition):
                 check_duration(duration, field)
         if not isinstance(self.fallback, Fallback):
             raise invalid("fallback must be a Fallback", "WRONG_TYPE", "fallback")
+        if not isinstance(self.offline, bool):
+            raise invalid("offline must be true or false", "WRONG_TYPE", "offline")
         if self.filter != "":
             check_expression(self.filter, "filter")
         check_row_size(self.name, [feature.type for feature in features])

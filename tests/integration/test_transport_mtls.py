@@ -23,6 +23,7 @@ from tests.integration.test_transport_conformance import read_request
 from tests.unit.feature_server.parts import VIEW, ipc, shop_batch
 
 LIMIT_S = 20.0
+in_front_of_a_server = pytest.mark.parametrize("guarded", ["native"], indirect=True)
 SCORER = "spiffe://shop.example/scorer"
 Metadata = tuple[tuple[str, str | bytes], ...]
 
@@ -152,9 +153,8 @@ def test_identity_in_a_header_is_worth_nothing(guarded: Guarded) -> None:
             assert guarded.code(stranger, keys, ((HEADER, forged),)) == "UNAUTHENTICATED CERTIFICATE_UNKNOWN"
 
 
+@in_front_of_a_server
 def test_identity_told_to_the_server_behind_needs_the_secret(guarded: Guarded) -> None:
-    if guarded.transport != "native":
-        pytest.skip("there is no server behind")
     names = re.findall(rf"@(headrace-{os.getpid()}-[0-9a-f]+)$", Path("/proc/net/unix").read_text(), re.M)
     forged = ((HEADER, "0" * 64 + name_identity("reader").hex()),)
     found = set()
@@ -175,9 +175,8 @@ def test_entry_that_is_taken_out_ends_at_once_on_an_open_connection(guarded: Gua
         wait_until(lambda: guarded.outcome(channel) == "OK")
 
 
+@in_front_of_a_server  # grpcio asks at the handshake alone
 def test_certificate_that_runs_out_speaks_for_nobody(guarded: Guarded) -> None:
-    if guarded.transport != "native":
-        pytest.skip("grpcio asks at the handshake alone")
     brief = guarded.authority.issue("reader", life_s=3)
     with guarded._channel(brief) as channel:
         assert guarded.outcome(channel) == "OK"

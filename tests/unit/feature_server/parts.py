@@ -13,12 +13,14 @@ import pyarrow as pa
 from core_ext.keys import encode_key, shard_of_slot, slot_of_key
 from core_ext.request_core import RequestCore
 from core_ext.row_table import RowTable
+from core_ext.served_ring import ServedRing
 from feature_server.domain.catalogue import Catalogue
 from feature_server.domain.imports import Imports
 from feature_server.domain.peer_reads import PeerReads
 from feature_server.domain.reads import Reads
 from feature_server.domain.replays import Replays
 from feature_server.domain.row_store import RowStore, StoreOpener
+from feature_server.domain.served_writer import ServedWriter
 from feature_server.domain.shard import Shard
 from feature_server.domain.shard_set import ShardSet
 from feature_server.domain.writes import Writes
@@ -28,6 +30,7 @@ from feature_server.rpc.shard_servicer import ShardServicer
 from feature_server.storage.rocks import RocksOpener
 from feature_server.storage.rocks_options import SharedMemory, StoreBudget, shard_options
 from feature_server.storage.row_log import SegmentLog
+from feature_server.storage.served_log import ServedSegments
 from headrace.definitions import (
     Column,
     DefinitionSet,
@@ -155,6 +158,8 @@ class Parts:
         open_error: HeadraceError | None = None,
         row_log_bytes: int | None = None,
         store_id: str = "store",
+        served_share: float | None = None,
+        queue_bytes: int = 16 << 20,
     ) -> None:
         folder.mkdir(exist_ok=True)
         self.folder = folder
@@ -194,6 +199,15 @@ class Parts:
         self.reads = Reads(self.core, self.table, self.shards, self.catalogue, self.clock)
         self.writes = Writes(self.catalogue, self.shards, self.clock)
         self.imports = Imports([folder], self.writes)
+        self.served_store: ServedSegments | None = None
+        if served_share is not None:
+            self.ring = ServedRing(served_share, queue_bytes, shard_count)
+            self.core.log_reads(self.ring)
+            for shard in self.shards.shards:
+                shard.on_applied = self.ring.mark
+                self.ring.mark(*shard.status()[:3])
+            self.served_store = ServedSegments(folder / "served-log", 64 << 20, self.log)
+            self.served_writer = ServedWriter(self.ring, self.catalogue, self.served_store, self.log)
         self._server: grpc.Server | None = None
         self.port = 0
 
@@ -203,7 +217,7 @@ class Parts:
         self._server = build_server(OpenAuthenticator(), permissions(), "127.0.0.1", worker_count=2)
         online = FeatureServicer(self.reads, self.writes, self.imports, principal)
         peer = ShardServicer(
-            PeerReads(self.reads, self.shards, self.store_id),
+            PeerReads(self.reads, self.shards, self.store_id, self.served_store),
             Replays(self.catalogue, self.shards, self.clock),
             principal,
         )
@@ -226,6 +240,8 @@ class Parts:
         if self._server is not None:
             self._server.stop(1).wait()
         self.shards.close()
+        if self.served_store is not None:
+            self.served_store.close()
 
 
 def state_of(definitions: DefinitionSet, revision: int = 1, retired: Sequence[str] = ()) -> RegistryState:

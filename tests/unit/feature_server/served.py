@@ -40,7 +40,7 @@ class Served:
         server = build_server(authenticator, permissions(), "127.0.0.1", WORKER_COUNT)
         online = FeatureServicer(parts.reads, parts.writes, parts.imports, principal)
         peer = ShardServicer(
-            PeerReads(parts.reads, parts.shards, "store"),
+            PeerReads(parts.reads, parts.shards, "store", parts.served_store),
             Replays(parts.catalogue, parts.shards, parts.clock),
             principal,
         )

@@ -19,10 +19,21 @@ from headrace.client.shards import LogPosition, RowLogChunk, ShardClient
 from headrace.definitions.registered import all_records
 from headrace.errors import DataLoss, Unavailable
 from tests.unit.batch.offline.parts import catalogue_of
-from tests.unit.feature_server.parts import ENTITY, NOW_US, PRINCIPAL, VIEW, Parts, shop_batch, shop_state
+from tests.unit.feature_server.parts import (
+    ENTITY,
+    NOW_US,
+    PRINCIPAL,
+    VIEW,
+    Parts,
+    shop_batch,
+    shop_definitions,
+    shop_state,
+    state_of,
+)
 
 VIEW_COLUMNS = next(iter(logged_views(all_records(shop_state())).values())).columns
 BYTES = 16 << 20
+ONLINE = "shop.web.session"
 
 
 @pytest.fixture
@@ -161,3 +172,26 @@ def test_damaged_chunk_is_refused_whole(
         drain_of(shards, catalogue, lambda: all_records(shop_state())).cycle()
     assert shards.list()[1][0].row_log is not None
     assert all(shard.row_log and shard.row_log.acknowledged == LogPosition(0, 0) for shard in shards.list()[1])
+
+
+def test_view_that_stays_online_sends_no_row_and_no_erasure(tmp_path: Path, catalogue: Catalogue) -> None:
+    shop = shop_definitions()
+    both = replace(
+        shop, feature_views=[*shop.feature_views, replace(shop.feature_views[0], name=ONLINE, offline=False)]
+    )
+    state = state_of(both)
+    parts = Parts(tmp_path / "kept", state=state, row_log_bytes=BYTES)
+    parts.serve().close()
+    for view in (VIEW, f"{ONLINE}@v1"):
+        parts.writes.write(view, lambda target: [shop_batch(range(20))], Durability.LOG, ("", 0), PRINCIPAL)
+    parts.writes.erase(ENTITY, lambda layout: [(4,)], Durability.LOG, ("", 0), PRINCIPAL)
+    with ShardClient(f"127.0.0.1:{parts.port}") as client:
+        drain = drain_of(client, catalogue, lambda: all_records(state))
+        assert drain.cycle().row_count == 21
+        assert drain.backlog().shards == []
+    assert len(stored(catalogue)) == 21
+    assert [name[-1] for name in catalogue.identifiers()] == ["profile_v1"]
+    for view in (VIEW, f"{ONLINE}@v1"):
+        found = parts.reads.prepare(PRINCIPAL, "", [f"{view}:age"])
+        assert found.columns[0].view.definition.offline is (view == VIEW)
+    parts.close()

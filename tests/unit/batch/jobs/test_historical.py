@@ -10,10 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from batch.jobs.historical import HistoricalRequest, run_historical, runs_of
+from batch.jobs.views import resolve_service
 from batch.offline.catalogue import Catalogue
 from batch.offline.lake import lake_config, require_lake
 from core_ext import rules
-from headrace.definitions import FeatureService, ServiceEntry
+from headrace.definitions import FeatureService, RegisteredView, ServiceEntry
+from headrace.definitions.registered import State
+from headrace.definitions.transform import view_digest
 from headrace.errors import FailedPrecondition, HeadraceError, InvalidArgument
 from tests.unit.batch.jobs import lakes
 
@@ -178,3 +181,14 @@ def test_place_that_cannot_be_written_leaves_no_result(catalogue: Catalogue, tmp
     with pytest.raises(HeadraceError) as caught:
         run_historical(catalogue, lakes.wanted(), asked)
     assert caught.value.reason == "CANNOT_WRITE"
+
+
+def test_view_that_stays_online_has_no_history() -> None:
+    view = replace(lakes.PLAIN, name="shop.users.session", offline=False)
+    digest = view_digest(view, lakes.USER, lakes.EVENTS)
+    record = RegisteredView(view, lakes.STAMP, 1, State.ACTIVE, 9, 10, digest)
+    entries = [ServiceEntry("shop.users.session@v1", ["country"])]
+    service = FeatureService("shop.ranking.session", owner="shop", entries=entries)
+    with pytest.raises(FailedPrecondition) as caught:
+        resolve_service(lakes.Registry(service, record), service.name)
+    assert caught.value.reason == "VIEW_NOT_OFFLINE"

@@ -1,5 +1,6 @@
 """The skew run over a real lake: answers logged as served, faults planted, causes counted."""
 
+import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 
 from batch.jobs.context import Context
-from batch.jobs.skew import derive_served
+from batch.jobs.skew import Against, derive_served, run_skew
 from batch.offline.catalogue import Catalogue
 from batch.skew.canonical import value_bytes
 from batch.skew.report import EXIT_DONE, EXIT_FINDINGS, FailOn
@@ -18,7 +19,7 @@ from core_ext import rules
 from core_ext.keys import encode_key
 from headrace.definitions import DefinitionKind
 from headrace.definitions.registered import Registered
-from headrace.errors import InvalidArgument
+from headrace.errors import InvalidArgument, NotFound
 from headrace.names import FeatureRef
 from headrace.types import Scalar, parse_type
 from tests.unit.batch.jobs import lakes
@@ -108,3 +109,50 @@ def test_log_keeps_every_field(catalogue: Catalogue) -> None:
 def test_rows_that_are_no_answers_are_refused(catalogue: Catalogue) -> None:
     with pytest.raises(InvalidArgument, match="no served answers"):
         ServedLog(catalogue).append(rows_of(RIGHT).drop_columns(["status"]))
+
+
+def many(count: int, shift: float, since_us: int) -> list[Served]:
+    """Answers of as many entities, one a microsecond; they are in no table, so that parity has much to say."""
+    source = random.Random(count)
+    return [
+        served(1_000 + at, Answer(rules.PRESENT, value_bytes(source.gauss(shift, 1), F64)), since_us + at)
+        for at in range(count)
+    ]
+
+
+LATER_US = AT_US + lakes.HOUR_US
+BEFORE = Against(served=ServedFilter(until_us=LATER_US))
+
+
+@pytest.mark.parametrize(("shift", "state"), [(0.0, "steady"), (1.0, "drifted")])
+def test_drift_against_answers_served_before(catalogue: Catalogue, tmp_path: Path, shift: float, state: str) -> None:
+    ServedLog(catalogue).append(rows_of([*many(1_000, 0.0, AT_US), *many(900, shift, LATER_US)]))
+    now = ServedFilter(since_us=LATER_US)
+    report, code = run(catalogue, tmp_path, now, fail_on=[FailOn.DRIFT], against=BEFORE)
+    [feature] = report["features"]
+    assert feature["drift"]["state"] == state
+    assert code == (EXIT_FINDINGS if state == "drifted" else EXIT_DONE)
+    assert report["owners"] == {str(REF): "shop"}
+    assert report["reference"] == "answers served from the beginning to 2025-10-09T12:53:20+00:00"
+    assert report["without_reference"] == []
+
+
+def test_reference_without_the_served_features_is_refused(catalogue: Catalogue, tmp_path: Path) -> None:
+    ServedLog(catalogue).append(rows_of(many(100, 0.0, LATER_US)))
+    with pytest.raises(InvalidArgument, match="none of the features"):
+        run(catalogue, tmp_path, ServedFilter(since_us=LATER_US), against=BEFORE)
+    with pytest.raises(NotFound, match="no training set"):
+        run(catalogue, tmp_path, against=Against("week"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ({"reference": "week", "reference_since_us": 1}, "TWO_REFERENCES"),
+        ({"fail_on": ["drift"]}, "NO_REFERENCE"),
+    ],
+)
+def test_reference_that_cannot_be_meant_is_refused(tmp_path: Path, arguments: dict[str, Any], reason: str) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        run_skew(Context(tmp_path / "lake"), arguments)
+    assert caught.value.reason == reason

@@ -123,12 +123,6 @@ def test_windows_filter_and_expressions_are_previewed() -> None:
     assert preview(COMPUTED, events([]), entity=USER, source=EVENTS).num_rows == 0
 
 
-def test_labels_are_columns_alone() -> None:
-    with pytest.raises(InvalidArgument) as caught:
-        label(asked([(1, 0)]), COMPUTED, HISTORY, entity=USER, source=EVENTS, horizon=timedelta(hours=1))
-    assert caught.value.reason == "TRANSFORM_NOT_COMPUTED"
-
-
 EVENT = st.tuples(st.integers(1, 2), st.integers(0, 12), st.none() | st.floats(0, 9, width=32))
 
 

@@ -163,6 +163,9 @@ VIEW_CASES = [
         2,
         "time to live changes from none to 2d",
     ),
+    Case(
+        "kept online", only(feature_views=view(offline=False)), NEW_VERSION, 2, "offline changes from 'true' to 'false'"
+    ),
     Case("other fallback", only(feature_views=view(fallback=Fallback.DEFAULT)), NEW_VERSION, 2, "fallback changes"),
     Case(
         "other default",

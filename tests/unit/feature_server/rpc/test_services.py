@@ -1,6 +1,7 @@
 """The services by gRPC: conversions, forms of a write, refusals at the edge."""
 
 import os
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -151,6 +152,27 @@ def test_file_below_an_import_root_is_written_with_progress(
     assert [message.done for message in progress] == [False] * (len(progress) - 1) + [True]
     assert (progress[-1].row_count, progress[-1].total_count, len(progress[-1].tokens)) == (20_000, 20_000, 2)
     assert read(stub, 0, 19_999, 20_000).columns[0].statuses == bytes([1, 1, 3])
+
+
+def test_import_that_is_repeated_by_its_id_writes_nothing_again(
+    parts: Parts, stub: pb_grpc.OnlineFeatureServiceStub
+) -> None:
+    path = parts.folder / "rows.parquet"
+    save(path, "parquet", shop_batch(range(20_000)))
+
+    def imported(request_id: str) -> list[pb.ImportFeaturesResponse]:
+        request = pb.ImportFeaturesRequest(feature_view=VIEW, uri=str(path), request_id=request_id)
+        return list(stub.ImportFeatures(request, timeout=60))
+
+    first = imported(str(uuid.UUID(int=1)))
+    written = [shard.status().offset for shard in parts.shards.shards]
+    assert imported(str(uuid.UUID(int=1))) == first
+    assert [shard.status().offset for shard in parts.shards.shards] == written
+    imported(str(uuid.UUID(int=2)))
+    assert sum(shard.status().offset for shard in parts.shards.shards) == sum(written) + 20_000
+    save(path, "parquet", shop_batch(range(20_000), age=31))
+    assert refused(lambda: imported(str(uuid.UUID(int=1)))).reason == "REQUEST_ID_REUSED"
+    assert refused(lambda: imported("no uuid")).reason == "BAD_REQUEST_ID"
 
 
 def save(path: Path, kind: str, batch: pa.RecordBatch) -> None:

@@ -125,6 +125,7 @@ def sets(draw: st.DrawFn) -> DefinitionSet:
         ttl=draw(st.none() | DURATIONS),
         fallback=draw(st.sampled_from(Fallback)),
         freshness_sla=draw(st.none() | DURATIONS),
+        offline=draw(st.booleans()),
         description=draw(TEXTS),
         **common,
     )

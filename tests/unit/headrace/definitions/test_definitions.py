@@ -88,6 +88,7 @@ VIEWS: list[Case] = [
     (lambda: view(ttl=timedelta(days=36_501)), "OUT_OF_RANGE", "ttl"),
     (lambda: view(freshness_sla="1h"), "WRONG_TYPE", "freshness_sla"),
     (lambda: view(fallback="default"), "WRONG_TYPE", "fallback"),
+    (lambda: view(offline="no"), "WRONG_TYPE", "offline"),
     (lambda: view(entity="airport"), "INVALID_NAME", "entity"),
     (lambda: view(entity=f"{ENTITY}@v1"), "VERSION_REFUSED", "entity"),
     (lambda: view(source=""), "REQUIRED", "source"),
