@@ -6,7 +6,9 @@ from typing import Final
 
 from core_ext.wire import fields, int32_of, typed_fields, unsigned_to_signed
 
-_TYPES: Final = dict(enumerate("BOOL I32 I64 F32 F64 STRING BYTES TIMESTAMP_US DATE".split(), start=1))
+_TYPES: Final = dict(
+    enumerate(("BOOL", "I32", "I64", "F32", "F64", "STRING", "BYTES", "TIMESTAMP_US", "DATE"), start=1)
+)
 _VALUES: Final = {3: "int64_values", 6: "string_values", 7: "bytes_values"}
 
 # Limits that sentences quote, by reason; native/hr_request.h and hr_layout.h hold them.
@@ -102,8 +104,7 @@ _REFUSALS: Final = (
     (
         "REQUEST_LENGTH_MISMATCH",
         "request_columns[{column}].offsets",
-        "offsets of request field {wanted!r} do not part its values into {rows} rows: send {rows} + 1 that ascend from 0 "
-        "to the length of the values",
+        "offsets of request field {wanted!r} do not part its values: send {rows} + 1, from 0 to their length",
     ),
     (
         "BAD_NULL_ROWS",

@@ -265,7 +265,7 @@ def read(
     ] = None,
     request: Annotated[
         list[str] | None,
-        typer.Option("--request", help="Request data: distance_km=12.5,30 or as JSON distance_km=[1,null]; repeatable."),
+        typer.Option("--request", help="Request data: distance_km=12.5,30 or as JSON; repeatable."),
     ] = None,
     expired: Annotated[bool, typer.Option("--expired", help="Also show values past their time to live.")] = False,
     output: Output = Format.TABLE,
@@ -276,7 +276,7 @@ def read(
     """Read features of entities in one call."""
     from control_plane.cli.data_commands import read  # lazy
 
-    read(session_of(context), service, entity or [], feature or [], request or [], expired)
+    read(session_of(context), service, entity or [], feature or [], requests=request or [], expired=expired)
 
 
 @app.command()

@@ -90,6 +90,7 @@ def read(
     service: str | None,
     entities: Sequence[str],
     features: Sequence[str],
+    *,
     requests: Sequence[str],
     expired: bool,
 ) -> None:

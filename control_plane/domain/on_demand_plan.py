@@ -166,9 +166,7 @@ def _mutable_differences(versions: list[RegisteredOnDemandView], new: OnDemandVi
     ]
 
 
-def _touch(
-    draft: Draft, versions: list[RegisteredOnDemandView], wanted: OnDemandView
-) -> list[RegisteredOnDemandView]:
+def _touch(draft: Draft, versions: list[RegisteredOnDemandView], wanted: OnDemandView) -> list[RegisteredOnDemandView]:
     """Gives every version the mutable parts: they belong to the name."""
     texts = {feature.name: feature.description for feature in wanted.features}
     touched = []

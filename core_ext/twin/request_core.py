@@ -51,7 +51,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Output:
-    """One column of the answer: column `index` of its group's schema, or program `index` where the group is ON_DEMAND."""
+    """One column of the answer: column `index` of its group's schema; of the group ON_DEMAND, program `index`."""
 
     name: str
     group: int
@@ -95,7 +95,7 @@ def serve(request: bytes, plan: Plan, rows: Mapping[bytes, Row], read_time_us: i
         group = plan.groups[output.group]
         named = [prefix is not None for prefix in prefixes[group.lookup]]
         given = list(zip(stored[output.group], named, strict=True))
-        return _answered(parsed, group, output, given, read_time_us, include_expired)
+        return _answered(parsed, group, output, given, read_time_us=read_time_us, include_expired=include_expired)
 
     results = _results(parsed, plan, data, [answered(output, False) for output in plan.inputs])
     messages = []
@@ -208,6 +208,7 @@ def _answered(
     group: Group,
     output: Output,
     rows: Sequence[tuple[Row, bool]],
+    *,
     read_time_us: int,
     include_expired: bool,
 ) -> _Column:

@@ -106,7 +106,7 @@ def slot_value(scalar: int, data: bytes) -> Any:  # Any: by the type
     if scalar == _BYTES:
         return data
     (value,) = struct.unpack(_FORMATS[scalar], data)
-    return math.nan if value != value else value
+    return math.nan if isinstance(value, float) and math.isnan(value) else value
 
 
 def slot_bytes(scalar: int, value: Any) -> bytes:  # Any: by the type
@@ -136,5 +136,3 @@ def _ends(column: DataColumn, row_count: int) -> tuple[int, ...] | None:
     ends = struct.unpack(f"<{row_count + 1}I", column.offsets)
     is_sound = ends[0] == 0 and list(ends) == sorted(ends) and ends[-1] == len(column.values)
     return ends if is_sound else None
-
-

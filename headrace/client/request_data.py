@@ -36,8 +36,8 @@ _NARROWER: Final[Mapping[Scalar, tuple[Scalar, ...]]] = {
 
 def encode_request_data(data: RequestData, known: Mapping[str, ValueType]) -> bytes:
     """Wire bytes of all columns, as fields of a read. `known` are the types of the fields, where they are known."""
-    columns = _columns(data).items()
-    return b"".join(delimited(_REQUEST_COLUMNS_FIELD, _encode(name, values, known.get(name))) for name, values in columns)
+    columns = [_encode(name, values, known.get(name)) for name, values in _columns(data).items()]
+    return b"".join(delimited(_REQUEST_COLUMNS_FIELD, column) for column in columns)
 
 
 def _columns(data: RequestData) -> Mapping[str, RequestValues]:

@@ -34,9 +34,7 @@ from headrace.definitions.registered import (
 from protos.control.v1 import definitions_pb2 as pb
 from protos.control.v1 import registry_service_pb2 as rpc_pb
 
-_Message = TypeVar(
-    "_Message", pb.Source, pb.Entity, pb.FeatureView, pb.OnDemandView, pb.FeatureService, pb.Model
-)
+_Message = TypeVar("_Message", pb.Source, pb.Entity, pb.FeatureView, pb.OnDemandView, pb.FeatureService, pb.Model)
 
 
 def state_to_pb(state: RegistryState) -> rpc_pb.WatchRegistryResponse:

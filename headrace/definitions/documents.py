@@ -100,7 +100,8 @@ def _on_demand_view(view: OnDemandView) -> Fields:
 def _on_demand_source(source: OnDemandSource) -> Fields:
     if isinstance(source, ServiceEntry):
         return _entry(source)
-    return {"request": source.name, "fields": [{"name": name, "type": str(kind)} for name, kind in source.fields.items()]}
+    fields = [{"name": name, "type": str(kind)} for name, kind in source.fields.items()]
+    return {"request": source.name, "fields": fields}
 
 
 def _service(service: FeatureService) -> Fields:

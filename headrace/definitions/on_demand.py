@@ -53,6 +53,9 @@ class OnDemandView(Definition):
     def __post_init__(self) -> None:
         Definition.__post_init__(self)
         object.__setattr__(self, "sources", _checked_sources(self.sources))
+        if not self.entries:
+            message = "an on-demand view reads at least one view: rows are named by its join keys"
+            raise invalid(message, "REQUIRED", "sources")
         features = check_items(self.features, Feature, "features", FEATURE_COUNT_MAX, count_min=1)
         check_unique((feature.name for feature in features), "features", ".name", "feature")
         for index, feature in enumerate(features):
@@ -90,7 +93,7 @@ def _checked_sources(sources: object) -> tuple[OnDemandSource, ...]:
 
 def _check_feature(feature: Feature, path: str) -> None:
     if not isinstance(feature.transform, Derived):
-        message = f"feature {feature.name!r} of an on-demand view is computed from its sources: write derived(expression)"
+        message = f"feature {feature.name!r} of an on-demand view is computed: write derived(expression)"
         raise invalid(message, "WRONG_TYPE", f"{path}.transform", feature=feature.name)
 
 

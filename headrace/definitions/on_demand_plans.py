@@ -71,8 +71,8 @@ class OnDemandPlans:
             plan = self.compile(record.definition)
             if plan.digest != record.transform_digest:
                 raise FailedPrecondition(
-                    f"{str(record.ref)!r} was registered with another kernel or other time-zone data than are installed "
-                    "here: install those, or apply the definition again for a new version",
+                    f"{str(record.ref)!r} was registered with another kernel or other time-zone data than are "
+                    "installed here: install those, or apply the definition again for a new version",
                     reason="TRANSFORM_CHANGED",
                     field="feature_view",
                     metadata={"feature_view": str(record.ref), "registered": record.transform_digest.hex()},
@@ -85,7 +85,7 @@ class OnDemandPlans:
         upstreams = {entry.view: self._upstream(entry.view) for entry in view.entries}
         depth = 1 + max((one.depth for one in upstreams.values()), default=0)
         if depth > DEPTH_MAX:
-            message = f"{view.name!r} stands on {depth} on-demand views over one another; at most {DEPTH_MAX} are allowed"
+            message = f"{view.name!r} makes {depth} on-demand views over one another; at most {DEPTH_MAX} are allowed"
             raise invalid(message, "TOO_DEEP", "sources", depth=depth)
         columns, keys = _columns(view, upstreams), _keys(view, upstreams)
         fields = _request_fields(view, upstreams, keys)
@@ -236,9 +236,7 @@ def _digest(view: OnDemandView, upstreams: Mapping[VersionRef, _Upstream]) -> by
         "features": sorted([feature.name, str(feature.type), one.canonical] for feature, one in features),
     }
     is_zoned = any(one.uses_time_zones for one in identities)
-    return transform_digest(
-        plan, time_zone_data_version=TIME_ZONE_DATA_VERSION if is_zoned else NO_TIME_ZONE_DATA
-    )
+    return transform_digest(plan, time_zone_data_version=TIME_ZONE_DATA_VERSION if is_zoned else NO_TIME_ZONE_DATA)
 
 
 def _source_document(

@@ -12,7 +12,6 @@ from core_ext.row_codec import Schema
 from core_ext.row_table import RowTable
 from core_ext.twin import request_core as twin
 from core_ext.twin.requests import Refusal
-from tests.unit.core_ext.test_request_core_on_demand import REFUSALS
 from tests.unit.core_ext.request_samples import (
     BYTES,
     F32,
@@ -31,6 +30,7 @@ from tests.unit.core_ext.request_samples import (
     sealed,
     storage_key,
 )
+from tests.unit.core_ext.test_request_core_on_demand import REFUSALS
 
 READ_TIME_US = 1_700_000_000_000_000
 JOIN_KEYS = [("user", I64), ("city", STRING), ("blob", BYTES)]

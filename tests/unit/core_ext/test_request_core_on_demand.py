@@ -241,19 +241,20 @@ def texts(scalar: int, values: bytes, offsets: Sequence[int] = ()) -> bytes:
     return parsed.SerializeToString()
 
 
+LENGTH, VALUE = "REQUEST_LENGTH_MISMATCH", "REQUEST_VALUE_INVALID"
 REFUSALS = {
     "unknown": (wrong(name="other"), "MISSING_REQUEST_FIELD", "request_columns", "'asked' of type F64: add"),
     "missing": (without(), "MISSING_REQUEST_FIELD", "request_columns", "'asked' of type F64: add that request column"),
     "twice": (twice(), "DUPLICATE_REQUEST_COLUMN", "request_columns[1].name", "'asked' is sent twice"),
     "too many": (too_many(), "TOO_MANY_REQUEST_COLUMNS", "request_columns", "more than 256"),
     "another type": (wrong(value_type=I64), "WRONG_REQUEST_TYPE", "request_columns[0].value_type", "of type F64"),
-    "too few": (wrong(values=b""), "REQUEST_LENGTH_MISMATCH", "request_columns[0].values", "one F64 for each of 1 rows"),
-    "offsets": (wrong(offsets=bytes(8)), "REQUEST_LENGTH_MISMATCH", "request_columns[0].values", "one F64"),
-    "offsets of texts": (texts(STRING, b"ab", [0, 1]), "REQUEST_LENGTH_MISMATCH", "request_columns[0].offsets", "1 rows"),
-    "offsets that run back": (texts(STRING, b"ab", [2, 0]), "REQUEST_LENGTH_MISMATCH", "request_columns[0].offsets", "0"),
-    "no offsets": (texts(STRING, b"ab"), "REQUEST_LENGTH_MISMATCH", "request_columns[0].offsets", "1 + 1 that ascend"),
-    "no text": (texts(STRING, b"\xff", [0, 1]), "REQUEST_VALUE_INVALID", "request_columns[0].values", "no STRING at row 0"),
-    "no bool": (texts(BOOL, b"\x02"), "REQUEST_VALUE_INVALID", "request_columns[0].values", "no BOOL at row 0"),
+    "too few": (wrong(values=b""), LENGTH, "request_columns[0].values", "one F64 for each of 1 rows"),
+    "offsets": (wrong(offsets=bytes(8)), LENGTH, "request_columns[0].values", "one F64"),
+    "offsets of texts": (texts(STRING, b"ab", [0, 1]), LENGTH, "request_columns[0].offsets", "send 1 + 1"),
+    "offsets that run back": (texts(STRING, b"ab", [2, 0]), LENGTH, "request_columns[0].offsets", "0"),
+    "no offsets": (texts(STRING, b"ab"), LENGTH, "request_columns[0].offsets", "send 1 + 1, from 0"),
+    "no text": (texts(STRING, b"\xff", [0, 1]), VALUE, "request_columns[0].values", "no STRING at row 0"),
+    "no bool": (texts(BOOL, b"\x02"), VALUE, "request_columns[0].values", "no BOOL at row 0"),
     "null rows": (wrong(null_rows=[1]), "BAD_NULL_ROWS", "request_columns[0].null_rows", "; 1 does not"),
 }
 
