@@ -42,7 +42,7 @@ typedef struct {
     uint64_t *message_bytes;       /* per output */
     uint64_t response_bytes;
     uint32_t columns_of_keys[HR_ENTITY_COLUMNS_MAX];  /* request column of a join key */
-    uint32_t request_columns_of_fields[HR_REQUEST_COLUMNS_MAX];
+    uint32_t *request_columns_of_fields;  /* request column of a field of request data */
     hr_on_demand_column *on_demand;  /* inputs, request fields, results */
     hr_span bad_name;
 } hr_call;
@@ -117,6 +117,10 @@ static inline int hr_bind_field(hr_call *call, uint32_t number)
 static inline int hr_bind_fields(hr_call *call)
 {
     uint32_t fields = call->plan->on_demand != NULL ? call->plan->on_demand->field_count : 0;
+    if (fields > 0) {
+        call->request_columns_of_fields = hr_arena_take(&call->request.arena, fields * sizeof(uint32_t));
+        if (call->request_columns_of_fields == NULL) return HR_E_NO_MEMORY;
+    }
     for (uint32_t number = 0; number < fields; number++) {
         int status = hr_bind_field(call, number);
         if (status != HR_OK) return status;

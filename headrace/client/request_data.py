@@ -110,7 +110,9 @@ def _array(name: str, values: RequestValues, known: ValueType | None) -> pa.Arra
 def _of_numpy(name: str, values: "np.ndarray[Any, Any]", wanted: pa.DataType | None) -> pa.Array:
     if values.ndim != 1:
         raise _wrong_type(name, f"an array of {values.ndim} dimensions")
-    return pa.array(values.tolist(), type=wanted) if values.dtype.kind in "OUS" else pa.array(values)
+    if values.dtype.kind in "OUS":
+        return pa.array(values.tolist(), type=wanted)
+    return pa.array(values.astype(values.dtype.newbyteorder("="), copy=False))
 
 
 def _as_sent(array: pa.Array, known: ValueType | None) -> pa.Array:

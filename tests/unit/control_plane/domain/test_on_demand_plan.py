@@ -1,5 +1,6 @@
 """Plans of on-demand views: what is registered, what a change makes, and every refusal."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from headrace.definitions import (
     ServiceEntry,
     State,
     derived,
+    load,
 )
 from headrace.definitions.on_demand_plans import DEPTH_MAX, plans_of_state
 from headrace.errors import FailedPrecondition
@@ -141,14 +143,14 @@ REFUSED: dict[str, tuple[OnDemandView, str, str, str]] = {
         featured("x", SERVICE), "UNKNOWN_REFERENCE", "sources[0].feature_view", "it is a feature service"
     ),
     "unknown feature": (
-        featured("dep_dela", VIEW), "UNKNOWN_COLUMN", "features[0].transform.expression", "did you mean 'dep_delay'?, at"
+        featured("dep_dela", VIEW), "UNKNOWN_COLUMN", "features[0].transform.expression", "mean 'dep_delay'?, at"
     ),
     "unknown listed feature": (
         featured("x", ServiceEntry(VIEW, ["dep_dela"])), "UNKNOWN_FEATURE", "sources[0].features[0]", "did you mean"
     ),
     "wrong type": (featured("dep_delay", VIEW), "WRONG_TYPE", "features[0].type", "declare f32"),
     "types that do not fit": (
-        featured("dep_delay + 'a'", VIEW), "WRONG_TYPE", "features[0].transform.expression", "^"
+        featured("dep_delay + 'a'", VIEW), "TYPE_MISMATCH", "features[0].transform.expression", "^"
     ),
     "entities of different keys": (
         featured("dep_delay + b_dep_delay", VIEW, ServiceEntry("flights.ops.planes", output_prefix="b_")),
@@ -253,3 +255,19 @@ def test_a_plan_of_another_kernel_is_refused() -> None:
     damaged = record.__class__(record.definition, record.stamp, 1, State.ACTIVE, bytes(32))
     with pytest.raises(FailedPrecondition, match="registered with another kernel"):
         plans_of_state(changed).plan_of(damaged)
+
+
+def test_examples_of_the_guide_agree_and_are_planned(tmp_path: Path, repository: Path) -> None:
+    guide = (repository / "docs" / "definitions.md").read_text(encoding="utf-8")
+    state, found = RegistryState(), []
+    for language, ending in (("python", "py"), ("yaml", "yaml")):
+        for part in ("", " windows", " on-demand"):
+            file = tmp_path / f"{ending}{len(part)}.{ending}"
+            file.write_text(guide.split(f"```{language}{part}\n")[1].split("```")[0], encoding="utf-8")
+            definitions = load(file)
+            made = plan(state, definitions, NOW)
+            made.require_possible()
+            state = made.after
+        found.append(definitions.on_demand_views[0])
+    assert found[0] == found[1]
+    assert {change.change_kind for change in made.changes} == {ChangeKind.UNCHANGED}
