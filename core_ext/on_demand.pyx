@@ -40,7 +40,7 @@ cdef class OnDemand:
         cdef hr_request_field *field
         names = [name for name, _ in request_fields]
         if len(names) > HR_REQUEST_COLUMNS_MAX or len(set(names)) < len(names):
-            raise ValueError(f"a plan has at most {HR_REQUEST_COLUMNS_MAX} request fields of different names, not {names}")
+            raise ValueError(f"a plan has up to {HR_REQUEST_COLUMNS_MAX} request fields of various names, not {names}")
         self.view.fields = <hr_request_field *>calloc(len(names) + 1, sizeof(hr_request_field))
         if self.view.fields == NULL:
             raise MemoryError

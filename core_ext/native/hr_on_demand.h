@@ -171,7 +171,8 @@ static inline int64_t hr_on_demand_event(const hr_call *call, const hr_on_demand
 }
 
 /* Keeps one result beyond its block; 0: no memory. */
-static inline int hr_keep_value(hr_call *call, uint8_t type, const hr_register *from, uint32_t at, hr_register *to, uint32_t row)
+static inline int hr_keep_value(
+    hr_call *call, uint8_t type, const hr_register *from, uint32_t at, hr_register *to, uint32_t row)
 {
     const hr_text *text;
     uint8_t *kept;
