@@ -87,7 +87,9 @@ def _read_names(view: OnDemandView) -> set[str]:
 
 def _registered_cycle(draft: Draft, pinned: OnDemandView) -> list[Problem]:
     """A version below reads an older version of the same name: pinned, but a change would go round for ever."""
-    ways = [((pinned.name, entry.view.name), entry.view) for entry in pinned.entries]
+    ways: list[tuple[tuple[str, ...], VersionRef]] = [
+        ((pinned.name, entry.view.name), entry.view) for entry in pinned.entries
+    ]
     seen: set[VersionRef] = set()
     while ways:
         way, ref = ways.pop()

@@ -12,16 +12,14 @@ def active_version(
 ) -> RegisteredView | RegisteredOnDemandView | None:
     """The view or on-demand view of an entry, or None and the problem added."""
     ref = entry.view
-    versions: list[RegisteredView] | list[RegisteredOnDemandView] = draft.views(ref.name) or draft.on_demand_views(
-        ref.name
-    )
-    if not versions or ref.name in draft.refused:
+    stored, computed = draft.views(ref.name), draft.on_demand_views(ref.name)
+    if not (stored or computed) or ref.name in draft.refused:
         problems.append(unknown(draft, f"{path}.feature_view", ref.name, "feature view"))
         return None
-    view: RegisteredView | RegisteredOnDemandView | None = select(versions, ref.version)
+    view = select(stored, ref.version) or select(computed, ref.version)
     if view is not None and view.state is State.ACTIVE:
         return view
-    newest = f"; its newest is v{versions[-1].version}"
+    newest = f"; its newest is v{max(len(stored), len(computed))}"
     if view is None and ref.version:
         problem = Problem("UNKNOWN_REFERENCE", f"{path}.feature_view", f"{ref} is not registered{newest}")
     else:

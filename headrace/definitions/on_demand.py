@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Final
 
 from headrace.definitions.base import Definition
@@ -36,7 +37,7 @@ class RequestSource:
 OnDemandSource = ServiceEntry | RequestSource
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, init=False)
 class OnDemandView(Definition):
     """Features whose expressions read columns of the sources: features of views, and fields of the request.
 
@@ -48,11 +49,28 @@ class OnDemandView(Definition):
 
     sources: Sequence[OnDemandSource]
     features: Sequence[Feature]
-    fallback: Fallback = Fallback.NONE
+    fallback: Fallback
 
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        owner: str,
+        sources: Sequence[OnDemandSource | str],
+        features: Sequence[Feature],
+        fallback: Fallback = Fallback.NONE,
+        description: str = "",
+        tags: Mapping[str, str] = MappingProxyType({}),
+        etag: str = "",
+    ) -> None:
+        common = {"name": name, "owner": owner, "description": description, "tags": tags, "etag": etag}
+        for part, value in (common | {"features": features, "fallback": fallback}).items():
+            object.__setattr__(self, part, value)
         Definition.__post_init__(self)
-        object.__setattr__(self, "sources", _checked_sources(self.sources))
+        object.__setattr__(self, "sources", _checked_sources(sources))
+        self._check()
+
+    def _check(self) -> None:
         if not self.entries:
             message = "an on-demand view reads at least one view: rows are named by its join keys"
             raise invalid(message, "REQUIRED", "sources")

@@ -15,6 +15,7 @@ from typing import Final
 
 import grpc
 import numpy as np
+from numpy.typing import NDArray
 
 from headrace.client import RegistryClient
 from headrace.client.calls import READ_DEFAULTS, read_call
@@ -68,11 +69,12 @@ def definitions() -> DefinitionSet:
     return DefinitionSet(on_demand_views=[view], feature_services=services)
 
 
-def expected() -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
+def expected() -> NDArray[np.float64]:
     """What the server must answer."""
     row = values(VIEW.index, np.array([USER]), FEATURES)[0].astype(np.float64)
     data = np.array([list(DATA.values())[number % len(DATA)] for number in range(FEATURES)])
-    return (row + np.roll(row, -7)) * data / 2.0
+    found: NDArray[np.float64] = (row + np.roll(row, -7)) * data / 2.0
+    return found
 
 
 def target(peer: HeadracePeer, service: str, folder: Path) -> Target:

@@ -13,6 +13,7 @@ from core_ext.on_demand import OnDemand
 from core_ext.row_codec import Schema
 from core_ext.row_table import RowTable
 from core_ext.twin import request_core as twin
+from core_ext.twin.on_demand import OnDemand as TwinOnDemand
 from tests.unit.core_ext.request_samples import (
     BYTES,
     FIXED,
@@ -103,7 +104,7 @@ class Case:
         return table, overlay
 
 
-def core_on_demand(given: twin.OnDemand) -> OnDemand:
+def core_on_demand(given: TwinOnDemand) -> OnDemand:
     programs = [(Program(one.program.source), one.sources, one.default, one.fallback) for one in given.programs]
     return OnDemand(given.request_fields, programs)
 

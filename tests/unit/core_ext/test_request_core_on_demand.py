@@ -20,9 +20,11 @@ from core_ext.twin.requests import Refusal
 from headrace.expressions import compile_expression
 from headrace.types import Scalar, ValueType
 from protos.feature.v1.online_feature_service_pb2 import (
+    EntityColumn,
     FeatureColumn,
     GetOnlineFeaturesRequest,
     GetOnlineFeaturesResponse,
+    ReadOptions,
     RequestColumn,
 )
 from tests.unit.core_ext.on_demand_plans import on_demand_cases
@@ -110,13 +112,14 @@ def plan_of(*programs: tuple[object, ...], ttl_us: int = 0, stale_us: int = 0, f
     return Plan(bytes(32), 1, [("user", I64)], [(1, [0])], groups, columns, [(0, 0, None)], on_demand)
 
 
-def request(values: Sequence[float] = (2.0,), **options: object) -> bytes:
-    data = RequestColumn(name="asked", value_type={"scalar_type": F64}, values=struct.pack(f"<{len(values)}d", *values))
+def request(values: Sequence[float] = (2.0,), *, include_expired: bool = False) -> bytes:
+    asked = RequestColumn(name="asked", values=struct.pack(f"<{len(values)}d", *values))
+    asked.value_type.scalar_type = F64  # type: ignore[assignment]  # the number of SCALAR_TYPE_F64
     return GetOnlineFeaturesRequest(
         feature_service="a.b.c",
-        entity_columns=[{"join_key": "user", "int64_values": [7] * len(values)}],
-        request_columns=[data],
-        options={"include_event_times": True, **options},  # type: ignore[typeddict-item]
+        entity_columns=[EntityColumn(join_key="user", int64_values=[7] * len(values))],
+        request_columns=[asked],
+        options=ReadOptions(include_event_times=True, include_expired=include_expired),
     ).SerializeToString()
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from core_ext import rules
 from feature_server.rpc.native_front import HAS_NATIVE, TRANSPORTS, NativeTransport
-from headrace.client import Client
+from headrace.client import Client, PreparedFeatures
 from headrace.definitions import (
     DefinitionSet,
     Feature,
@@ -92,10 +92,13 @@ def test_a_prepared_selection_tells_what_to_send(client: Client) -> None:
 @pytest.mark.parametrize("way", ["service", "handle", "features"])
 def test_values_are_computed_from_disk_and_from_the_table(client: Client, way: str) -> None:
     names = [f"{DEAL}@v1:is_good", f"{OFFER}:label"]
-    selection = {"service": SERVICE, "handle": client.prepare(SERVICE), "features": None}[way]
+    selections: dict[str, str | PreparedFeatures | None] = {"service": SERVICE, "handle": client.prepare(SERVICE)}
     for _ in range(2):  # the second time from the table
         batch = client.get_online_features(
-            selection, features=names if way == "features" else (), entities={"user_id": [1, 2, 9]}, request_data=DATA
+            selections.get(way),
+            features=names if way == "features" else (),
+            entities={"user_id": [1, 2, 9]},
+            request_data=DATA,
         )
         good, label = (batch.to_arrow().column(name).to_pylist() for name in batch.columns)
         assert (good, label) == ([False, True, None], ["user 1 a", "user 2 -", None])

@@ -13,7 +13,8 @@ from headrace.client.request_data import encode_request_data
 from headrace.errors import InvalidArgument
 from headrace.types import Scalar, ValueType
 from protos.feature.v1 import online_feature_service_pb2 as pb
-from tests.unit.headrace.client.test_clients import KEYS, Runner, Served, run_async, run_sync
+from tests.unit.headrace.client.online_service import Served
+from tests.unit.headrace.client.test_clients import KEYS, Runner, run_async, run_sync
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 6, UTC)
 AT_US = 1_767_323_045_000_006
@@ -22,6 +23,10 @@ AT_US = 1_767_323_045_000_006
 def columns_of(data: Any, known: dict[str, ValueType] | None = None) -> dict[str, pb.RequestColumn]:
     message = pb.GetOnlineFeaturesRequest.FromString(encode_request_data(data, known or {}))
     return {column.name: column for column in message.request_columns}
+
+
+def scalar_of(values: Any, known: dict[str, ValueType]) -> int:
+    return int(columns_of({"x": values}, known)["x"].value_type.scalar_type)
 
 
 def shown(column: pb.RequestColumn) -> tuple[int, bytes, list[int]]:
@@ -84,10 +89,10 @@ def test_nothing_is_no_column() -> None:
 def test_a_known_field_decides_between_types_that_hold_the_value() -> None:
     known = {"x": ValueType(Scalar.F64)}
     assert columns_of({"x": [1, None]}, known)["x"].values == np.array([1.0, 0.0]).tobytes()
-    assert columns_of({"x": np.array([1.5], np.float32)}, known)["x"].value_type.scalar_type == Scalar.F64
-    assert columns_of({"x": [None, None]}, known)["x"].value_type.scalar_type == Scalar.F64
+    assert scalar_of(np.array([1.5], np.float32), known) == int(Scalar.F64)
+    assert scalar_of([None, None], known) == int(Scalar.F64)
     # What would lose something is sent as it is, for the server to refuse.
-    assert columns_of({"x": np.array([2**60])}, known)["x"].value_type.scalar_type == Scalar.I64
+    assert scalar_of(np.array([2**60]), known) == int(Scalar.I64)
 
 
 WRONG: dict[str, Callable[[], Any]] = {
