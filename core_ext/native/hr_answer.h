@@ -7,8 +7,6 @@
 
 #include "hr_on_demand.h"
 
-enum { HR_RESPONSE_BYTES_MAX = 64 << 20 };  /* the largest message that servers and clients of ours accept */
-
 static inline int hr_measure_values(hr_call *call, uint32_t number)
 {
     const hr_output *output = &call->plan->outputs[number];

@@ -170,7 +170,7 @@ static inline int64_t hr_on_demand_event(const hr_call *call, const hr_on_demand
     return newest;
 }
 
-/* Keeps one result beyond its block; 0: no memory. */
+/* Keeps one result beyond its block. */
 static inline int hr_keep_value(
     hr_call *call, uint8_t type, const hr_register *from, uint32_t at, hr_register *to, uint32_t row)
 {
@@ -178,14 +178,17 @@ static inline int hr_keep_value(
     uint8_t *kept;
     if (!hr_is_text(type)) {
         to->at.ints[row] = from->at.ints[at];  /* the bits of a float as well */
-        return 1;
+        return HR_OK;
     }
     text = &from->at.texts[at];
+    call->on_demand_text_bytes += text->length;
+    call->request.bad_count = call->on_demand_text_bytes;
+    if (call->on_demand_text_bytes > HR_RESPONSE_BYTES_MAX) return HR_E_RESPONSE_TOO_LARGE;
     kept = hr_arena_take(&call->request.arena, text->length);
-    if (kept == NULL) return 0;
+    if (kept == NULL) return HR_E_NO_MEMORY;
     if (text->length > 0) memcpy(kept, text->at, text->length);
     hr_load_text(kept, text->length, to, row);
-    return 1;
+    return HR_OK;
 }
 
 static inline int hr_settle_result(
@@ -202,7 +205,7 @@ static inline int hr_settle_result(
     if (slot == HR_SLOT_EMPTY) hr_clear_value(&to->value, type, row);
     else if (hr_is_text(type)) hr_load_text(program->default_value, program->default_bytes, &to->value, row);
     else hr_load_slot(type, program->default_value, &to->value, row);
-    return 1;
+    return HR_OK;
 }
 
 static inline void hr_copy_block(uint8_t type, const hr_register *from, uint32_t first, uint32_t count, hr_register *to)
@@ -224,10 +227,12 @@ static inline int hr_run_block(
         hr_copy_block(at.type, &hr_source_column(call, &program->sources[at.operand])->value, first, count,
                       &scratch->registers[i]);
     }
-    if (!hr_expression_compute(scratch, count)) return 0;
-    for (uint32_t i = 0; i < count; i++)
-        if (!hr_settle_result(call, program, result, i, to, first + i)) return 0;
-    return 1;
+    if (!hr_expression_compute(scratch, count)) return HR_E_NO_MEMORY;
+    for (uint32_t i = 0; i < count; i++) {
+        int status = hr_settle_result(call, program, result, i, to, first + i);
+        if (status != HR_OK) return status;
+    }
+    return HR_OK;
 }
 
 static inline int hr_run_program(hr_call *call, hr_on_demand_reader *reader, uint32_t number, hr_on_demand_column *to)
@@ -237,7 +242,8 @@ static inline int hr_run_program(hr_call *call, hr_on_demand_reader *reader, uin
     if (!hr_take_column(call, program->program->result_type, 1, to)) return HR_E_NO_MEMORY;
     for (uint32_t first = 0; first < call->row_count; first += view->block_rows) {
         uint32_t left = call->row_count - first, count = left < view->block_rows ? left : view->block_rows;
-        if (!hr_run_block(call, program, &reader->scratches[number], to, first, count)) return HR_E_NO_MEMORY;
+        int status = hr_run_block(call, program, &reader->scratches[number], to, first, count);
+        if (status != HR_OK) return status;
     }
     return HR_OK;
 }

@@ -44,6 +44,7 @@ typedef struct {
     uint32_t columns_of_keys[HR_ENTITY_COLUMNS_MAX];  /* request column of a join key */
     uint32_t *request_columns_of_fields;  /* request column of a field of request data */
     hr_on_demand_column *on_demand;  /* inputs, request fields, results */
+    uint64_t on_demand_text_bytes;   /* kept of computed texts: as many as an answer may have */
     hr_span bad_name;
 } hr_call;
 

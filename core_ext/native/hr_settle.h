@@ -4,6 +4,8 @@
 
 #include "hr_resolve.h"
 
+enum { HR_RESPONSE_BYTES_MAX = 64 << 20 };  /* the largest message that servers and clients of ours accept */
+
 static inline uint8_t hr_settle_asked(
     const hr_call *call, const hr_output *output, uint32_t row, int include_expired, uint8_t *slot)
 {

@@ -10,6 +10,7 @@ from core_ext.twin.request_data import slot_bytes, slot_value, width_of
 
 FROM_FEATURE, FROM_REQUEST, FROM_PROGRAM = 1, 2, 3
 ON_DEMAND: Final = -1
+RESPONSE_BYTES_MAX: Final = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,14 @@ class Columns:
 
 
 def compute(on_demand: OnDemand, columns: Columns, row_count: int) -> list[list[Cell]]:
-    """Results of every program, in their order."""
+    """Results of every program, in their order. Raises OverflowError where their texts outgrow an answer."""
+    kept = 0
     for program in on_demand.programs:
         columns.results.append([_result(program, columns, row) for row in range(row_count)])
+        if not width_of(program.program.result_type):
+            kept += sum(_kept_bytes(program, cell) for cell in columns.results[-1])
+        if kept > RESPONSE_BYTES_MAX:
+            raise OverflowError
     return columns.results
 
 
@@ -64,6 +70,10 @@ def result_slot(program: OnDemandProgram, cell: Cell) -> bytes:
     """What the answer holds of a result."""
     scalar = program.program.result_type
     return bytes(width_of(scalar)) if cell.value is None else slot_bytes(scalar, cell.value)
+
+
+def _kept_bytes(program: OnDemandProgram, cell: Cell) -> int:
+    return 0 if cell.status & rules.DEFAULTED else len(result_slot(program, cell))
 
 
 def _result(program: OnDemandProgram, columns: Columns, row: int) -> Cell:

@@ -157,7 +157,10 @@ def _results(
             raise Refusal(error.reason, error.path) from error
         requests.append([Cell(value, rules.NULL if value is None else rules.PRESENT) for value in values])
     found = []
-    results = compute(plan.on_demand, Columns(features, requests), request.row_count)
+    try:
+        results = compute(plan.on_demand, Columns(features, requests), request.row_count)
+    except OverflowError as error:
+        raise Refusal("RESPONSE_TOO_LARGE", "") from error
     for program, cells in zip(plan.on_demand.programs, results, strict=True):
         values = [result_slot(program, cell) for cell in cells]
         column = _Column(values, bytearray(cell.status for cell in cells), [cell.event_time_us for cell in cells])

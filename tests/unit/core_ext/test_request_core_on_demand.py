@@ -284,6 +284,23 @@ def test_a_wrong_request_column_is_refused(case: str) -> None:
     assert sentence in caught.value.message
 
 
+def test_texts_that_outgrow_an_answer_are_refused_before_they_are_all_kept() -> None:
+    text, rows = b"x" * (1 << 16), 1_025
+    offsets = struct.pack(f"<{rows + 1}I", *range(0, (rows + 1) << 16, 1 << 16))
+    asked = RequestColumn(name="asked", values=text * rows, offsets=offsets)
+    asked.value_type.scalar_type = STRING  # type: ignore[assignment]  # the number of SCALAR_TYPE_STRING
+    data = GetOnlineFeaturesRequest(
+        feature_service="a.b.c",
+        entity_columns=[EntityColumn(join_key="user", int64_values=[7] * rows)],
+        request_columns=[asked],
+    ).SerializeToString()
+    compiled = compile_expression("asked", {"asked": ValueType(Scalar.STRING)})
+    on_demand = OnDemand([("asked", STRING)], [(Program(compiled.program), [(FROM_REQUEST, 0)], None, 1)])
+    plan = Plan(bytes(32), 1, [("user", I64)], [(1, [0])], [], [("c", ON_DEMAND, 0, None)], [], on_demand)
+    with pytest.raises(Refused, match="over 67174400 bytes: at most 67108864"):
+        RequestCore(RowTable(1 << 18), 8).serve(data, READ_TIME_US, plan)
+
+
 @pytest.mark.parametrize(
     ("fields", "sources", "default"),
     [
