@@ -2,6 +2,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from core_ext.computed cimport ComputedView, hr_computed
+from core_ext.on_demand cimport OnDemand, hr_on_demand
 from core_ext.row_codec cimport Schema, hr_column
 from core_ext.row_table cimport RowTable, hr_table
 from core_ext.served_ring cimport ServedRing, hr_served_draft
@@ -40,12 +41,14 @@ cdef extern from "hr_answer.h" nogil:
     ctypedef struct hr_plan:
         uint8_t handle[32]
         int64_t revision
-        uint32_t join_key_count, lookup_count, group_count, output_count
+        uint32_t join_key_count, lookup_count, group_count, output_count, input_count
         hr_join_key *join_keys
         hr_lookup *lookups
         hr_group *groups
         hr_output *outputs
         uint32_t *by_group
+        hr_output *inputs
+        hr_on_demand *on_demand
 
     ctypedef struct hr_plan_name:
         const hr_plan *plan
@@ -114,6 +117,7 @@ cdef extern from "hr_published.h" nogil:
 
 cdef class Plan:
     cdef hr_plan plan
+    cdef OnDemand on_demand
     cdef list keep          # owns the bytes and schemas that `plan` points into
     cdef readonly bytes handle
     cdef readonly int64_t revision
@@ -122,6 +126,9 @@ cdef class Plan:
     cdef int set_lookups(self, lookups) except -1
     cdef int set_groups(self, groups) except -1
     cdef int set_outputs(self, groups, columns) except -1
+    cdef int set_inputs(self, groups, inputs) except -1
+    cdef int set_result(self, hr_output *output, str name, index) except -1
+    cdef int set_names(self, hr_output *output, str name) except -1
     cdef int set_output(self, hr_output *output, Schema schema, ComputedView computed, str name, uint32_t group,
                         index, default) except -1
 

@@ -4,12 +4,15 @@ from collections.abc import Mapping, Sequence
 from typing import final
 
 from core_ext.computed import ComputedView
+from core_ext.on_demand import OnDemand
 from core_ext.row_codec import Schema
 from core_ext.row_table import RowTable
 from core_ext.served_ring import ServedRing
 
 ROW_COUNT_MAX: int
 COLUMN_COUNT_MAX: int
+ON_DEMAND: int
+"""Group of a column that is the result of an on-demand program."""
 
 class Refused(Exception):
     """The request is wrong. `reason` is UPPER_SNAKE, `field` a path such as entity_columns[1].string_values[7]."""
@@ -27,7 +30,9 @@ class Plan:
     join_keys: (name, element type) per request column. lookups: (entity id, indexes into join_keys in key order).
     groups: (lookup, view id, schema, ttl_us, stale_us, fallback, computed), limits of 0 meaning none, and
     computed None where rows are answered as they are stored.
-    columns: (output name, group, column of the schema, default bytes as in a response slot or None).
+    columns: (output name, group, column of the schema, default bytes as in a response slot or None), or, of on-demand
+    features, (output name, ON_DEMAND, program, None). inputs: (group, column, default), what `on_demand` reads; they
+    are gathered and not answered.
     handle: 32 bytes. revision: that of the registry. Raises ValueError when an index is out of range.
     """
 
@@ -41,6 +46,8 @@ class Plan:
         lookups: Sequence[tuple[int, Sequence[int]]],
         groups: Sequence[tuple[int, int, Schema, int, int, int, ComputedView | None]],
         columns: Sequence[tuple[str, int, int, bytes | None]],
+        inputs: Sequence[tuple[int, int, bytes | None]] = (),
+        on_demand: OnDemand | None = None,
     ) -> None: ...
 
 class Misses:

@@ -6,6 +6,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from core_ext.computed cimport ComputedView
+from core_ext.on_demand cimport OnDemand
 from core_ext.row_codec cimport Schema
 from core_ext.row_table cimport row_bytes
 from core_ext.served_ring cimport (
@@ -39,6 +40,7 @@ cdef extern from "hr_answer.h" nogil:
         HR_MISS
         HR_UNRESOLVED
         HR_E_NO_MEMORY
+        HR_ON_DEMAND_GROUP
     uint32_t hr_varint_bytes(uint64_t value)
 
 cdef extern from "hr_served.h" nogil:
@@ -47,6 +49,7 @@ cdef extern from "hr_served.h" nogil:
 
 ROW_COUNT_MAX = HR_ROW_COUNT_MAX
 COLUMN_COUNT_MAX = HR_COLUMN_COUNT_MAX
+ON_DEMAND = -1
 
 cdef enum:
     # Values of a read from which the GIL is given up: about 100 us of work. Below, giving it up beside one busy
@@ -105,7 +108,10 @@ cdef void *zeroed(size_t count, size_t width) except NULL:
 
 @final
 cdef class Plan:
-    def __cinit__(self, bytes handle not None, int64_t revision, join_keys, lookups, groups, columns):
+    def __cinit__(
+        self, bytes handle not None, int64_t revision, join_keys, lookups, groups, columns, inputs=(),
+        OnDemand on_demand=None,
+    ):
         if len(handle) != HR_HANDLE_BYTES:
             raise ValueError(f"a handle has {HR_HANDLE_BYTES} bytes, not {len(handle)}")
         if not 1 <= len(columns) <= HR_COLUMN_COUNT_MAX:
@@ -118,7 +124,10 @@ cdef class Plan:
         self.set_join_keys(join_keys)
         self.set_lookups(lookups)
         self.set_groups(groups)
+        self.on_demand = on_demand
+        self.plan.on_demand = &on_demand.view if on_demand is not None else NULL
         self.set_outputs(groups, columns)
+        self.set_inputs(groups, inputs)
 
     def __dealloc__(self):
         free(self.plan.join_keys)
@@ -126,6 +135,7 @@ cdef class Plan:
         free(self.plan.groups)
         free(self.plan.outputs)
         free(self.plan.by_group)
+        free(self.plan.inputs)
 
     cdef const uint8_t *kept(self, bytes data):
         self.keep.append(data)
@@ -203,6 +213,10 @@ cdef class Plan:
         self.plan.outputs = <hr_output *>zeroed(len(columns), sizeof(hr_output))
         self.plan.by_group = <uint32_t *>zeroed(len(columns), sizeof(uint32_t))
         for name, number, index, default in columns:
+            if number == ON_DEMAND:
+                self.set_result(&self.plan.outputs[self.plan.output_count], name, index)
+                self.plan.output_count += 1
+                continue
             check_index("group", number, self.plan.group_count)
             schema, computed = groups[number][2], groups[number][6]
             self.set_output(
@@ -226,15 +240,43 @@ cdef class Plan:
         output.column = schema.columns[index]
         output.group = group
         output.index = index
-        head, tail = encoded_name(name), encoded_type(&output.column)
-        output.head, output.head_bytes = self.kept(head), len(head)
-        output.tail, output.tail_bytes = self.kept(tail), len(tail)
+        self.set_names(output, name)
         if default is None:
             return 0
         if not output.column.is_variable and len(default) != output.column.slot_bytes:
             raise ValueError(f"default of {name} has {len(default)} bytes, its slot {output.column.slot_bytes}")
         output.default_value, output.default_bytes = self.kept(default), len(default)
         output.has_default = 1
+        return 0
+
+    cdef int set_result(self, hr_output *output, str name, index) except -1:
+        cdef Schema schema
+        check_index("program", index, len(self.on_demand.result_types) if self.on_demand is not None else 0)
+        schema = Schema(0, [(self.on_demand.result_types[index], 0, 0)])
+        output.column = schema.columns[0]
+        output.group = HR_ON_DEMAND_GROUP
+        output.index = index
+        return self.set_names(output, name)
+
+    cdef int set_names(self, hr_output *output, str name) except -1:
+        head, tail = encoded_name(name), encoded_type(&output.column)
+        output.head, output.head_bytes = self.kept(head), len(head)
+        output.tail, output.tail_bytes = self.kept(tail), len(tail)
+        return 0
+
+    cdef int set_inputs(self, groups, inputs) except -1:
+        cdef hr_output *made
+        wanted = self.on_demand.input_types if self.on_demand is not None else {}
+        for place in wanted:
+            check_index("input", place, len(inputs))
+        self.plan.inputs = <hr_output *>zeroed(len(inputs), sizeof(hr_output))
+        for place, (number, index, default) in enumerate(inputs):
+            check_index("group", number, self.plan.group_count)
+            made = &self.plan.inputs[self.plan.input_count]
+            self.set_output(made, groups[number][2], groups[number][6], "", number, index, default)
+            if made.column.shape != 0 or made.column.scalar != wanted.get(place, made.column.scalar):
+                raise ValueError(f"input {place} is of another type than the programs that read it")
+            self.plan.input_count += 1
         return 0
 
 

@@ -6,7 +6,9 @@ from typing import Final
 
 from core_ext.wire import fields, int32_of, typed_fields, unsigned_to_signed
 
-_TYPES: Final = {3: "I64", 6: "STRING", 7: "BYTES"}
+_TYPES: Final = dict(
+    enumerate(("BOOL", "I32", "I64", "F32", "F64", "STRING", "BYTES", "TIMESTAMP_US", "DATE"), start=1)
+)
 _VALUES: Final = {3: "int64_values", 6: "string_values", 7: "bytes_values"}
 
 # Limits that sentences quote, by reason; native/hr_request.h and hr_layout.h hold them.
@@ -18,6 +20,7 @@ _LIMITS: Final = {
     "BAD_HANDLE": 32,
     "BAD_STALENESS": 315_576_000_000,
     "TOO_MANY_MIN_OFFSETS": 1024,
+    "TOO_MANY_REQUEST_COLUMNS": 256,
     "RESPONSE_TOO_LARGE": 64 << 20,
 }
 
@@ -63,8 +66,8 @@ _REFUSALS: Final = (
     ("WRONG_KEY_TYPE", "entity_columns[{column}]", "join key {name!r} is of type {type}: send it in {values}"),
     (
         "UNKNOWN_REQUEST_COLUMN",
-        "request_columns[0]",
-        "no selected feature takes request data: leave request_columns out",
+        "request_columns[{column}].name",
+        "no selected feature takes request data {wanted!r}: leave it out",
     ),
     ("BAD_HANDLE", "handle", "a handle has {limit} bytes: send the one that PrepareFeatureSet returned"),
     ("BAD_STALENESS", "options.max_staleness_duration", "the duration must not be negative, nor over {limit} s"),
@@ -73,6 +76,46 @@ _REFUSALS: Final = (
     ("RESPONSE_TOO_LARGE", "", "the answer would have over {count} bytes: at most {limit}; split the request"),
     ("STORED_ROW_CORRUPT", "", "a stored row points outside itself: the shard must be rebuilt"),
     ("OUT_OF_MEMORY", "", "no memory for this batch: split the request or try again later"),
+    (
+        "TOO_MANY_REQUEST_COLUMNS",
+        "request_columns",
+        "more than {limit} request columns: send those that the selection needs",
+    ),
+    (
+        "MISSING_REQUEST_FIELD",
+        "request_columns",
+        "the selection needs request field {wanted!r} of type {type}: add that request column",
+    ),
+    (
+        "DUPLICATE_REQUEST_COLUMN",
+        "request_columns[{column}].name",
+        "request column {wanted!r} is sent twice: send it once",
+    ),
+    (
+        "WRONG_REQUEST_TYPE",
+        "request_columns[{column}].value_type",
+        "request field {wanted!r} is of type {type}: send it as such",
+    ),
+    (
+        "REQUEST_LENGTH_MISMATCH",
+        "request_columns[{column}].values",
+        "request field {wanted!r} does not hold one {type} for each of {rows} rows: send as many as there are keys",
+    ),
+    (
+        "REQUEST_LENGTH_MISMATCH",
+        "request_columns[{column}].offsets",
+        "offsets of request field {wanted!r} do not part its values: send {rows} + 1, from 0 to their length",
+    ),
+    (
+        "BAD_NULL_ROWS",
+        "request_columns[{column}].null_rows",
+        "null_rows of {wanted!r} must ascend and name rows of the batch; {null_row} does not",
+    ),
+    (
+        "REQUEST_VALUE_INVALID",
+        "request_columns[{column}].values",
+        "request field {wanted!r} holds no {type} at row {row}: a BOOL is 0 or 1, a STRING is UTF-8",
+    ),
 )
 _FIRST_STATUS: Final = 10
 

@@ -17,12 +17,24 @@ from headrace.types import ValueType
 _UTC: Final = {"UTC", "Etc/UTC", "Z", "+00:00"}
 
 
-def check_spine(schema: pa.Schema, time_column: str, views: Sequence[HistoryInput]) -> None:
-    """Refuses a spine that lacks a key or its time, or that clashes with the names of the result."""
+def check_spine(
+    schema: pa.Schema,
+    time_column: str,
+    views: Sequence[HistoryInput],
+    fields: Sequence[tuple[str, ValueType]] = (),
+    computed: Sequence[str] = (),
+) -> None:
+    """Refuses a spine that lacks a key, its time or a request field, or that clashes with the names of the result.
+
+    `fields` are request data that on-demand features take, `computed` the names of those features.
+    """
     _check_time(schema, time_column, "spine")
     for key in {key.spine: key for view in views for key in view.keys}.values():
         _check_type(schema, key.spine, ValueType(key.scalar), "spine")
+    for name, kind in fields:
+        _check_type(schema, name, kind, "spine")
     outputs = [name for view in views for column in view.columns for name in names_of(view.output_of(column))]
+    outputs += [name for output in computed for name in names_of(output)]
     taken = set(schema.names)
     for name in outputs:
         if name in taken:

@@ -119,5 +119,5 @@ def _settled(
     for at, column in enumerate(view.columns):
         gathered.put(at, arrays[computation.places[column.name]], places, places)
         statuses = own if computation.is_computed(column.name) else row_statuses
-        out.append(gathered.settled(at, statuses, view))
+        out.append(gathered.settled(at, statuses, view.fallback, view.include_expired))
     return out

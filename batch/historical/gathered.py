@@ -8,7 +8,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from batch.historical.checks import cast
-from batch.historical.inputs import FeatureColumn, HistoryInput, kind_of
+from batch.historical.inputs import FeatureColumn, kind_of
 from core_ext import rules
 from core_ext.arrow import arrow_column
 from core_ext.asof import gather, settle
@@ -55,18 +55,18 @@ class Gathered:
             return _fixed_array(column.type, self._fixed[at], nulls == 0)
         return self._variable(at, column, None, np.where(nulls != 0, rules.SLOT_EMPTY, rules.SLOT_VALUE))
 
-    def settled(self, at: int, row_statuses: NDArray[np.uint8], view: HistoryInput) -> Looked:
+    def settled(self, at: int, row_statuses: NDArray[np.uint8], fallback: int, include_expired: bool = False) -> Looked:
         """The column with its statuses, by the value rules."""
         column = self._columns[at]
         default = None if column.default is None else pa.array([column.default], column.type.arrow)
         nulls = self._nulls[at]
         if column.type.is_variable:
             mark = None if default is None else b""
-            statuses, slots = settle(row_statuses, nulls, view.fallback, mark, view.include_expired)
+            statuses, slots = settle(row_statuses, nulls, fallback, mark, include_expired)
             return Looked(self._variable(at, column, default, slots), statuses)
         mark = None if default is None else _slot_of(default, column.type)
         values = self._fixed[at]
-        statuses, slots = settle(row_statuses, nulls, view.fallback, mark, view.include_expired, values)
+        statuses, slots = settle(row_statuses, nulls, fallback, mark, include_expired, values)
         return Looked(_fixed_array(column.type, values, slots != rules.SLOT_EMPTY), statuses)
 
     def _variable(self, at: int, column: FeatureColumn, default: pa.Array | None, slots: NDArray[np.uint8]) -> pa.Array:

@@ -18,6 +18,7 @@ from batch.historical.failures import refused
 from batch.historical.gathered import Looked
 from batch.historical.inputs import Files, HistoryInput
 from batch.historical.memory import MemoryPlan, plan, width_of_event
+from batch.historical.on_demand import OnDemandJoin, result_columns
 from batch.historical.output import Digest, ResultFile, feature_schema
 from batch.historical.parallel import Advance
 from batch.historical.spill import ORDINAL, Spill, partition, spool
@@ -60,8 +61,12 @@ def join_to_parquet(
     progress: Progress = lambda stage, done, total: None,
     temp_folder: str | None = None,
     run_id: UUID | None = None,
+    on_demand: OnDemandJoin | None = None,
 ) -> JoinReport:
     """Writes the spine with every feature and status of the views to `output`, and says what was done.
+
+    With `on_demand` it computes its features from those of the views and from columns of the spine, and writes the
+    features that it names.
 
     `cutoff_us` is the knowledge cut-off: rows written later are not seen. `memory_limit_bytes` bounds what the join
     holds beyond what the process held before. `progress` is told (stage, rows done, rows in all) from several threads.
@@ -71,7 +76,7 @@ def join_to_parquet(
         raise refused("NO_VIEWS", "views", "are empty; name at least one history")
     with tempfile.TemporaryDirectory(prefix="headrace-join-", dir=temp_folder) as folder:
         terms = Terms(time_column, cutoff_us, memory_limit_bytes)
-        join = HistoricalJoin(spine, views, terms, Path(folder), progress)
+        join = HistoricalJoin(spine, views, terms, Path(folder), progress, on_demand=on_demand)
         return join.run(output, run_id or uuid4())
 
 
@@ -79,8 +84,16 @@ class HistoricalJoin:
     """One join under way; its temporary folder belongs to the caller."""
 
     def __init__(
-        self, spine: Files | pa.Table, views: Sequence[HistoryInput], terms: Terms, folder: Path, progress: Progress
+        self,
+        spine: Files | pa.Table,
+        views: Sequence[HistoryInput],
+        terms: Terms,
+        folder: Path,
+        progress: Progress,
+        *,
+        on_demand: OnDemandJoin | None = None,
     ) -> None:
+        self._on_demand = on_demand
         self._views = list(views)
         self._terms = terms
         self._progress = progress
@@ -88,7 +101,9 @@ class HistoricalJoin:
         self._file_numbers = itertools.count()
         self._spilled_bytes = 0
         self._spine = rows_of(spine, "spine")
-        checks.check_spine(self._spine.schema, terms.time_column, views)
+        fields = () if on_demand is None else on_demand.fields
+        computed = () if on_demand is None else [one.column.output for one in on_demand.programs]
+        checks.check_spine(self._spine.schema, terms.time_column, views, fields, computed)
         self._plan: MemoryPlan = plan(self._spine.row_count, views, terms.memory_limit_bytes)
         self._histories = [self._history(view) for view in views]
         if any(map(width_of_event, views)):
@@ -97,7 +112,8 @@ class HistoricalJoin:
 
     def run(self, output: str, run_id: UUID) -> JoinReport:
         """Joins and writes."""
-        result = ResultFile(output, self._spine.schema, self._views, run_id)
+        features = result_columns(self._views, self._on_demand)
+        result = ResultFile(output, self._spine.schema, features, run_id)
         with result:
             self._write(result, self._whole() if self._plan.fits else self._split())
         return JoinReport(self._spine.row_count, self._spilled_bytes, self._plan.peak_bytes, result.digest())
@@ -204,7 +220,8 @@ class HistoricalJoin:
         if self._spine.row_count == 0:
             return
         for table in _ranges(self._spine, names, self._plan.write_rows):
-            result.write(table, results.until(done + table.num_rows))
+            features = results.until(done + table.num_rows)
+            result.write(table, features if self._on_demand is None else self._on_demand.computed(table, features))
             done += table.num_rows
             self._progress("write", done, self._spine.row_count)
 

@@ -17,7 +17,7 @@ from batch.historical.inputs import HistoryInput, kind_of
 from batch.historical.tables import located
 from core_ext.arrow import arrow_column
 from core_ext.digest import RowDigest
-from headrace.types import Scalar
+from headrace.types import Scalar, ValueType
 
 COMPRESSION: Final = "snappy"
 _REPEATING: Final = {Scalar.STRING, Scalar.BYTES, Scalar.DATE, Scalar.I32, Scalar.BOOL}
@@ -33,30 +33,35 @@ class Digest:
 
 def feature_schema(views: Sequence[HistoryInput]) -> pa.Schema:
     """Columns of the result that are looked up: each feature and its status."""
+    return schema_of(features_of(views))
+
+
+def features_of(views: Sequence[HistoryInput]) -> list[tuple[str, ValueType]]:
+    """Features of the views in their order, as the result names them."""
+    return [(view.output_of(column), column.type) for view in views for column in view.columns]
+
+
+def schema_of(features: Sequence[tuple[str, ValueType]]) -> pa.Schema:
+    """Columns of features: each and its status."""
     fields = []
-    for view in views:
-        for column in view.columns:
-            value, status = names_of(view.output_of(column))
-            fields += [pa.field(value, column.type.arrow), pa.field(status, pa.uint8(), nullable=False)]
+    for name, kind in features:
+        value, status = names_of(name)
+        fields += [pa.field(value, kind.arrow), pa.field(status, pa.uint8(), nullable=False)]
     return pa.schema(fields)
 
 
 class ResultFile:
     """A context manager: a body that ends well leaves the whole file under its name, any other leaves nothing."""
 
-    def __init__(self, uri: str, spine: pa.Schema, views: Sequence[HistoryInput], run_id: UUID) -> None:
+    def __init__(self, uri: str, spine: pa.Schema, features: Sequence[tuple[str, ValueType]], run_id: UUID) -> None:
         self._uri = uri
         self._filesystem, self._path = located(uri)
         self._under_way = f"{self._path}.{run_id.hex}.partial"
-        self._names = [view.output_of(column) for view in views for column in view.columns]
-        kinds = [kind_of(column.type) for view in views for column in view.columns]
-        self._digest = RowDigest(list(zip(self._names, kinds, strict=True)))
-        features = feature_schema(views)
-        self._schema = pa.schema([*spine, *features])
+        self._names = [name for name, _ in features]
+        self._digest = RowDigest([(name, kind_of(kind)) for name, kind in features])
+        self._schema = pa.schema([*spine, *schema_of(features)])
         repeating = [names_of(name)[1] for name in self._names]
-        repeating += [
-            view.output_of(column) for view in views for column in view.columns if column.type.scalar in _REPEATING
-        ]
+        repeating += [name for name, kind in features if kind.scalar in _REPEATING]
         self._dictionaries = [field.name for field in spine] + repeating
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="digest")
         self._pending: Future[None] | None = None

@@ -29,7 +29,7 @@ def join_view(spine: Spine, rows: Rows, view: HistoryInput, cutoff_us: int, adva
                 at = places.popleft()
             except IndexError:
                 return
-            out[at] = gathered.settled(at, row_statuses, view)
+            out[at] = gathered.settled(at, row_statuses, view.fallback, view.include_expired)
 
     with ThreadPoolExecutor(WORKERS, thread_name_prefix="as-of") as pool:
         for done in [pool.submit(settle_columns) for _ in range(WORKERS)]:

@@ -10,7 +10,8 @@ from uuid import UUID
 from batch.historical import MEMORY_LIMIT_BYTES
 from batch.historical.join import Progress
 from batch.jobs.historical import HistoricalRequest, silent
-from batch.jobs.views import Definitions, WantedService, resolve_service
+from batch.jobs.services import WantedService, resolve_service
+from batch.jobs.views import Definitions
 from batch.offline.catalogue import Catalogue
 from batch.offline.lake import caller_roots, lake_config, require_lake
 from headrace.client import RegistryClient

@@ -11,8 +11,10 @@ import pyarrow as pa
 
 from batch.historical import MEMORY_LIMIT_BYTES, HistoryInput, JoinReport, join_to_parquet
 from batch.historical.join import Progress
+from batch.historical.on_demand import OnDemandJoin
 from batch.jobs.entities import Entities, read_entities
-from batch.jobs.views import WantedService, WantedView, history_names
+from batch.jobs.services import WantedService
+from batch.jobs.views import WantedView, history_names
 from batch.offline.catalogue import Catalogue
 from batch.offline.columns import ViewColumns
 from batch.offline.runs import Provenance, Runs
@@ -91,7 +93,9 @@ def run_historical(
         snapshots = {ref: table.snapshot_id for ref, table in tables.items()}
         run.snapshots |= snapshots
         histories = _histories(service.views, tables, cutoff_us, progress)
-        report = _join(entities, histories, replace(request, cutoff_us=cutoff_us), progress, run_id)
+        on_demand = None if service.on_demand is None else service.on_demand.join()
+        request = replace(request, cutoff_us=cutoff_us)
+        report = _join(entities, histories, request, progress, run_id=run_id, on_demand=on_demand)
     return HistoricalResult(
         run_id=str(run_id),
         feature_service=service.name,
@@ -122,7 +126,9 @@ def _join(
     histories: Sequence[HistoryInput],
     request: HistoricalRequest,
     progress: Progress,
+    *,
     run_id: UUID,
+    on_demand: OnDemandJoin | None,
 ) -> JoinReport:
     return join_to_parquet(
         entities,
@@ -134,6 +140,7 @@ def _join(
         progress=progress,
         temp_folder=request.temp_folder,
         run_id=run_id,
+        on_demand=on_demand,
     )
 
 

@@ -13,9 +13,10 @@ from batch.historical.tables import located
 from batch.jobs.context import Arguments, Context, request_of, run_id_of
 from batch.jobs.entities import entity_batches, entity_digest, read_entities
 from batch.jobs.historical import HistoricalRequest, HistoricalResult, now_us, run_historical
-from batch.jobs.views import WantedService, service_document, service_from_document
+from batch.jobs.on_demand import HIDDEN_PREFIX
+from batch.jobs.services import WantedService, service_document, service_from_document
 from batch.training.changes import changed_rows
-from batch.training.manifest import FeatureOrigin, Manifest, differences
+from batch.training.manifest import NO_SNAPSHOT, FeatureOrigin, Manifest, differences
 from batch.training.sets import TrainingSets
 from batch.training.verify import verify
 from headrace.definitions.transform import KERNEL_SEMANTICS_VERSION, canonical_json
@@ -195,13 +196,19 @@ def _take_place(manifest: Manifest, result: HistoricalResult, draft: str, output
 def _manifest(
     name: str, service: WantedService, request: HistoricalRequest, result: HistoricalResult, digest: str
 ) -> Manifest:
-    origins = tuple(
+    origins = [
         FeatureOrigin(
             column.output, column.type, view.ref, column.feature, result.snapshots[view.ref], view.transform_digest
         )
         for view in service.views
         for column in view.columns
-    )
+    ]
+    computed = [
+        FeatureOrigin(one.output, one.type, one.ref, one.feature, NO_SNAPSHOT, one.transform_digest)
+        for one in (service.on_demand.programs if service.on_demand is not None else ())
+        if one.output
+    ]
+    hidden = [origin for origin in origins if origin.output.startswith(HIDDEN_PREFIX)]
     return Manifest(
         name=name,
         run_id=result.run_id,
@@ -209,7 +216,8 @@ def _manifest(
         cutoff_us=result.cutoff_us,
         kernel_version=str(KERNEL_SEMANTICS_VERSION),
         entity_digest=digest,
-        features=origins,
+        features=tuple(origin for origin in [*origins, *computed] if origin not in hidden),
+        inputs=tuple(hidden),
         result=request.output,
         row_count=result.row_count,
         digest=result.digest,

@@ -12,10 +12,11 @@ from batch.historical.computation import Computation, computation_of
 from batch.offline import columns as system
 from batch.offline.columns import ViewColumns
 from headrace.definitions.changes import DefinitionKind
-from headrace.definitions.document_reading import entity_from_document, source_from_document, view_from_document
+from headrace.definitions.document_reading import entity_from_document, source_from_document
+from headrace.definitions.document_reading import view_from_document as definition_from_document
 from headrace.definitions.documents import document
 from headrace.definitions.plans import check_digest, compile_plan
-from headrace.definitions.registered import Registered, RegisteredEntity, RegisteredService, RegisteredView
+from headrace.definitions.registered import Registered, RegisteredEntity, RegisteredView
 from headrace.definitions.services import ServiceEntry
 from headrace.definitions.values import value_document, value_from_document
 from headrace.errors import FailedPrecondition
@@ -80,7 +81,7 @@ class WantedView:
             return None
         source = source_from_document(self.definitions["source"])
         entity = entity_from_document(self.definitions["entity"])
-        plan = compile_plan(view_from_document(self.definitions["view"]), entity, source)
+        plan = compile_plan(definition_from_document(self.definitions["view"]), entity, source)
         check_digest(plan, self.ref, bytes.fromhex(self.transform_digest))
         return computation_of(plan, source, [one.feature for one in self.columns], self.ref, system.EVENT_TIME)
 
@@ -105,27 +106,6 @@ class WantedView:
             fallback=self.fallback,
             computation=self.computation(),
         )
-
-
-@dataclass(frozen=True, slots=True)
-class WantedService:
-    """A feature service, every view pinned."""
-
-    name: str
-    views: tuple[WantedView, ...]
-
-    @property
-    def outputs(self) -> list[str]:
-        """Columns of the features in the result."""
-        return [column.output for view in self.views for column in view.columns]
-
-
-def resolve_service(definitions: Definitions, name: str) -> WantedService:
-    """The service's entries."""
-    service = definitions.get(DefinitionKind.FEATURE_SERVICE, name)
-    assert isinstance(service, RegisteredService), "the registry answers the kind that was asked for"
-    views = [_entry(definitions, entry) for entry in service.definition.entries]
-    return WantedService(str(service.ref), tuple(views))
 
 
 def wanted_view(definitions: Definitions, record: RegisteredView, entry: ServiceEntry | None = None) -> WantedView:
@@ -162,43 +142,8 @@ def wanted_view(definitions: Definitions, record: RegisteredView, entry: Service
     return WantedView(ref, digest, keys, tuple(columns), *limits, int(view.fallback), documents)
 
 
-def service_document(service: WantedService) -> dict[str, Any]:  # Any: JSON values
+def view_document(view: WantedView) -> dict[str, Any]:  # Any: JSON values
     """JSON form."""
-    return {"name": service.name, "views": [_view_document(view) for view in service.views]}
-
-
-def service_from_document(fields: Mapping[str, Any]) -> WantedService:  # Any: JSON values
-    """Service of its JSON form."""
-    views = [
-        WantedView(
-            **{
-                **view,
-                "keys": tuple(tuple(key) for key in view["keys"]),
-                "columns": tuple(WantedColumn(**column) for column in view["columns"]),
-            }
-        )
-        for view in fields["views"]
-    ]
-    return WantedService(fields["name"], tuple(views))
-
-
-def history_names(views: Sequence[WantedView]) -> list[str]:
-    """A name for each history; a view that stands twice gets a number."""
-    seen: dict[str, int] = {}
-    names = []
-    for view in views:
-        seen[view.ref] = seen.get(view.ref, 0) + 1
-        names.append(view.ref if seen[view.ref] == 1 else f"{view.ref}#{seen[view.ref]}")
-    return names
-
-
-def _entry(definitions: Definitions, entry: ServiceEntry) -> WantedView:
-    view = definitions.get(DefinitionKind.FEATURE_VIEW, entry.feature_view)
-    assert isinstance(view, RegisteredView), "as above"
-    return wanted_view(definitions, view, entry)
-
-
-def _view_document(view: WantedView) -> dict[str, Any]:  # Any: JSON values
     fields: dict[str, Any] = {  # as above
         "ref": view.ref,
         "transform_digest": view.transform_digest,
@@ -211,6 +156,23 @@ def _view_document(view: WantedView) -> dict[str, Any]:  # Any: JSON values
         "fallback": view.fallback,
     }
     return fields if view.definitions is None else fields | {"definitions": dict(view.definitions)}
+
+
+def view_from_document(fields: Mapping[str, Any]) -> WantedView:  # Any: JSON values
+    """View of its JSON form."""
+    keys = tuple((name, column, kind) for name, column, kind in fields["keys"])
+    columns = tuple(WantedColumn(**column) for column in fields["columns"])
+    return WantedView(**{**fields, "keys": keys, "columns": columns})
+
+
+def history_names(views: Sequence[WantedView]) -> list[str]:
+    """A name for each history; a view that stands twice gets a number."""
+    seen: dict[str, int] = {}
+    names = []
+    for view in views:
+        seen[view.ref] = seen.get(view.ref, 0) + 1
+        names.append(view.ref if seen[view.ref] == 1 else f"{view.ref}#{seen[view.ref]}")
+    return names
 
 
 def _default(column: WantedColumn) -> object:

@@ -13,15 +13,8 @@ import pyarrow.compute as pc
 from batch.historical.failures import refused
 from batch.jobs.context import Context
 from batch.jobs.historical import HeldTable, HistoricalRequest, held, now_us
-from batch.jobs.views import (
-    Definitions,
-    WantedColumn,
-    WantedService,
-    WantedView,
-    history_names,
-    resolve_service,
-    wanted_view,
-)
+from batch.jobs.services import WantedService, resolve_service
+from batch.jobs.views import Definitions, WantedColumn, WantedView, history_names, wanted_view
 from batch.notebook.tables import join_tables, to_arrow
 from batch.offline import columns as system
 from headrace.client import RegistryClient
@@ -107,6 +100,9 @@ def _events(view: WantedView, table: HeldTable, time_column: str, between: tuple
 def _reading(place: Place, features: Selection) -> Iterator[tuple[Sequence[WantedView], dict[str, HeldTable]]]:
     with RegistryClient(place.registry, token=place.token) as client:
         service = _selected(client, features)
+    if service.on_demand is not None:
+        message = f"{service.name} has on-demand features, which no frame computes yet; run a historical job"
+        raise refused("ON_DEMAND_FEATURES", "features", message)
     context = Context(Path(place.lake), place.registry, place.token)
     with (
         context.catalogue() as catalogue,

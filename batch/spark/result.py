@@ -12,7 +12,7 @@ from batch.historical import Digest
 from batch.historical.checks import names_of
 from batch.historical.failures import writing
 from batch.historical.inputs import HistoryInput, kind_of
-from batch.historical.output import ResultFile, feature_schema
+from batch.historical.output import ResultFile, feature_schema, features_of
 from batch.historical.tables import ParquetRows, located
 from batch.spark.columns import back
 from batch.spark.inputs import ORDINAL, read_chunk
@@ -51,7 +51,8 @@ def write_part(plan: HistoricalPlan, part: Part, features: pa.Table) -> None:
     schema = feature_schema(views)
     arrays = [back(features.column(field.name), field.type) for field in schema]
     uri = f"{plan.folder}/{part.name}"
-    with ResultFile(uri, plan.spine.schema, views, uuid4()) as file:  # a name of its own for every attempt of a task
+    run_id = uuid4()  # a name of its own for every attempt of a task
+    with ResultFile(uri, plan.spine.schema, features_of(views), run_id) as file:
         if part.row_count:
             file.write(_spine_rows(plan, part), pa.Table.from_arrays(arrays, schema=schema))
 

@@ -11,6 +11,7 @@ from headrace.names import is_word, parse_pinned_ref
 from headrace.types import ValueType, parse_type
 
 LAYOUT: Final = 1
+NO_SNAPSHOT: Final = -1  # of an on-demand feature: it is computed from others, and nothing of it is stored
 FEATURE_COUNT_MAX: Final = 2_000  # of one answer, as for an online read
 DOCUMENT_BYTES_MAX: Final = 4 << 20
 _DIGEST_HEX_LENGTH: Final = 64
@@ -51,6 +52,7 @@ class Manifest:
     feature_service: str = ""  # what was joined, as JSON, so that a rebuild asks no registry; empty if made by hand
     entities: str = ""  # the copy of the entity table
     time_column: str = ""
+    inputs: tuple[FeatureOrigin, ...] = ()  # that on-demand features read, and that the result does not hold
 
     def __post_init__(self) -> None:
         if not is_word(self.name):
@@ -63,14 +65,16 @@ class Manifest:
         for text in (self.digest, self.entity_digest):
             if len(text) != _DIGEST_HEX_LENGTH or set(text) - set("0123456789abcdef"):
                 raise _bad("digest", f"{text!r} is no SHA-256 in lower hexadecimal")
-        for origin in self.features:
+        for origin in (*self.features, *self.inputs):
             parse_pinned_ref(origin.feature_view, "features.feature_view")
 
     @property
     def snapshots(self) -> dict[str, int]:
         """Snapshot of each view version. Raises InvalidArgument where a view was read from two."""
         found: dict[str, int] = {}
-        for origin in self.features:
+        for origin in (*self.features, *self.inputs):
+            if origin.snapshot_id == NO_SNAPSHOT:
+                continue
             if found.setdefault(origin.feature_view, origin.snapshot_id) != origin.snapshot_id:
                 raise _bad("features", f"read {origin.feature_view} from two snapshots")
         return found
@@ -93,7 +97,8 @@ def decode_manifest(data: bytes) -> Manifest:
         if document["sha256"] != _sha256(_canonical(body)):
             raise ValueError("its checksum differs")
         features = tuple(FeatureOrigin(**origin) for origin in body["features"])
-        return Manifest(**{**body, "features": features})
+        inputs = tuple(FeatureOrigin(**origin) for origin in body.get("inputs", ()))
+        return Manifest(**{**body, "features": features, "inputs": inputs})
     except (ValueError, KeyError, TypeError) as error:
         raise DataLoss(f"the manifest is damaged: {error}", reason="MANIFEST_CORRUPT") from error
 
@@ -127,7 +132,17 @@ def differences(first: Manifest, second: Manifest) -> Sequence[Difference]:
         hashes = [each.column_hashes[output] for each in (first, second)]
         if hashes[0] != hashes[1]:
             found.append(Difference(f"{output} values", f"{hashes[0]:016x}", f"{hashes[1]:016x}", "values"))
-    return found
+    return [*found, *_of_inputs(first, second)]
+
+
+def _of_inputs(first: Manifest, second: Manifest) -> list[Difference]:
+    ours, theirs = ({f"{one.feature_view}:{one.feature}": one for one in each.inputs} for each in (first, second))
+    pairs = [(name, ours[name].snapshot_id, theirs[name].snapshot_id) for name in sorted(ours.keys() & theirs.keys())]
+    return [
+        Difference(f"{name} snapshot", str(before), str(after), "late events or backfill")
+        for name, before, after in pairs
+        if before != after
+    ]
 
 
 def _of_one_feature(ours: FeatureOrigin, theirs: FeatureOrigin) -> list[Difference]:

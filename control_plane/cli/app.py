@@ -268,6 +268,10 @@ def read(
     feature: Annotated[
         list[str] | None, typer.Option("--feature", help="view@vN:feature instead of a service; repeatable.")
     ] = None,
+    request: Annotated[
+        list[str] | None,
+        typer.Option("--request", help="Request data: distance_km=12.5,30 or as JSON; repeatable."),
+    ] = None,
     expired: Annotated[bool, typer.Option("--expired", help="Also show values past their time to live.")] = False,
     output: Output = Format.TABLE,
     endpoint: Endpoint = None,
@@ -277,7 +281,7 @@ def read(
     """Read features of entities in one call."""
     from control_plane.cli.data_commands import read  # lazy
 
-    read(session_of(context), service, entity or [], feature or [], expired)
+    read(session_of(context), service, entity or [], feature or [], requests=request or [], expired=expired)
 
 
 @app.command()

@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 import pyarrow as pa
 
 from control_plane.cli.output import Format, plain, print_document, print_table
+from control_plane.cli.request_values import parse_request_data
 from control_plane.cli.session import Session
 from control_plane.cli.tables import FileRows, read_rows, select
 from headrace.client import Durability, FeatureBatch, ReadOptions, RegistryClient, ValueState, WriteToken
@@ -85,7 +86,13 @@ def _latest_columns(view: FeatureView, ref: str) -> dict[str, str]:
 
 
 def read(
-    session: Session, service: str | None, entities: Sequence[str], features: Sequence[str], expired: bool
+    session: Session,
+    service: str | None,
+    entities: Sequence[str],
+    features: Sequence[str],
+    *,
+    requests: Sequence[str],
+    expired: bool,
 ) -> None:
     """Reads features of the given entities in one call."""
     if (service is None) == (not features):
@@ -95,8 +102,11 @@ def read(
     with session.features() as client:
         prepared = client.prepare(service, features=features, timeout_s=READ_TIMEOUT_S)
         keys = parse_entities(entities, prepared.join_keys)
+        request_data = parse_request_data(requests, prepared.request_fields)
         options = ReadOptions(include_expired=expired)
-        batch = client.get_online_features(prepared, entities=keys, options=options, timeout_s=READ_TIMEOUT_S)
+        batch = client.get_online_features(
+            prepared, entities=keys, request_data=request_data, options=options, timeout_s=READ_TIMEOUT_S
+        )
     if session.form is Format.TABLE:
         _print_batch(session, keys, batch)
     else:

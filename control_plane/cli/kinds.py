@@ -3,7 +3,13 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from headrace.definitions import DefinitionKind, RegisteredEntity, RegisteredSource, RegisteredView
+from headrace.definitions import (
+    DefinitionKind,
+    RegisteredEntity,
+    RegisteredOnDemandView,
+    RegisteredSource,
+    RegisteredView,
+)
 from headrace.definitions.documents import document
 from headrace.definitions.registered import Registered
 from headrace.errors import InvalidArgument
@@ -12,10 +18,18 @@ _SINGULAR: Final[Mapping[str, DefinitionKind]] = {
     "source": DefinitionKind.SOURCE,
     "entity": DefinitionKind.ENTITY,
     "view": DefinitionKind.FEATURE_VIEW,
+    "on_demand_view": DefinitionKind.ON_DEMAND_VIEW,
     "service": DefinitionKind.FEATURE_SERVICE,
     "model": DefinitionKind.MODEL,
 }
-_PLURAL: Final = {"sources": "source", "entities": "entity", "views": "view", "services": "service", "models": "model"}
+_PLURAL: Final = {
+    "sources": "source",
+    "entities": "entity",
+    "views": "view",
+    "on_demand_views": "on_demand_view",
+    "services": "service",
+    "models": "model",
+}
 HEADER: Final = ("name", "state", "owner", "updated", "about")
 
 
@@ -44,6 +58,7 @@ def record_document(record: Registered) -> dict[str, Any]:
         fields |= {"version": record.version, "state": record.state.name.lower()}
         if isinstance(record, RegisteredView):
             fields |= {"view_id": record.view_id, "schema_id": record.schema_id}
+        if isinstance(record, RegisteredView | RegisteredOnDemandView):
             fields["transform_digest"] = record.transform_digest.hex()
     stamp = record.stamp
     return fields | {"create_time": stamp.create_time, "update_time": stamp.update_time, "etag": stamp.etag}
@@ -57,6 +72,7 @@ def record_row(record: Registered) -> tuple[str, str, str, str, str]:
         "join_keys": "join keys",
         "features": "features",
         "entries": "views",
+        "sources": "sources",
     }
     counts = [f"{len(fields[field])} {words}" for field, words in about.items() if field in fields]
     if "entity" in fields:

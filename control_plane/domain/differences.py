@@ -47,7 +47,6 @@ def view_mutable_differences(versions: Sequence[FeatureView], new: FeatureView) 
 
 def view_frozen_differences(old: FeatureView, new: FeatureView) -> list[str]:
     """Differences of a view that make a new version."""
-    before = {feature.name: feature for feature in old.features}
     sentences = [
         *changed("source", old.source, new.source),
         *changed("time to live", old.ttl, new.ttl),
@@ -55,12 +54,19 @@ def view_frozen_differences(old: FeatureView, new: FeatureView) -> list[str]:
         *changed("fallback", old.fallback.name.lower(), new.fallback.name.lower()),
         *changed("offline", str(old.offline).lower(), str(new.offline).lower()),
     ]
-    for feature in new.features:
+    return [*sentences, *feature_differences(old.features, new.features)]
+
+
+def feature_differences(old: Sequence[Feature], new: Sequence[Feature]) -> list[str]:
+    """Differences of features that make a new version; none that is gone, as those are refused."""
+    before = {feature.name: feature for feature in old}
+    sentences = []
+    for feature in new:
         if feature.name not in before:
             sentences.append(f"feature {feature.name!r} of type {feature.type} is added")
         else:
             sentences.extend(_feature_differences(before[feature.name], feature))
-    order = [feature.name for feature in new.features if feature.name in before]
+    order = [feature.name for feature in new if feature.name in before]
     if order != [name for name in before if name in order]:
         sentences.append("features change their order")
     return sentences

@@ -10,6 +10,7 @@ from headrace.definitions.registered import (
     Registered,
     RegisteredEntity,
     RegisteredModel,
+    RegisteredOnDemandView,
     RegisteredService,
     RegisteredSource,
     RegisteredView,
@@ -27,6 +28,7 @@ _KINDS: Final = {
     RegisteredSource: DefinitionKind.SOURCE,
     RegisteredEntity: DefinitionKind.ENTITY,
     RegisteredView: DefinitionKind.FEATURE_VIEW,
+    RegisteredOnDemandView: DefinitionKind.ON_DEMAND_VIEW,
     RegisteredService: DefinitionKind.FEATURE_SERVICE,
     RegisteredModel: DefinitionKind.MODEL,
 }
@@ -69,6 +71,10 @@ class Draft:
     def views(self, name: str) -> list[RegisteredView]:
         """Versions of a view in order; none where the name is no view."""
         return [record for record in self._named(name) if isinstance(record, RegisteredView)]
+
+    def on_demand_views(self, name: str) -> list[RegisteredOnDemandView]:
+        """Versions of an on-demand view in order."""
+        return [record for record in self._named(name) if isinstance(record, RegisteredOnDemandView)]
 
     def services(self, name: str) -> list[RegisteredService]:
         """Versions of a service in order."""

@@ -7,6 +7,7 @@ from headrace.definitions.checks import suggestion
 from headrace.definitions.registered import (
     RegisteredEntity,
     RegisteredModel,
+    RegisteredOnDemandView,
     RegisteredService,
     RegisteredSource,
     RegisteredView,
@@ -40,6 +41,15 @@ def find_view(state: RegistryState, name: str) -> RegisteredView:
     record = state.view(ref)
     if record is None:
         raise not_found(DefinitionKind.FEATURE_VIEW, ref, state.views)
+    return record
+
+
+def find_on_demand_view(state: RegistryState, name: str) -> RegisteredOnDemandView:
+    """As `find_view`."""
+    ref = parse_version_ref(name)
+    record = state.on_demand_view(ref)
+    if record is None:
+        raise not_found(DefinitionKind.ON_DEMAND_VIEW, ref, state.on_demand_views)
     return record
 
 

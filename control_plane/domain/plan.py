@@ -8,6 +8,7 @@ from typing import Any, Final
 from control_plane.domain.draft import Draft
 from control_plane.domain.entity_plan import plan_entity
 from control_plane.domain.model_plan import plan_model
+from control_plane.domain.on_demand_plan import cycle_problems, dependency_order, plan_on_demand_view
 from control_plane.domain.service_plan import plan_service
 from control_plane.domain.source_plan import plan_source
 from control_plane.domain.verdicts import Problem, Verdict, refused
@@ -16,6 +17,7 @@ from headrace.definitions.base import Definition
 from headrace.definitions.changes import Change, ChangeKind, DefinitionKind
 from headrace.definitions.entities import Entity
 from headrace.definitions.models import Model
+from headrace.definitions.on_demand import OnDemandView
 from headrace.definitions.registered import Registered, RegistryState
 from headrace.definitions.services import FeatureService
 from headrace.definitions.sets import DefinitionSet
@@ -27,6 +29,7 @@ _KINDS: Final[Mapping[type[Definition], DefinitionKind]] = {
     Source: DefinitionKind.SOURCE,
     Entity: DefinitionKind.ENTITY,
     FeatureView: DefinitionKind.FEATURE_VIEW,
+    OnDemandView: DefinitionKind.ON_DEMAND_VIEW,
     FeatureService: DefinitionKind.FEATURE_SERVICE,
     Model: DefinitionKind.MODEL,
 }
@@ -34,6 +37,7 @@ _PLANNERS: Final[Mapping[type[Definition], Callable[[Draft, Any], Verdict]]] = {
     Source: plan_source,
     Entity: plan_entity,
     FeatureView: plan_view,
+    OnDemandView: plan_on_demand_view,
     FeatureService: plan_service,
     Model: plan_model,
 }
@@ -71,10 +75,12 @@ def plan(current: RegistryState, wanted: DefinitionSet, now: datetime) -> Plan:
     draft = Draft(current, now)
     changes: list[Change] = []
     problems: list[Problem] = []
-    for path, definition in wanted.located():
+    cycles = cycle_problems(wanted.located())
+    for path, definition in dependency_order(wanted.located()):
         kind = _KINDS[type(definition)]
         _check_etag(draft, path, definition)
-        verdict = _decide(draft, kind, definition)
+        cycle = cycles.get(definition.name)
+        verdict = refused(0, [cycle]) if cycle else _decide(draft, kind, definition)
         changes.append(Change(kind, definition.name, verdict.version, verdict.change_kind, verdict.details))
         if verdict.problems:
             draft.refused.add(definition.name)

@@ -18,6 +18,7 @@ from headrace.definitions.registered import (
     REGISTRY_MESSAGE_BYTES_MAX,
     RegisteredEntity,
     RegisteredModel,
+    RegisteredOnDemandView,
     RegisteredService,
     RegisteredSource,
     RegisteredView,
@@ -121,6 +122,11 @@ class Registry:
         principal.require(READ)
         return lookup.find_view(self._store.read(), name)
 
+    def get_on_demand_view(self, principal: Principal, name: str) -> RegisteredOnDemandView:
+        """One on-demand view version; raises NotFound."""
+        principal.require(READ)
+        return lookup.find_on_demand_view(self._store.read(), name)
+
     def get_service(self, principal: Principal, name: str) -> RegisteredService:
         """One service version; raises NotFound."""
         principal.require(READ)
@@ -146,6 +152,12 @@ class Registry:
         principal.require(READ)
         views = self._store.read().views.values()
         return page_of((view for versions in views for view in versions), "feature_views", request)
+
+    def list_on_demand_views(self, principal: Principal, request: PageRequest) -> Page[RegisteredOnDemandView]:
+        """A page of on-demand view versions."""
+        principal.require(READ)
+        views = self._store.read().on_demand_views.values()
+        return page_of((view for versions in views for view in versions), "on_demand_views", request)
 
     def list_services(self, principal: Principal, request: PageRequest) -> Page[RegisteredService]:
         """A page of service versions."""

@@ -9,7 +9,13 @@ from control_plane.domain.draft import Draft
 from control_plane.domain.lookup import not_found
 from control_plane.domain.plan import Plan
 from headrace.definitions.changes import Change, ChangeKind, DefinitionKind
-from headrace.definitions.registered import RegisteredService, RegistryState, State, Versioned
+from headrace.definitions.registered import (
+    RegisteredOnDemandView,
+    RegisteredService,
+    RegistryState,
+    State,
+    Versioned,
+)
 from headrace.errors import FailedPrecondition, InvalidArgument
 from headrace.names import VersionRef, parse_pinned_ref
 
@@ -37,6 +43,8 @@ def _find(current: RegistryState, kind: DefinitionKind, ref: VersionRef) -> Vers
     record: Versioned | None
     if kind is DefinitionKind.FEATURE_VIEW:
         record, known = current.view(ref), list(current.views)
+    elif kind is DefinitionKind.ON_DEMAND_VIEW:
+        record, known = current.on_demand_view(ref), list(current.on_demand_views)
     elif kind is DefinitionKind.FEATURE_SERVICE:
         record, known = current.service(ref), list(current.services)
     elif kind is DefinitionKind.MODEL:
@@ -54,13 +62,21 @@ def _find(current: RegistryState, kind: DefinitionKind, ref: VersionRef) -> Vers
 
 
 def _pins(current: RegistryState, kind: DefinitionKind, ref: VersionRef) -> Iterator[str]:
-    if kind is DefinitionKind.FEATURE_VIEW:
+    if kind in (DefinitionKind.FEATURE_VIEW, DefinitionKind.ON_DEMAND_VIEW):
+        for view in _active_on_demand_views(current):
+            if any(entry.view == ref for entry in view.definition.entries):
+                yield f"on-demand view {view.ref}"
         for service in _active_services(current):
             if any(entry.view == ref for entry in service.definition.entries):
                 yield f"feature service {service.ref}"
                 yield from _models(current, service.ref)
     elif kind is DefinitionKind.FEATURE_SERVICE:
         yield from _models(current, ref)
+
+
+def _active_on_demand_views(current: RegistryState) -> Iterator[RegisteredOnDemandView]:
+    for versions in current.on_demand_views.values():
+        yield from (view for view in versions if view.state is State.ACTIVE)
 
 
 def _active_services(current: RegistryState) -> Iterator[RegisteredService]:

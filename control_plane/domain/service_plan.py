@@ -1,15 +1,22 @@
 """Plans feature services."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
 from control_plane.domain.differences import common_differences, counted
 from control_plane.domain.draft import Draft
+from control_plane.domain.on_demand_plan import on_demand_plans
+from control_plane.domain.pinned import active_version
 from control_plane.domain.verdicts import Problem, Verdict, created, refused, renewed, unchanged, updated
-from control_plane.domain.view_plan import unknown
 from headrace.definitions.checks import suggestion
-from headrace.definitions.registered import RegisteredService, RegisteredView, State, select
+from headrace.definitions.registered import (
+    RegisteredOnDemandView,
+    RegisteredService,
+    RegisteredView,
+    State,
+    select,
+)
 from headrace.definitions.services import FeatureService, ServiceEntry
 from headrace.definitions.views import FEATURE_COUNT_MAX
 from headrace.names import NAME_LENGTH_MAX
@@ -20,6 +27,7 @@ from headrace.types import ValueType
 class _Resolved:
     entry: ServiceEntry
     key_types: dict[str, ValueType]  # by request column
+    fields: Mapping[str, ValueType]  # of request data
 
 
 def plan_service(draft: Draft, wanted: FeatureService) -> Verdict:
@@ -68,7 +76,7 @@ def _touch(draft: Draft, versions: list[RegisteredService], wanted: FeatureServi
 def _resolve(draft: Draft, index: int, entry: ServiceEntry, problems: list[Problem]) -> _Resolved | None:
     """The entry with its view pinned and its features named; adds what is wrong to the problems."""
     path = f"entries[{index}]"
-    view = _active_view(draft, path, entry, problems)
+    view = active_version(draft, path, entry, problems)
     if view is None:
         return None
     known = [feature.name for feature in view.definition.features]
@@ -76,37 +84,30 @@ def _resolve(draft: Draft, index: int, entry: ServiceEntry, problems: list[Probl
         if name not in known:
             message = f"view {view.ref} has no feature {name!r}{suggestion(name, known)}"
             problems.append(Problem("UNKNOWN_FEATURE", f"{path}.features[{position}]", message))
-    entity = draft.entity(view.definition.entity)
-    assert entity, "a registered view has a registered entity"
-    keys = {key.name: key.type for key in entity.definition.join_keys}
+    what, keys, fields = _request_columns(draft, view)
     for key in entry.join_key_mapping:
         if key not in keys:
-            message = f"entity {entity.definition.name!r} has no join key {key!r}{suggestion(key, keys)}"
+            message = f"{what} has no join key {key!r}{suggestion(key, keys)}"
             problems.append(Problem("UNKNOWN_JOIN_KEY", f"{path}.join_key_mapping", message))
     columns = [entry.request_column(key) for key in keys]
     if len(set(columns)) < len(columns):
-        message = f"two join keys of {entity.definition.name!r} are mapped to one request column"
+        message = f"two join keys of {what} are mapped to one request column"
         problems.append(Problem("DUPLICATE_NAME", f"{path}.join_key_mapping", message))
     pinned = replace(entry, feature_view=str(view.ref), features=entry.features or known)
-    return _Resolved(pinned, {entry.request_column(key): key_type for key, key_type in keys.items()})
+    return _Resolved(pinned, {entry.request_column(key): key_type for key, key_type in keys.items()}, fields)
 
 
-def _active_view(draft: Draft, path: str, entry: ServiceEntry, problems: list[Problem]) -> RegisteredView | None:
-    ref = entry.view
-    versions = draft.views(ref.name)
-    if not versions or ref.name in draft.refused:
-        problems.append(unknown(draft, f"{path}.feature_view", ref.name, "feature view"))
-        return None
-    view = select(versions, ref.version)
-    if view is not None and view.state is State.ACTIVE:
-        return view
-    newest = f"; its newest is v{versions[-1].version}"
-    if view is None and ref.version:
-        problem = Problem("UNKNOWN_REFERENCE", f"{path}.feature_view", f"{ref} is not registered{newest}")
-    else:
-        problem = Problem("RETIRED_REFERENCE", f"{path}.feature_view", f"{ref} is retired; pin an active version")
-    problems.append(problem)
-    return None
+def _request_columns(
+    draft: Draft, view: RegisteredView | RegisteredOnDemandView
+) -> tuple[str, Mapping[str, ValueType], Mapping[str, ValueType]]:
+    """What is keyed, its join keys, and the request data that it may take."""
+    if isinstance(view, RegisteredView):
+        entity = draft.entity(view.definition.entity)
+        assert entity, "a registered view has a registered entity"
+        keys = {key.name: key.type for key in entity.definition.join_keys}
+        return f"entity {entity.definition.name!r}", keys, {}
+    plan = on_demand_plans(draft).plan_of(view)
+    return f"on-demand view {str(view.ref)!r}", plan.keys, plan.request_fields
 
 
 def _output_problems(entries: list[tuple[int, ServiceEntry]]) -> list[Problem]:
@@ -147,6 +148,21 @@ def _request_problems(resolved: list[tuple[int, _Resolved]]) -> list[Problem]:
                     "map one of them to another name"
                 )
                 problems.append(Problem("WRONG_TYPE", f"entries[{index}].join_key_mapping", message))
+    return [*problems, *_field_problems(resolved, types)]
+
+
+def _field_problems(resolved: list[tuple[int, _Resolved]], key_types: Mapping[str, ValueType]) -> list[Problem]:
+    problems = []
+    fields: dict[str, ValueType] = {}
+    for index, item in resolved:
+        for name, kind in item.fields.items():
+            path = f"entries[{index}].feature_view"
+            if fields.setdefault(name, kind) != kind:
+                message = f"request field {name!r} would be {fields[name]} for one entry and {kind} for another"
+                problems.append(Problem("WRONG_TYPE", path, f"{message}; read them by two services"))
+            if name in key_types:
+                message = f"request field {name!r} has the name of a join key column; map that key to another name"
+                problems.append(Problem("RESERVED_NAME", path, message))
     return problems
 
 

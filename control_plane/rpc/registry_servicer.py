@@ -107,6 +107,21 @@ class RegistryServicer(rpc.RegistryServiceServicer):
         views = map(convert.registered_view_to_pb, page.items)
         return pb.ListFeatureViewsResponse(feature_views=views, next_page_token=page.next_page_token)
 
+    def GetOnDemandView(
+        self, request: pb.GetOnDemandViewRequest, context: grpc.ServicerContext
+    ) -> pb.GetOnDemandViewResponse:
+        """One on-demand view version."""
+        view = self._registry.get_on_demand_view(self._principal(), request.name)
+        return pb.GetOnDemandViewResponse(on_demand_view=convert.registered_on_demand_view_to_pb(view))
+
+    def ListOnDemandViews(
+        self, request: pb.ListOnDemandViewsRequest, context: grpc.ServicerContext
+    ) -> pb.ListOnDemandViewsResponse:
+        """A page of on-demand view versions."""
+        page = self._registry.list_on_demand_views(self._principal(), _page(request))
+        views = map(convert.registered_on_demand_view_to_pb, page.items)
+        return pb.ListOnDemandViewsResponse(on_demand_views=views, next_page_token=page.next_page_token)
+
     def GetFeatureService(
         self, request: pb.GetFeatureServiceRequest, context: grpc.ServicerContext
     ) -> pb.GetFeatureServiceResponse:
@@ -138,6 +153,7 @@ def _page(
     request: pb.ListSourcesRequest
     | pb.ListEntitiesRequest
     | pb.ListFeatureViewsRequest
+    | pb.ListOnDemandViewsRequest
     | pb.ListFeatureServicesRequest
     | pb.ListModelsRequest,
 ) -> PageRequest:
@@ -149,7 +165,7 @@ def _kind(number: int) -> DefinitionKind:
         return DefinitionKind(number)
     except ValueError as error:
         raise InvalidArgument(
-            f"definition_kind is {number}; it must be FEATURE_VIEW, FEATURE_SERVICE or MODEL",
+            f"definition_kind is {number}; it must be FEATURE_VIEW, ON_DEMAND_VIEW, FEATURE_SERVICE or MODEL",
             reason="UNKNOWN_VALUE",
             field="definition_kind",
             metadata={"definition_kind": str(number)},

@@ -12,10 +12,12 @@ from headrace.definitions.document_reading import READERS
 from headrace.definitions.documents import document
 from headrace.definitions.entities import Entity
 from headrace.definitions.models import Model
+from headrace.definitions.on_demand import OnDemandView
 from headrace.definitions.registered import (
     Registered,
     RegisteredEntity,
     RegisteredModel,
+    RegisteredOnDemandView,
     RegisteredService,
     RegisteredSource,
     RegisteredView,
@@ -36,6 +38,7 @@ _DEFINITIONS: Final[Mapping[DefinitionKind, type[Definition]]] = {
     DefinitionKind.SOURCE: Source,
     DefinitionKind.ENTITY: Entity,
     DefinitionKind.FEATURE_VIEW: FeatureView,
+    DefinitionKind.ON_DEMAND_VIEW: OnDemandView,
     DefinitionKind.FEATURE_SERVICE: FeatureService,
     DefinitionKind.MODEL: Model,
 }
@@ -49,7 +52,7 @@ def name_row(records: Sequence[Registered]) -> Row:
     described = {
         feature.name: feature.description
         for record in records
-        if isinstance(record, RegisteredView)
+        if isinstance(record, RegisteredView | RegisteredOnDemandView)
         for feature in record.definition.features
         if feature.description
     }
@@ -150,6 +153,8 @@ def _own_columns(record: Registered) -> Row:
                 "schema_id": record.schema_id,
                 "transform_digest": record.transform_digest,
             }
+        case RegisteredOnDemandView():
+            return {"state": int(record.state), "transform_digest": record.transform_digest}
         case _:
             return {"state": int(record.state)}
 
@@ -158,7 +163,7 @@ def _targets(record: Registered) -> list[VersionRef]:
     match record:
         case RegisteredView():
             return [VersionRef(record.definition.entity), VersionRef(record.definition.source)]
-        case RegisteredService():
+        case RegisteredOnDemandView() | RegisteredService():
             return [entry.view for entry in record.definition.entries]
         case RegisteredModel():
             return [record.definition.service]
@@ -182,6 +187,9 @@ def _registered(definition: Definition, stamp: Stamp, row: Mapping[str, Any]) ->
                 row["schema_id"],
                 bytes(row["transform_digest"]),
             )
+        case OnDemandView():
+            digest = bytes(row["transform_digest"])
+            return RegisteredOnDemandView(definition, stamp, row["version"], State(row["state"]), digest)
         case FeatureService():
             return RegisteredService(definition, stamp, row["version"], State(row["state"]))
         case Model():

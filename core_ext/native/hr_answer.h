@@ -5,49 +5,17 @@
 #ifndef HR_ANSWER_H
 #define HR_ANSWER_H
 
-#include "hr_resolve.h"
-
-enum { HR_RESPONSE_BYTES_MAX = 64 << 20 };  /* the largest message that servers and clients of ours accept */
-
-/* Status of one value and what its slot holds. */
-static inline uint8_t hr_settle_value(const hr_call *call, const hr_output *output, uint32_t row, uint8_t *slot)
-{
-    const hr_group *group = &call->plan->groups[output->group];
-    size_t place = (size_t)output->group * call->row_count + row;
-    const uint8_t *stored = call->rows[place];
-    int is_null = stored != NULL && hr_is_null(stored, output->index);
-    uint8_t row_status = call->row_status[place];
-    if (output->is_computed && stored != NULL && (row_status & HR_STATE_MASK) == HR_MISSING) row_status = HR_PRESENT;
-    return hr_value_status(
-        row_status, is_null, group->fallback, output->has_default, call->request.include_expired, slot);
-}
-
-/* Bytes of a variable value; 0 through *ok when the row's own bounds do not hold. */
-static inline hr_span hr_variable_value(const hr_call *call, const hr_output *output, uint32_t row, uint8_t slot, int *ok)
-{
-    hr_span value = {output->default_value, output->default_value + output->default_bytes};
-    const uint8_t *stored;
-    uint64_t start, length;
-    if (slot == HR_SLOT_DEFAULT) return value;
-    value.at = value.end = NULL;
-    if (slot == HR_SLOT_EMPTY) return value;
-    stored = call->rows[(size_t)output->group * call->row_count + row];
-    start = (uint64_t)hr_load_u32(stored + HR_ROW_HEAP) + hr_load_u32(stored + output->column.offset);
-    length = hr_load_u32(stored + output->column.offset + 4);
-    if (start + length > hr_load_u32(stored + HR_ROW_LENGTH) - HR_ROW_CRC_BYTES) {
-        *ok = 0;
-        return value;
-    }
-    value.at = stored + start;
-    value.end = value.at + length;
-    return value;
-}
+#include "hr_on_demand.h"
 
 static inline int hr_measure_values(hr_call *call, uint32_t number)
 {
     const hr_output *output = &call->plan->outputs[number];
     uint64_t total = 0;
     int ok = 1;
+    if (output->group == HR_ON_DEMAND_GROUP) {
+        call->value_bytes[number] = hr_measure_result(call, output);
+        return HR_OK;
+    }
     if (!output->column.is_variable) {
         call->value_bytes[number] = (uint64_t)output->column.slot_bytes * call->row_count;
         return HR_OK;
@@ -186,7 +154,8 @@ static inline uint8_t *hr_write_frame(const hr_call *call, uint32_t number, uint
     out = hr_write_field(out, 4, rows, &places->statuses);
     if (call->request.include_event_times) {
         out = hr_write_field(out, 5, 8 * rows, &event_times);
-        hr_write_event_times(call, output->group, event_times);
+        if (output->group == HR_ON_DEMAND_GROUP) hr_write_result_times(call, output, event_times);
+        else hr_write_event_times(call, output->group, event_times);
     }
     if (names) {
         memcpy(out, output->tail, output->tail_bytes);
@@ -222,10 +191,13 @@ static inline void hr_write_groups(const hr_call *call, const hr_column_places *
             hr_write_group_block(call, group, number, places, first, last);
         }
     }
-    for (uint32_t i = 0; i < call->plan->output_count; i++)
-        if (call->plan->outputs[i].column.is_variable)
-            hr_write_variable(
-                call, &call->plan->outputs[i], places[i].values, places[i].offsets, places[i].statuses);
+    for (uint32_t i = 0; i < call->plan->output_count; i++) {
+        const hr_output *output = &call->plan->outputs[i];
+        if (output->group == HR_ON_DEMAND_GROUP)
+            hr_write_result(call, output, places[i].values, places[i].offsets, places[i].statuses);
+        else if (output->column.is_variable)
+            hr_write_variable(call, output, places[i].values, places[i].offsets, places[i].statuses);
+    }
 }
 
 static inline void hr_write_rest(const hr_call *call, uint8_t *out)
@@ -295,6 +267,7 @@ static inline int hr_call_begin(
     call->reader = hr_read_begin(table);
     status = hr_resolve_rows(call);
     if (status == HR_OK && call->request.min_offset_count > 0 && overlay == NULL) status = HR_MISS;
+    if (status == HR_OK) status = hr_compute_on_demand(call);
     if (status == HR_OK) status = hr_measure_answer(call);
     if (status != HR_OK) hr_call_leave(call);
     return status;

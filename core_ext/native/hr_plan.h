@@ -5,9 +5,11 @@
 #include "hr_computed.h"
 #include "hr_hash.h"
 #include "hr_layout.h"
+#include "hr_on_demand_plan.h"
 #include "hr_wire.h"
 
 enum { HR_HANDLE_BYTES = 32 };
+#define HR_ON_DEMAND_GROUP UINT32_MAX
 
 typedef struct {
     const uint8_t *name;
@@ -31,7 +33,8 @@ typedef struct {
     uint32_t first_output, output_count;  /* into hr_plan.by_group */
 } hr_group;
 
-/* One column of the answer. `head` is its encoded name field, `tail` its encoded type field. */
+/* One column of the answer, or an input of on-demand features. With a group of HR_ON_DEMAND_GROUP it is the result of
+ * program `index`. `head` is its encoded name field, `tail` its encoded type field. */
 typedef struct {
     hr_column column;
     uint32_t group, index;                /* index: of the column in its schema */
@@ -44,12 +47,14 @@ typedef struct {
 typedef struct {
     uint8_t handle[HR_HANDLE_BYTES];
     int64_t revision;
-    uint32_t join_key_count, lookup_count, group_count, output_count;
+    uint32_t join_key_count, lookup_count, group_count, output_count, input_count;
     hr_join_key *join_keys;
     hr_lookup *lookups;
     hr_group *groups;
     hr_output *outputs;
-    uint32_t *by_group;                   /* output numbers, sorted by group */
+    uint32_t *by_group;                   /* output numbers, sorted by group; on-demand ones are left out */
+    hr_output *inputs;                    /* of on-demand features: gathered, and not answered */
+    hr_on_demand *on_demand;              /* NULL: the plan has none */
 } hr_plan;
 
 /* Name (service, service@version or handle) to plan; open addressing, never changed once built. */

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "hr_layout.h"
+#include "hr_request_data.h"
 #include "hr_wire.h"
 
 enum {
@@ -25,7 +26,9 @@ enum {
     HR_E_TOO_MANY_ROWS, HR_E_ROW_COUNT_MISMATCH, HR_E_TOO_MANY_COLUMNS, HR_E_TWO_KEY_TYPES, HR_E_EMPTY_KEY,
     HR_E_KEY_TOO_LONG, HR_E_NOT_UTF8, HR_E_NULL_ROWS, HR_E_UNKNOWN_JOIN_KEY, HR_E_MISSING_JOIN_KEY,
     HR_E_DUPLICATE_JOIN_KEY, HR_E_WRONG_KEY_TYPE, HR_E_REQUEST_COLUMN, HR_E_HANDLE_LENGTH, HR_E_STALENESS,
-    HR_E_POLICY, HR_E_TOO_MANY_OFFSETS, HR_E_RESPONSE_TOO_LARGE, HR_E_STORED_ROW, HR_E_NO_MEMORY
+    HR_E_POLICY, HR_E_TOO_MANY_OFFSETS, HR_E_RESPONSE_TOO_LARGE, HR_E_STORED_ROW, HR_E_NO_MEMORY,
+    HR_E_TOO_MANY_REQUEST_COLUMNS, HR_E_MISSING_REQUEST_FIELD, HR_E_DUPLICATE_REQUEST_COLUMN, HR_E_WRONG_REQUEST_TYPE,
+    HR_E_REQUEST_LENGTH, HR_E_REQUEST_OFFSETS, HR_E_REQUEST_NULLS, HR_E_REQUEST_VALUE
 };
 
 /* Memory of one request, given back at once. */
@@ -78,6 +81,7 @@ typedef struct {
     hr_span feature_service, handle;
     uint32_t feature_count, column_count, request_column_count, min_offset_count, row_count;
     hr_entity_column columns[HR_ENTITY_COLUMNS_MAX];
+    hr_request_column *request_columns;  /* NULL: none was sent */
     int include_event_times, include_expired, include_names, fail_when_partial, has_staleness;
     int32_t partial_policy, staleness_nanos;
     int64_t staleness_seconds;
@@ -255,6 +259,16 @@ static inline int hr_parse_column(hr_request *request, hr_span message)
     return hr_gather_nulls(request, column, bits);
 }
 
+static inline int hr_parse_request_column(hr_request *request, hr_span message)
+{
+    if (request->request_column_count == HR_REQUEST_COLUMNS_MAX) return HR_E_TOO_MANY_REQUEST_COLUMNS;
+    if (request->request_columns == NULL)
+        request->request_columns = hr_arena_take(&request->arena, HR_REQUEST_COLUMNS_MAX * sizeof(hr_request_column));
+    if (request->request_columns == NULL) return HR_E_NO_MEMORY;
+    return hr_read_request_column(message, &request->request_columns[request->request_column_count++])
+        ? HR_OK : HR_E_MALFORMED;
+}
+
 /* google.protobuf.Duration; what a field sent twice holds is merged, as protobuf does. */
 static inline int hr_parse_staleness(hr_request *request, hr_span in)
 {
@@ -334,8 +348,7 @@ static inline int hr_parse_field(hr_request *request, hr_span *in, uint32_t fiel
     case 4:
         return hr_parse_column(request, bytes);
     case 5:
-        request->request_column_count++;
-        return HR_OK;
+        return hr_parse_request_column(request, bytes);
     default:
         return hr_parse_options(request, bytes);
     }
@@ -365,7 +378,6 @@ static inline int hr_check_request(hr_request *request)
     if (hr_span_bytes(request->handle) > 0 && hr_span_bytes(request->handle) != 32) return HR_E_HANDLE_LENGTH;
     request->bad_count = request->feature_count;
     if (request->feature_count > HR_COLUMN_COUNT_MAX) return HR_E_TOO_MANY_FEATURES;
-    if (request->request_column_count > 0) return HR_E_REQUEST_COLUMN;
     request->bad_column = 0;
     if (request->column_count == 0) return HR_E_NO_ROWS;
     request->row_count = request->columns[0].row_count;

@@ -19,6 +19,8 @@ typedef struct {
     uint32_t group, row;
 } hr_miss;
 
+typedef struct hr_on_demand_column hr_on_demand_column;  /* hr_on_demand.h */
+
 /* One read in progress. */
 typedef struct {
     hr_request request;
@@ -40,6 +42,9 @@ typedef struct {
     uint64_t *message_bytes;       /* per output */
     uint64_t response_bytes;
     uint32_t columns_of_keys[HR_ENTITY_COLUMNS_MAX];  /* request column of a join key */
+    uint32_t *request_columns_of_fields;  /* request column of a field of request data */
+    hr_on_demand_column *on_demand;  /* inputs, request fields, results */
+    uint64_t on_demand_text_bytes;   /* kept of computed texts: as many as an answer may have */
     hr_span bad_name;
 } hr_call;
 
@@ -84,6 +89,48 @@ static inline int hr_bind_keys(hr_call *call)
         call->request.bad_column = i;
         call->bad_name = call->request.columns[i].join_key;
         return HR_E_UNKNOWN_JOIN_KEY;
+    }
+    return HR_OK;
+}
+
+/* The request column of one field of request data. */
+static inline int hr_bind_field(hr_call *call, uint32_t number)
+{
+    const hr_request_field *wanted = &call->plan->on_demand->fields[number];
+    uint32_t found = UINT32_MAX;
+    call->bad_name.at = wanted->name;
+    call->bad_name.end = wanted->name + wanted->name_bytes;
+    call->request.bad_count = wanted->type;
+    for (uint32_t i = 0; i < call->request.request_column_count; i++) {
+        hr_request_column *column = &call->request.request_columns[i];
+        if (!hr_same_name(column->name, wanted->name, wanted->name_bytes)) continue;
+        call->request.bad_column = i;
+        if (found != UINT32_MAX) return HR_E_DUPLICATE_REQUEST_COLUMN;
+        found = i;
+        column->is_bound = 1;
+        if (column->scalar != (int32_t)wanted->type || column->shape != HR_SINGLE || column->list_size != 0)
+            return HR_E_WRONG_REQUEST_TYPE;
+    }
+    call->request_columns_of_fields[number] = found;
+    return found != UINT32_MAX ? HR_OK : HR_E_MISSING_REQUEST_FIELD;
+}
+
+static inline int hr_bind_fields(hr_call *call)
+{
+    uint32_t fields = call->plan->on_demand != NULL ? call->plan->on_demand->field_count : 0;
+    if (fields > 0) {
+        call->request_columns_of_fields = hr_arena_take(&call->request.arena, fields * sizeof(uint32_t));
+        if (call->request_columns_of_fields == NULL) return HR_E_NO_MEMORY;
+    }
+    for (uint32_t number = 0; number < fields; number++) {
+        int status = hr_bind_field(call, number);
+        if (status != HR_OK) return status;
+    }
+    for (uint32_t i = 0; i < call->request.request_column_count; i++) {
+        if (call->request.request_columns[i].is_bound) continue;
+        call->request.bad_column = i;
+        call->bad_name = call->request.request_columns[i].name;
+        return HR_E_REQUEST_COLUMN;
     }
     return HR_OK;
 }
@@ -329,6 +376,7 @@ static inline int hr_take_places(hr_call *call)
 static inline int hr_resolve_rows(hr_call *call)
 {
     int status = hr_bind_keys(call);
+    if (status == HR_OK) status = hr_bind_fields(call);
     call->row_count = call->request.row_count;
     if (status != HR_OK) return status;
     if (!hr_take_places(call)) return HR_E_NO_MEMORY;

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from core_ext.twin import rules
+from core_ext.twin.on_demand import ON_DEMAND, Cell, Columns, OnDemand, compute, result_slot
+from core_ext.twin.request_data import BadColumnError, bound_columns, column_values, slot_value
 from core_ext.twin.requests import KeyColumn, Refusal, Request, parse
 
 _FIXED_WIDTHS = {1: 1, 2: 4, 3: 8, 4: 4, 5: 8, 8: 8, 9: 4}  # by element type; STRING and BYTES have none
@@ -49,7 +51,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Output:
-    """One column of the answer: column `index` of its group's schema."""
+    """One column of the answer: column `index` of its group's schema; of the group ON_DEMAND, program `index`."""
 
     name: str
     group: int
@@ -67,6 +69,8 @@ class Plan:
     lookups: Sequence[tuple[int, Sequence[int]]]
     groups: Sequence[Group]
     outputs: Sequence[Output]
+    inputs: Sequence[Output] = ()
+    on_demand: OnDemand | None = None
 
 
 @dataclass
@@ -76,20 +80,32 @@ class _Column:
     values: list[bytes] = field(default_factory=list)
     statuses: bytearray = field(default_factory=bytearray)
     event_times: list[int] = field(default_factory=list)
+    is_filled: list[bool] = field(default_factory=list)
 
 
 def serve(request: bytes, plan: Plan, rows: Mapping[bytes, Row], read_time_us: int) -> bytes:
     """Response bytes from rows by storage key. Raises Refusal, and KeyError for a row that is not given."""
     parsed = parse(request)
     keys = _bound(parsed, plan)
+    data = _bound_data(parsed, plan)
     prefixes = [_prefixes(lookup, keys) for lookup in plan.lookups]
     stored = [_stored(group, prefixes[group.lookup], rows) for group in plan.groups]
-    messages = []
-    for output in plan.outputs:
+
+    def answered(output: Output, include_expired: bool) -> _Column:
         group = plan.groups[output.group]
         named = [prefix is not None for prefix in prefixes[group.lookup]]
-        column = _answered(parsed, group, output, list(zip(stored[output.group], named, strict=True)), read_time_us)
-        messages.append(_delimited(1, _encoded(parsed, group, output, column)))
+        given = list(zip(stored[output.group], named, strict=True))
+        return _answered(parsed, group, output, given, read_time_us=read_time_us, include_expired=include_expired)
+
+    results = _results(parsed, plan, data, [answered(output, False) for output in plan.inputs])
+    messages = []
+    for output in plan.outputs:
+        if output.group == ON_DEMAND:
+            column, kind = results[output.index]
+        else:
+            column = answered(output, parsed.include_expired)
+            kind = plan.groups[output.group].schema[output.index]
+        messages.append(_delimited(1, _encoded(parsed, kind, output, column)))
         if sum(map(len, messages)) > _RESPONSE_BYTES_MAX:
             raise Refusal("RESPONSE_TOO_LARGE", "")
     tail = [_number(2, parsed.row_count), _number(3, plan.revision), _number(4, read_time_us)]
@@ -113,6 +129,48 @@ def _bound(request: Request, plan: Plan) -> list[KeyColumn]:
         if column.join_key not in known:
             raise Refusal("UNKNOWN_JOIN_KEY", f"entity_columns[{number}].join_key")
     return bound
+
+
+def _bound_data(request: Request, plan: Plan) -> list[int]:
+    fields = [] if plan.on_demand is None else plan.on_demand.request_fields
+    try:
+        return bound_columns(request.data_columns, fields)
+    except BadColumnError as error:
+        raise Refusal(error.reason, error.path) from error
+
+
+def _results(
+    request: Request, plan: Plan, data: Sequence[int], inputs: Sequence[_Column]
+) -> list[tuple[_Column, tuple[int, int, int]]]:
+    """Column and type of every on-demand program."""
+    if plan.on_demand is None:
+        return []
+    features = [
+        [_cell(column, row, plan.groups[output.group].schema[output.index][0]) for row in range(request.row_count)]
+        for output, column in zip(plan.inputs, inputs, strict=True)
+    ]
+    requests = []
+    for number, (_, scalar) in zip(data, plan.on_demand.request_fields, strict=True):
+        try:
+            values = column_values(request.data_columns[number], number, scalar, request.row_count)
+        except BadColumnError as error:
+            raise Refusal(error.reason, error.path) from error
+        requests.append([Cell(value, rules.NULL if value is None else rules.PRESENT) for value in values])
+    found = []
+    try:
+        results = compute(plan.on_demand, Columns(features, requests), request.row_count)
+    except OverflowError as error:
+        raise Refusal("RESPONSE_TOO_LARGE", "") from error
+    for program, cells in zip(plan.on_demand.programs, results, strict=True):
+        values = [result_slot(program, cell) for cell in cells]
+        column = _Column(values, bytearray(cell.status for cell in cells), [cell.event_time_us for cell in cells])
+        found.append((column, (program.program.result_type, 0, 0)))
+    return found
+
+
+def _cell(column: _Column, row: int, scalar: int) -> Cell:
+    value = slot_value(scalar, column.values[row]) if column.is_filled[row] else None
+    return Cell(value, column.statuses[row], column.event_times[row])
 
 
 def _prefixes(lookup: tuple[int, Sequence[int]], keys: Sequence[KeyColumn]) -> list[bytes | None]:
@@ -149,7 +207,13 @@ def _part(column: KeyColumn, row: int) -> bytes:
 
 
 def _answered(
-    request: Request, group: Group, output: Output, rows: Sequence[tuple[Row, bool]], read_time_us: int
+    request: Request,
+    group: Group,
+    output: Output,
+    rows: Sequence[tuple[Row, bool]],
+    *,
+    read_time_us: int,
+    include_expired: bool,
 ) -> _Column:
     """Rows come with whether their key names an entity."""
     column = _Column()
@@ -167,10 +231,11 @@ def _answered(
         value = None if usable is None else _value(usable, output.index, start, None if variable else width)
         is_null = usable is not None and value is None
         has_default = output.default is not None
-        status, slot = rules.value_status(status, is_null, group.fallback, has_default, request.include_expired)
+        status, slot = rules.value_status(status, is_null, group.fallback, has_default, include_expired)
         empty = b"" if variable else bytes(width)
         column.values.append({rules.SLOT_VALUE: value, rules.SLOT_DEFAULT: output.default}.get(slot) or empty)
         column.statuses.append(status)
+        column.is_filled.append(slot != rules.SLOT_EMPTY)
         column.event_times.append(0 if usable is None else _event_time_us(usable))
     return column
 
@@ -217,9 +282,8 @@ def _is_variable(column: tuple[int, int, int]) -> bool:
     return column[1] == _VARIABLE_LIST or column[0] not in _FIXED_WIDTHS
 
 
-def _encoded(request: Request, group: Group, output: Output, column: _Column) -> bytes:
+def _encoded(request: Request, kind: tuple[int, int, int], output: Output, column: _Column) -> bytes:
     """A FeatureColumn."""
-    kind = group.schema[output.index]
     names = request.include_names or not request.handle
     out = _delimited(1, output.name.encode()) if names and output.name else b""
     values = b"".join(column.values)

@@ -3,6 +3,7 @@
 import struct
 from dataclasses import dataclass, field
 
+from core_ext.twin.request_data import COLUMN_COUNT_MAX, DataColumn, data_column
 from core_ext.wire import MalformedError, int32_of, typed_fields, unsigned_to_signed, varint
 
 _VARINT, _FIXED64, _DELIMITED = 0, 1, 2
@@ -48,7 +49,7 @@ class Request:
     handle: bytes = b""
     features: list[str] = field(default_factory=list)
     columns: list[KeyColumn] = field(default_factory=list)
-    request_column_count: int = 0
+    data_columns: list[DataColumn] = field(default_factory=list)
     offset_count: int = 0
     include_event_times: bool = False
     include_expired: bool = False
@@ -92,7 +93,9 @@ def _take(request: Request, number: int, value: bytes) -> None:
             raise Refusal("TOO_MANY_ENTITY_COLUMNS", "entity_columns")
         request.columns.append(_key_column(len(request.columns), value))
     elif number == 5:
-        request.request_column_count += 1
+        if len(request.data_columns) == COLUMN_COUNT_MAX:
+            raise Refusal("TOO_MANY_REQUEST_COLUMNS", "request_columns")
+        request.data_columns.append(data_column(value))
     elif number == 6:
         _take_options(request, value)
 
@@ -205,8 +208,6 @@ def _judge(request: Request) -> None:
         raise Refusal("BAD_HANDLE", "handle")
     if len(request.features) > _FEATURE_COUNT_MAX:
         raise Refusal("TOO_MANY_FEATURES", "features")
-    if request.request_column_count:
-        raise Refusal("UNKNOWN_REQUEST_COLUMN", "request_columns[0]")
     if not request.columns:
         raise Refusal("NO_ROWS", "entity_columns[0]")
     for column in request.columns:

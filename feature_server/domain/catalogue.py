@@ -5,11 +5,12 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
 
 from core_ext.request_core import RequestCore
-from feature_server.domain.layouts import EntityLayout, ViewLayout, entity_layout, view_layouts
-from feature_server.domain.selection import Prepared, SelectedColumn, prepare
+from feature_server.domain.layouts import EntityLayout, ViewLayout, entity_layout, on_demand_layouts, view_layouts
+from feature_server.domain.selected import AnyColumn, AnyLayout, select_column
+from feature_server.domain.selection import Prepared, prepare
 from headrace.definitions.registered import RegisteredService, RegistryState, State
 from headrace.errors import FailedPrecondition, HeadraceError, InvalidArgument, NotFound
 from headrace.names import parse_feature_ref, parse_version_ref
@@ -20,12 +21,16 @@ _NEAR_NAMES: Final = 3
 _NEAR_POOL_MAX: Final = 10_000  # names that a near match is sought among, so that a typing error stays cheap
 
 
+_Layout = TypeVar("_Layout", bound=AnyLayout)
+
+
 @dataclass(frozen=True, slots=True)
 class _Snapshot:
     """One state of the registry, compiled."""
 
     state: RegistryState = field(default_factory=RegistryState)
     views: Mapping[str, ViewLayout] = field(default_factory=dict)
+    selectable: Mapping[str, AnyLayout] = field(default_factory=dict)
     by_id: Mapping[int, ViewLayout] = field(default_factory=dict)
     services: Mapping[str, Prepared] = field(default_factory=dict)
 
@@ -55,15 +60,16 @@ class Catalogue:
     def publish(self, state: RegistryState) -> None:
         """Compiles a registry and serves it from now on."""
         views = view_layouts(state)
+        selectable: dict[str, AnyLayout] = {**views, **on_demand_layouts(state)}
         services: dict[str, Prepared] = {}
         for versions in state.services.values():
             for record in versions:
                 if record.state is State.ACTIVE:
-                    self._add_service(services, record, views, state.revision)
+                    self._add_service(services, record, selectable, state.revision)
         by_id = {view.view_id: view for view in views.values()}
         former = {prepared.handle: prepared for prepared in self._snapshot.services.values()}
         plans = {prepared.handle: prepared.plan for prepared in services.values()}
-        self._snapshot = _Snapshot(state, views, by_id, services)
+        self._snapshot = _Snapshot(state, views, selectable, by_id, services)
         self._core.publish(
             list(plans.values()), {name: prepared.plan for name, prepared in services.items()}, state.revision
         )
@@ -111,7 +117,8 @@ class Catalogue:
         if record is None:
             raise _unknown("feature service", "UNKNOWN_FEATURE_SERVICE", "feature_service", name, snapshot.services)
         if record.state is State.ACTIVE:
-            prepare(str(record.ref), list(_service_columns(record, snapshot.views)), snapshot.state.revision)
+            columns = list(_service_columns(record, snapshot.selectable))
+            prepare(str(record.ref), columns, snapshot.state.revision, snapshot.selectable)
         raise FailedPrecondition(
             f"feature service {name!r} is retired: read a version that is served",
             reason="FEATURE_SERVICE_RETIRED",
@@ -164,11 +171,11 @@ class Catalogue:
         self,
         services: dict[str, Prepared],
         record: RegisteredService,
-        views: Mapping[str, ViewLayout],
+        views: Mapping[str, AnyLayout],
         revision: int,
     ) -> None:
         try:
-            prepared = prepare(str(record.ref), list(_service_columns(record, views)), revision)
+            prepared = prepare(str(record.ref), list(_service_columns(record, views)), revision, views)
         except HeadraceError as error:
             # One service that cannot be compiled must not keep the others from being served.
             self._log.error("feature_service_not_served", feature_service=str(record.ref), detail=error.message)
@@ -177,33 +184,34 @@ class Catalogue:
         services[record.ref.name] = prepared  # versions come in ascending order: the newest stays
 
     def _prepare_list(self, references: Sequence[str]) -> Prepared:
-        columns = [self._list_column(text, f"features[{index}]") for index, text in enumerate(references)]
+        snapshot = self._snapshot
+        columns = [self._list_column(snapshot, text, f"features[{index}]") for index, text in enumerate(references)]
         if not columns:
             raise InvalidArgument("name a feature service or features", reason="NO_SELECTION", field="features")
-        return prepare("", columns, self.revision)
+        return prepare("", columns, snapshot.state.revision, snapshot.selectable)
 
-    def _list_column(self, text: str, field_path: str) -> SelectedColumn:
+    def _list_column(self, snapshot: _Snapshot, text: str, field_path: str) -> AnyColumn:
         reference = parse_feature_ref(text, field_path)
-        snapshot = self._snapshot
         name = f"{reference.view}@v{reference.version}" if reference.version else reference.view
-        record = snapshot.state.view(parse_version_ref(name, field_path))
+        ref = parse_version_ref(name, field_path)
+        record = snapshot.state.view(ref) or snapshot.state.on_demand_view(ref)
         if record is None:
-            raise _unknown("feature view", "UNKNOWN_FEATURE_VIEW", field_path, name, snapshot.views)
-        view = _served(snapshot.views[str(record.ref)], field_path)
+            raise _unknown("feature view", "UNKNOWN_FEATURE_VIEW", field_path, name, snapshot.selectable)
+        view = _served(snapshot.selectable[str(record.ref)], field_path)
         if reference.feature not in view.columns:
             raise _unknown(f"feature of {view.ref!r}", "UNKNOWN_FEATURE", field_path, reference.feature, view.columns)
-        return SelectedColumn(text, view, reference.feature, view.entity.key_names)
+        return select_column(text, view, reference.feature, view.key_names)
 
 
-def _service_columns(record: RegisteredService, views: Mapping[str, ViewLayout]) -> Iterable[SelectedColumn]:
+def _service_columns(record: RegisteredService, views: Mapping[str, AnyLayout]) -> Iterable[AnyColumn]:
     for entry in record.definition.entries:
         view = _served(views[entry.feature_view], "feature_service")
-        keys = tuple(entry.request_column(key) for key in view.entity.key_names)
+        keys = tuple(entry.request_column(key) for key in view.key_names)
         for feature in entry.features:
-            yield SelectedColumn(entry.output_prefix + feature, view, feature, keys)
+            yield select_column(entry.output_prefix + feature, view, feature, keys)
 
 
-def _served(view: ViewLayout, field_path: str) -> ViewLayout:
+def _served(view: _Layout, field_path: str) -> _Layout:
     """The view, where this installation computes it."""
     if view.refusal is None:
         return view

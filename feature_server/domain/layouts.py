@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from core_ext.row_codec import Schema
 from feature_server.domain.computed_layouts import ComputedLayout, computed_layout
+from headrace.definitions.on_demand import OnDemandView
+from headrace.definitions.on_demand_plans import OnDemandPlan, plans_of_state
 from headrace.definitions.registered import RegisteredEntity, RegisteredView, RegistryState, State
 from headrace.definitions.views import FeatureView
 from headrace.errors import HeadraceError
@@ -46,6 +48,11 @@ class ViewLayout:
     refusal: HeadraceError | None = None
 
     @property
+    def key_names(self) -> tuple[str, ...]:
+        """Join keys of the entity."""
+        return self.entity.key_names
+
+    @property
     def stored_schema(self) -> Schema:
         """Layout of stored rows; that of answers has every column."""
         return self.schema if self.computed is None else self.computed.view.stored
@@ -59,6 +66,32 @@ class ViewLayout:
     def value_types(self) -> tuple[ValueType, ...]:
         """Types in schema order."""
         return tuple(feature.type for feature in self.definition.features)
+
+
+@dataclass(frozen=True, slots=True)
+class OnDemandLayout:
+    """One on-demand view version: no rows, only what computes it. `keys` are its join keys.
+
+    `refusal` says why a version is known but cannot be computed here; then `plan` is None.
+    """
+
+    ref: str
+    definition: OnDemandView
+    transform_digest: bytes
+    is_active: bool
+    keys: Mapping[str, Scalar]
+    plan: OnDemandPlan | None
+    refusal: HeadraceError | None = None
+
+    @property
+    def columns(self) -> Mapping[str, int]:
+        """Place of each feature."""
+        return {feature.name: place for place, feature in enumerate(self.definition.features)}
+
+    @property
+    def key_names(self) -> tuple[str, ...]:
+        """Join keys, in the order of the sources."""
+        return tuple(self.keys)
 
 
 def entity_layout(record: RegisteredEntity) -> EntityLayout:
@@ -96,3 +129,24 @@ def _view_layout(record: RegisteredView, entity: EntityLayout, state: RegistrySt
         computed=computed,
         refusal=refusal,
     )
+
+
+def on_demand_layouts(state: RegistryState) -> dict[str, OnDemandLayout]:
+    """Layout of every on-demand view version."""
+    plans, found = plans_of_state(state), {}
+    for record in (record for versions in state.on_demand_views.values() for record in versions):
+        plan, refusal = None, None
+        try:
+            plan = plans.plan_of(record)
+        except HeadraceError as error:
+            refusal = error
+        found[str(record.ref)] = OnDemandLayout(
+            ref=str(record.ref),
+            definition=record.definition,
+            transform_digest=record.transform_digest,
+            is_active=record.state is State.ACTIVE,
+            keys={} if plan is None else {name: kind.scalar for name, kind in plan.keys.items()},
+            plan=plan,
+            refusal=refusal,
+        )
+    return found

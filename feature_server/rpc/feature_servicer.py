@@ -181,4 +181,7 @@ def _prepared_to_pb(prepared: Prepared) -> pb.PrepareFeatureSetResponse:
         ],
         registry_revision=prepared.plan.revision,
         feature_service=prepared.feature_service,
+        request_fields=[
+            pb.RequestField(name=name, value_type=type_to_pb(kind)) for name, kind in prepared.request_fields.items()
+        ],
     )

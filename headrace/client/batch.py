@@ -1,7 +1,7 @@
 """One answer of GetOnlineFeatures: columns by name, as views of their packed bytes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -43,13 +43,14 @@ class OutputColumn:
 
 @dataclass(frozen=True, slots=True)
 class PreparedFeatures:
-    """A resolved selection: reads by its handle skip names and resolution."""
+    """A resolved selection: reads by its handle skip names and resolution, and bring the request fields as data."""
 
     handle: bytes
     columns: tuple[OutputColumn, ...]
     join_keys: Mapping[str, Scalar]
     registry_revision: int
     feature_service: str
+    request_fields: Mapping[str, ValueType] = field(default_factory=dict)
 
 
 class FeatureBatch:

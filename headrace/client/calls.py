@@ -10,6 +10,7 @@ from typing import Final, Generic, TypeVar
 from headrace.client.batch import FeatureBatch, OutputColumn, PreparedFeatures, value_type_of
 from headrace.client.entities import EntityValues, encode_entities
 from headrace.client.ingest import WriteToken, merge_tokens
+from headrace.client.request_data import RequestData, encode_request_data
 from headrace.errors import InvalidArgument
 from headrace.types import Scalar
 from protos.feature.v1 import online_feature_service_pb2 as pb
@@ -90,7 +91,11 @@ class EraseResult:
 
 
 def read_call(
-    service: Selection, features: Sequence[str], entities: Mapping[str, EntityValues], options: ReadOptions
+    service: Selection,
+    features: Sequence[str],
+    entities: Mapping[str, EntityValues],
+    options: ReadOptions,
+    request_data: RequestData = None,
 ) -> Call[FeatureBatch]:
     """GetOnlineFeatures for a service, a prepared selection or a list of features."""
     prepared = service if isinstance(service, PreparedFeatures) else None
@@ -103,6 +108,7 @@ def read_call(
             feature_service=_name(service), features=features, options=options.message()
         )
     columns = encode_entities(entities, prepared.join_keys if prepared else {})
+    columns += encode_request_data(request_data, prepared.request_fields if prepared else {})
     outputs = prepared.columns if prepared else ()
     return Call(
         "GetOnlineFeatures",
@@ -139,6 +145,7 @@ def _decode_prepared(answer: bytes) -> PreparedFeatures:
         join_keys={key.name: Scalar(key.scalar_type) for key in message.join_keys},
         registry_revision=message.registry_revision,
         feature_service=message.feature_service,
+        request_fields={field.name: value_type_of(field.value_type) for field in message.request_fields},
     )
 
 

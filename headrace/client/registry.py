@@ -11,6 +11,7 @@ from headrace.convert.registry import (
     change_from_pb,
     registered_entity_from_pb,
     registered_model_from_pb,
+    registered_on_demand_view_from_pb,
     registered_service_from_pb,
     registered_source_from_pb,
     registered_view_from_pb,
@@ -35,7 +36,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """Messages of one kind. Any: generated classes of five unrelated types with the same field names."""
+    """Messages of one kind. Any: generated classes of six unrelated types with the same field names."""
 
     method: str
     list_method: str
@@ -49,6 +50,9 @@ _KINDS: Final = {
     DefinitionKind.ENTITY: _Kind("GetEntity", "ListEntities", "entity", "entities", registered_entity_from_pb),
     DefinitionKind.FEATURE_VIEW: _Kind(
         "GetFeatureView", "ListFeatureViews", "feature_view", "feature_views", registered_view_from_pb
+    ),
+    DefinitionKind.ON_DEMAND_VIEW: _Kind(
+        "GetOnDemandView", "ListOnDemandViews", "on_demand_view", "on_demand_views", registered_on_demand_view_from_pb
     ),
     DefinitionKind.FEATURE_SERVICE: _Kind(
         "GetFeatureService", "ListFeatureServices", "feature_service", "feature_services", registered_service_from_pb

@@ -27,6 +27,7 @@ from headrace.client.channel import INGEST, SERVICE
 from headrace.client.entities import EntityValues
 from headrace.client.handles import RenewedHandles, renewal
 from headrace.client.ingest import BatchedWrite, WritableTable, WriteResult
+from headrace.client.request_data import RequestData
 from headrace.client.retries import RETRY_POLICY_DEFAULT, Retries, RetryBudget, RetryPolicy
 from headrace.client.tls import Tls, channel_credentials
 from headrace.client.transport import Exchange, Transport
@@ -65,6 +66,7 @@ class Client:
         *,
         features: Sequence[str] = (),
         entities: Mapping[str, EntityValues],
+        request_data: RequestData = None,
         options: ReadOptions = READ_DEFAULTS,
         timeout_s: float = READ_TIMEOUT_S_DEFAULT,
     ) -> FeatureBatch:
@@ -75,14 +77,14 @@ class Client:
         deadline = self._clock() + timeout_s
         selection = self._handles.current(service)
         try:
-            return self._call(read_call(selection, features, entities, options), timeout_s)
+            return self._call(read_call(selection, features, entities, options, request_data), timeout_s)
         except CallerError as error:
             call = renewal(error, selection)
             if call is None or not isinstance(selection, PreparedFeatures):
                 raise
         prepared = self._call(call, deadline - self._clock())
         renewed = self._handles.renew(selection, prepared)
-        return self._call(read_call(renewed, (), entities, options), deadline - self._clock())
+        return self._call(read_call(renewed, (), entities, options, request_data), deadline - self._clock())
 
     def prepare(
         self,

@@ -13,13 +13,15 @@ from headrace.convert.values import (
     value_to_pb,
 )
 from headrace.definitions.base import Definition
-from headrace.definitions.checks import invalid, located
+from headrace.definitions.checks import check_unique, invalid, located
 from headrace.definitions.entities import Entity, EntityKey
 from headrace.definitions.models import Model
+from headrace.definitions.on_demand import OnDemandSource, OnDemandView, RequestSource
 from headrace.definitions.services import FeatureService, ServiceEntry
 from headrace.definitions.sets import DefinitionSet
 from headrace.definitions.sources import Column, Source, SourceKind
 from headrace.definitions.views import Fallback, Feature, FeatureView
+from headrace.types import ValueType
 from protos.common.v1 import value_pb2
 from protos.control.v1 import definitions_pb2 as pb
 
@@ -33,6 +35,7 @@ def set_to_pb(definitions: DefinitionSet) -> pb.DefinitionSet:
         sources=map(source_to_pb, definitions.sources),
         entities=map(entity_to_pb, definitions.entities),
         feature_views=map(view_to_pb, definitions.feature_views),
+        on_demand_views=map(on_demand_view_to_pb, definitions.on_demand_views),
         feature_services=map(service_to_pb, definitions.feature_services),
         models=map(model_to_pb, definitions.models),
     )
@@ -45,6 +48,7 @@ def set_from_pb(message: pb.DefinitionSet, field: str = "definitions") -> Defini
             sources=_each("sources", message.sources, source_from_pb),
             entities=_each("entities", message.entities, entity_from_pb),
             feature_views=_each("feature_views", message.feature_views, view_from_pb),
+            on_demand_views=_each("on_demand_views", message.on_demand_views, on_demand_view_from_pb),
             feature_services=_each("feature_services", message.feature_services, service_from_pb),
             models=_each("models", message.models, model_from_pb),
         )
@@ -122,17 +126,30 @@ def view_from_pb(message: pb.FeatureView) -> FeatureView:
     )
 
 
+def on_demand_view_to_pb(view: OnDemandView) -> pb.OnDemandView:
+    """Message of an on-demand view, without version, state and digest."""
+    return pb.OnDemandView(
+        name=view.name,
+        sources=map(_on_demand_source_to_pb, view.sources),
+        features=map(_feature_to_pb, view.features),
+        fallback=pb.Fallback.ValueType(view.fallback),
+        metadata=_metadata(view),
+    )
+
+
+def on_demand_view_from_pb(message: pb.OnDemandView) -> OnDemandView:
+    """Checked on-demand view of a message."""
+    return OnDemandView(
+        sources=_each("sources", message.sources, _on_demand_source),
+        features=_each("features", message.features, _feature),
+        fallback=_member(Fallback, message.fallback or Fallback.NONE, "fallback"),
+        **_common(message.name, message.metadata),
+    )
+
+
 def service_to_pb(service: FeatureService) -> pb.FeatureService:
     """Message of a service, without version and state."""
-    entries = [
-        pb.FeatureServiceEntry(
-            feature_view=entry.feature_view,
-            features=entry.features,
-            join_key_mapping=entry.join_key_mapping,
-            output_prefix=entry.output_prefix,
-        )
-        for entry in service.entries
-    ]
+    entries = map(_entry_to_pb, service.entries)
     return pb.FeatureService(name=service.name, entries=entries, metadata=_metadata(service))
 
 
@@ -175,6 +192,38 @@ def _column(message: pb.Column) -> Column:
 def _key(message: pb.EntityKey) -> EntityKey:
     value_type = type_from_pb(value_pb2.ValueType(scalar_type=message.scalar_type), "scalar_type")
     return EntityKey(message.name, value_type)
+
+
+def _on_demand_source_to_pb(source: OnDemandSource) -> pb.OnDemandSource:
+    if isinstance(source, ServiceEntry):
+        return pb.OnDemandSource(entry=_entry_to_pb(source))
+    fields = [pb.RequestField(name=name, value_type=type_to_pb(kind)) for name, kind in source.fields.items()]
+    return pb.OnDemandSource(request=pb.RequestSource(name=source.name, fields=fields))
+
+
+def _on_demand_source(message: pb.OnDemandSource) -> OnDemandSource:
+    kind = message.WhichOneof("kind")
+    if kind is None:
+        raise invalid("a source is a view or request data, and neither is set", "REQUIRED", "kind")
+    with located(kind):
+        if kind == "entry":
+            return _entry(message.entry)
+        fields = _each("fields", message.request.fields, _request_field)
+        check_unique((name for name, _ in fields), "fields", ".name", "request field")
+        return RequestSource(message.request.name, dict(fields))
+
+
+def _request_field(message: pb.RequestField) -> tuple[str, ValueType]:
+    return message.name, type_from_pb(message.value_type)
+
+
+def _entry_to_pb(entry: ServiceEntry) -> pb.FeatureServiceEntry:
+    return pb.FeatureServiceEntry(
+        feature_view=entry.feature_view,
+        features=entry.features,
+        join_key_mapping=entry.join_key_mapping,
+        output_prefix=entry.output_prefix,
+    )
 
 
 def _entry(message: pb.FeatureServiceEntry) -> ServiceEntry:

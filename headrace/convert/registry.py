@@ -7,6 +7,8 @@ from headrace.convert.definitions import (
     entity_to_pb,
     model_from_pb,
     model_to_pb,
+    on_demand_view_from_pb,
+    on_demand_view_to_pb,
     service_from_pb,
     service_to_pb,
     source_from_pb,
@@ -20,6 +22,7 @@ from headrace.definitions.registered import (
     Registered,
     RegisteredEntity,
     RegisteredModel,
+    RegisteredOnDemandView,
     RegisteredService,
     RegisteredSource,
     RegisteredView,
@@ -31,7 +34,7 @@ from headrace.definitions.registered import (
 from protos.control.v1 import definitions_pb2 as pb
 from protos.control.v1 import registry_service_pb2 as rpc_pb
 
-_Message = TypeVar("_Message", pb.Source, pb.Entity, pb.FeatureView, pb.FeatureService, pb.Model)
+_Message = TypeVar("_Message", pb.Source, pb.Entity, pb.FeatureView, pb.OnDemandView, pb.FeatureService, pb.Model)
 
 
 def state_to_pb(state: RegistryState) -> rpc_pb.WatchRegistryResponse:
@@ -40,6 +43,9 @@ def state_to_pb(state: RegistryState) -> rpc_pb.WatchRegistryResponse:
         sources=map(registered_source_to_pb, state.sources.values()),
         entities=map(registered_entity_to_pb, state.entities.values()),
         feature_views=(registered_view_to_pb(view) for views in state.views.values() for view in views),
+        on_demand_views=(
+            registered_on_demand_view_to_pb(view) for views in state.on_demand_views.values() for view in views
+        ),
         feature_services=(registered_service_to_pb(item) for items in state.services.values() for item in items),
         models=(registered_model_to_pb(model) for models in state.models.values() for model in models),
     )
@@ -55,6 +61,7 @@ def state_from_pb(message: rpc_pb.WatchRegistryResponse) -> RegistryState:
         *map(registered_source_from_pb, definitions.sources),
         *map(registered_entity_from_pb, definitions.entities),
         *map(registered_view_from_pb, definitions.feature_views),
+        *map(registered_on_demand_view_from_pb, definitions.on_demand_views),
         *map(registered_service_from_pb, definitions.feature_services),
         *map(registered_model_from_pb, definitions.models),
     ]
@@ -105,6 +112,26 @@ def registered_view_from_pb(message: pb.FeatureView) -> RegisteredView:
         state=State(message.state),
         view_id=message.view_id,
         schema_id=message.schema_id,
+        transform_digest=message.transform_digest,
+    )
+
+
+def registered_on_demand_view_to_pb(record: RegisteredOnDemandView) -> pb.OnDemandView:
+    """Message of a registered on-demand view version."""
+    message = _stamped(on_demand_view_to_pb(record.definition), record.stamp)
+    message.version = record.version
+    message.state = pb.State.ValueType(record.state)
+    message.transform_digest = record.transform_digest
+    return message
+
+
+def registered_on_demand_view_from_pb(message: pb.OnDemandView) -> RegisteredOnDemandView:
+    """Registered on-demand view version of a message."""
+    return RegisteredOnDemandView(
+        definition=on_demand_view_from_pb(message),
+        stamp=_stamp(message.metadata),
+        version=message.version,
+        state=State(message.state),
         transform_digest=message.transform_digest,
     )
 

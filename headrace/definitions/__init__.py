@@ -1,15 +1,17 @@
-"""Definitions: sources, entities, feature views, feature services and models, as people write them."""
+"""Definitions: sources, entities, feature views, on-demand views, feature services and models, as people write them."""
 
 from headrace.definitions.base import Definition
 from headrace.definitions.changes import Change, ChangeKind, DefinitionKind
 from headrace.definitions.entities import Entity, EntityKey
 from headrace.definitions.files import load, load_yaml, to_yaml
 from headrace.definitions.models import Model
+from headrace.definitions.on_demand import OnDemandView, RequestSource
 from headrace.definitions.python_files import load_python
 from headrace.definitions.registered import (
     REGISTRY_MESSAGE_BYTES_MAX,
     RegisteredEntity,
     RegisteredModel,
+    RegisteredOnDemandView,
     RegisteredService,
     RegisteredSource,
     RegisteredView,
@@ -42,12 +44,15 @@ __all__ = [
     "FeatureView",
     "Latest",
     "Model",
+    "OnDemandView",
     "RegisteredEntity",
     "RegisteredModel",
+    "RegisteredOnDemandView",
     "RegisteredService",
     "RegisteredSource",
     "RegisteredView",
     "RegistryState",
+    "RequestSource",
     "ServiceEntry",
     "Source",
     "SourceKind",

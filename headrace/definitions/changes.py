@@ -12,11 +12,12 @@ class DefinitionKind(IntEnum):
     FEATURE_VIEW = 3
     FEATURE_SERVICE = 4
     MODEL = 5
+    ON_DEMAND_VIEW = 6
 
     @property
     def label(self) -> str:
         """Words for a message: `feature view`."""
-        return self.name.lower().replace("_", " ")
+        return self.name.lower().replace("_", " ").replace("on demand", "on-demand")
 
 
 class ChangeKind(IntEnum):

@@ -4,17 +4,19 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
 from headrace.definitions.base import Definition
-from headrace.definitions.checks import invalid, located, suggestion
+from headrace.definitions.checks import check_text, check_unique, invalid, located, suggestion
 from headrace.definitions.documents import Fields
 from headrace.definitions.durations import parse_duration
 from headrace.definitions.entities import Entity, EntityKey
 from headrace.definitions.models import Model
+from headrace.definitions.on_demand import OnDemandSource, OnDemandView, RequestSource
 from headrace.definitions.services import FeatureService, ServiceEntry
 from headrace.definitions.sets import KINDS, DefinitionSet
 from headrace.definitions.sources import Column, Source, SourceKind
 from headrace.definitions.transforms import Derived, Latest, Transform, Window
 from headrace.definitions.values import value_from_document
 from headrace.definitions.views import Fallback, Feature, FeatureView
+from headrace.names import NAME_LENGTH_MAX
 
 _Made = TypeVar("_Made")
 _COMMON: Final = frozenset({"name", "owner", "description", "tags"})
@@ -27,6 +29,7 @@ def set_from_document(document: object) -> DefinitionSet:
         sources=_each(fields, "sources", source_from_document),
         entities=_each(fields, "entities", entity_from_document),
         feature_views=_each(fields, "feature_views", view_from_document),
+        on_demand_views=_each(fields, "on_demand_views", on_demand_view_from_document),
         feature_services=_each(fields, "feature_services", service_from_document),
         models=_each(fields, "models", model_from_document),
     )
@@ -60,6 +63,16 @@ def view_from_document(document: object) -> FeatureView:
     return FeatureView(**rest | {"features": _each(fields, "features", _feature)})
 
 
+def on_demand_view_from_document(document: object) -> OnDemandView:
+    """One on-demand view."""
+    required = frozenset({"sources", "features"})
+    fields = _definition_fields(document, required | {"fallback"}, required, "an on-demand view")
+    if "fallback" in fields:
+        fields["fallback"] = _member(Fallback, fields["fallback"], "fallback")
+    read = {"sources": _each(fields, "sources", _on_demand_source), "features": _each(fields, "features", _feature)}
+    return OnDemandView(**fields | read)
+
+
 def service_from_document(document: object) -> FeatureService:
     """One feature service."""
     required = frozenset({"entries"})
@@ -77,6 +90,7 @@ READERS: Final[Mapping[type[Definition], Callable[[object], Definition]]] = {
     Source: source_from_document,
     Entity: entity_from_document,
     FeatureView: view_from_document,
+    OnDemandView: on_demand_view_from_document,
     FeatureService: service_from_document,
     Model: model_from_document,
 }
@@ -120,6 +134,21 @@ def _window(document: object) -> Window:
     fields = _fields(document, required, known, "a window")
     fields = {"expression": "", **fields}
     return Window(**_with_duration(fields, "over", "hop", "lateness", "half_life"))
+
+
+def _on_demand_source(document: object) -> OnDemandSource:
+    if not isinstance(document, Mapping) or "request" not in document:
+        return _entry(document)
+    known = frozenset({"request", "fields"})
+    fields = _fields(document, known, known, "a request source")
+    columns = _each(fields, "fields", _request_field)
+    check_unique((name for name, _ in columns), "fields", ".name", "request field")
+    return RequestSource(fields["request"], dict(columns))
+
+
+def _request_field(document: object) -> tuple[str, str]:
+    fields = _fields(document, _PAIR, _PAIR, "a request field")
+    return check_text(fields["name"], "name", 2 * NAME_LENGTH_MAX, required=True), fields["type"]
 
 
 def _entry(document: object) -> ServiceEntry:

@@ -7,6 +7,7 @@ from headrace.definitions.base import Definition
 from headrace.definitions.durations import format_duration
 from headrace.definitions.entities import Entity
 from headrace.definitions.models import Model
+from headrace.definitions.on_demand import OnDemandSource, OnDemandView
 from headrace.definitions.services import FeatureService, ServiceEntry
 from headrace.definitions.sets import KINDS, DefinitionSet
 from headrace.definitions.sources import Source
@@ -91,6 +92,20 @@ def _transform(transform: Transform) -> Fields:
     return {"window": fields}
 
 
+def _on_demand_view(view: OnDemandView) -> Fields:
+    fields: Fields = {"sources": [_on_demand_source(source) for source in view.sources]}
+    if view.fallback is not Fallback.NONE:
+        fields["fallback"] = view.fallback.name.lower()
+    return fields | {"features": [_feature(feature) for feature in view.features]}
+
+
+def _on_demand_source(source: OnDemandSource) -> Fields:
+    if isinstance(source, ServiceEntry):
+        return _entry(source)
+    fields = [{"name": name, "type": str(kind)} for name, kind in source.fields.items()]
+    return {"request": source.name, "fields": fields}
+
+
 def _service(service: FeatureService) -> Fields:
     return {"entries": [_entry(entry) for entry in service.entries]}
 
@@ -114,6 +129,7 @@ _WRITERS: Final[dict[type[Definition], Callable[[Any], Fields]]] = {  # Any: eac
     Source: _source,
     Entity: _entity,
     FeatureView: _view,
+    OnDemandView: _on_demand_view,
     FeatureService: _service,
     Model: _model,
 }

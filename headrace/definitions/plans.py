@@ -139,6 +139,22 @@ def output_type(window: Window, given: ValueType) -> ValueType:
     return _F64
 
 
+def expression_of_type(feature: Feature, text: str, columns: Mapping[str, ValueType]) -> CompiledExpression:
+    """The compiled expression of a feature, where it is of the feature's type."""
+    with located("transform.expression"):
+        compiled = compile_expression(text, columns)
+    if compiled.type != feature.type:
+        raise invalid(
+            f"feature {feature.name!r} is {feature.type}, and its expression is {compiled.type}: "
+            f"declare {compiled.type}, or write cast(… as {feature.type})",
+            "WRONG_TYPE",
+            "type",
+            feature=feature.name,
+            type=compiled.type,
+        )
+    return compiled
+
+
 def _window_feature(
     feature: Feature, window: Window, columns: Mapping[str, ValueType], inputs: dict[str, CompiledExpression]
 ) -> WindowFeature:
@@ -213,16 +229,5 @@ def _derived(view: FeatureView) -> tuple[tuple[str, CompiledExpression], ...]:
         if not isinstance(feature.transform, Derived):
             continue
         with located(f"features[{index}]"):
-            with located("transform.expression"):
-                compiled = compile_expression(feature.transform.expression, computed)
-            if compiled.type != feature.type:
-                raise invalid(
-                    f"feature {feature.name!r} is {feature.type}, and its expression is {compiled.type}: "
-                    f"declare {compiled.type}, or write cast(… as {feature.type})",
-                    "WRONG_TYPE",
-                    "type",
-                    feature=feature.name,
-                    type=compiled.type,
-                )
-        made.append((feature.name, compiled))
+            made.append((feature.name, expression_of_type(feature, feature.transform.expression, computed)))
     return tuple(made)

@@ -8,6 +8,7 @@ from typing import Final, TypeAlias, TypeVar
 
 from headrace.definitions.entities import Entity
 from headrace.definitions.models import Model
+from headrace.definitions.on_demand import OnDemandView
 from headrace.definitions.services import FeatureService
 from headrace.definitions.sources import Source
 from headrace.definitions.views import FeatureView
@@ -81,6 +82,22 @@ class RegisteredView:
 
 
 @dataclass(frozen=True, slots=True)
+class RegisteredOnDemandView:
+    """One version of an on-demand view, its sources resolved: every view pinned, every feature that is read named."""
+
+    definition: OnDemandView
+    stamp: Stamp
+    version: int
+    state: State
+    transform_digest: bytes
+
+    @property
+    def ref(self) -> VersionRef:
+        """Its name and version."""
+        return VersionRef(self.definition.name, self.version)
+
+
+@dataclass(frozen=True, slots=True)
 class RegisteredService:
     """One version of a feature service, its entries resolved: every view pinned, every feature named."""
 
@@ -110,9 +127,9 @@ class RegisteredModel:
         return VersionRef(self.definition.name, self.version)
 
 
-Versioned: TypeAlias = RegisteredView | RegisteredService | RegisteredModel
+Versioned: TypeAlias = RegisteredView | RegisteredOnDemandView | RegisteredService | RegisteredModel
 Registered: TypeAlias = RegisteredSource | RegisteredEntity | Versioned
-_Version = TypeVar("_Version", RegisteredView, RegisteredService, RegisteredModel)
+_Version = TypeVar("_Version", RegisteredView, RegisteredOnDemandView, RegisteredService, RegisteredModel)
 _Plain = TypeVar("_Plain", RegisteredSource, RegisteredEntity)
 
 
@@ -127,10 +144,15 @@ class RegistryState:
     views: Mapping[str, Sequence[RegisteredView]] = field(default_factory=dict)
     services: Mapping[str, Sequence[RegisteredService]] = field(default_factory=dict)
     models: Mapping[str, Sequence[RegisteredModel]] = field(default_factory=dict)
+    on_demand_views: Mapping[str, Sequence[RegisteredOnDemandView]] = field(default_factory=dict)
 
     def view(self, ref: VersionRef) -> RegisteredView | None:
         """The version asked for; without a version the newest that is not retired; None where there is none."""
         return select(self.views.get(ref.name, ()), ref.version)
+
+    def on_demand_view(self, ref: VersionRef) -> RegisteredOnDemandView | None:
+        """As `view`."""
+        return select(self.on_demand_views.get(ref.name, ()), ref.version)
 
     def service(self, ref: VersionRef) -> RegisteredService | None:
         """As `view`."""
@@ -152,12 +174,13 @@ def registry_state(revision: int, highest_id: int, records: Iterable[Registered]
         views=_by_versions(ordered, RegisteredView),
         services=_by_versions(ordered, RegisteredService),
         models=_by_versions(ordered, RegisteredModel),
+        on_demand_views=_by_versions(ordered, RegisteredOnDemandView),
     )
 
 
 def all_records(state: RegistryState) -> list[Registered]:
     """Every record, kind by kind, in the order of names and versions."""
-    versions = (state.views, state.services, state.models)
+    versions = (state.views, state.on_demand_views, state.services, state.models)
     return [
         *state.sources.values(),
         *state.entities.values(),
@@ -171,7 +194,8 @@ def named(state: RegistryState, name: str) -> Sequence[Registered]:
         return (state.sources[name],)
     if name in state.entities:
         return (state.entities[name],)
-    return state.views.get(name) or state.services.get(name) or state.models.get(name) or ()
+    kinds = (state.views, state.on_demand_views, state.services, state.models)
+    return next((kind[name] for kind in kinds if name in kind), ())
 
 
 def select(versions: Sequence[_Version], version: int) -> _Version | None:

@@ -8,6 +8,7 @@ from headrace.definitions.base import Definition
 from headrace.definitions.checks import check_items, invalid
 from headrace.definitions.entities import Entity
 from headrace.definitions.models import Model
+from headrace.definitions.on_demand import OnDemandView
 from headrace.definitions.services import FeatureService
 from headrace.definitions.sources import Source
 from headrace.definitions.views import FeatureView
@@ -24,6 +25,7 @@ class DefinitionSet:
     feature_views: Sequence[FeatureView] = ()
     feature_services: Sequence[FeatureService] = ()
     models: Sequence[Model] = ()
+    on_demand_views: Sequence[OnDemandView] = ()
 
     def __post_init__(self) -> None:
         for field, kind in KINDS.items():
@@ -54,6 +56,7 @@ KINDS: Final[dict[str, type[Definition]]] = {
     "sources": Source,
     "entities": Entity,
     "feature_views": FeatureView,
+    "on_demand_views": OnDemandView,
     "feature_services": FeatureService,
     "models": Model,
 }

@@ -1,13 +1,17 @@
 """The examples run against a real platform with the starter project."""
 
+import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.integration.platforms import Running, environment, headrace, running
+
+SEEN_LIMIT_S = 30.0
 
 
 @pytest.fixture(scope="module")
@@ -56,3 +60,28 @@ def test_write_is_read_back(platform: Running, repository: Path) -> None:
     out = run(platform, repository, "write_features.py")
     assert "wrote 1 row" in out
     assert "'country': 'SE'" in out
+
+
+def test_on_demand_features_are_read_by_client_and_command(platform: Running, repository: Path) -> None:
+    applied = platform.headrace("apply", str(repository / "examples" / "on_demand.yaml"))
+    assert applied.returncode == 0, applied.stderr
+    asked = ["read", "shop.ranking.offers", "--entity", "user_id=1,9", "--request", "price=85,1", "-o", "json"]
+    end_s = time.monotonic() + SEEN_LIMIT_S
+    while (read := platform.headrace(*asked, "--request", "in_country=FR,FR")).returncode:
+        assert time.monotonic() < end_s, read.stderr  # the registry's revision has not reached the server yet
+    rows = json.loads(read.stdout)["rows"]
+    assert [row["features"] for row in rows] == [
+        {"share_of_basket": 2.0, "is_home": False, "visits": 2},
+        {"share_of_basket": 1.0, "is_home": None, "visits": None},
+    ]
+    assert rows[1]["statuses"]["share_of_basket"] == "MISSING"
+    assert run(platform, repository, "read_on_demand.py").splitlines() == [
+        "needs price (f64), in_country (string)",
+        "{'share_of_basket': 0.5, 'is_home': True, 'visits': 2}",
+        "{'share_of_basket': 2.0, 'is_home': None, 'visits': 1}",
+    ]
+    refused = platform.headrace(*asked)
+    assert refused.returncode == 1
+    assert "--request in_country=... is missing" in refused.stderr
+    described = platform.headrace("describe", "on_demand_view", "shop.ranking.offer@v1", "-o", "json")
+    assert json.loads(described.stdout)["version"] == 1

@@ -20,7 +20,7 @@ from batch.drain.drain import Drain
 from batch.drain.views import Views
 from batch.historical import memory
 from batch.jobs.historical import HistoricalRequest, HistoricalResult, run_historical
-from batch.jobs.views import WantedService, resolve_service
+from batch.jobs.services import WantedService, resolve_service
 from batch.offline.catalogue import Catalogue
 from batch.offline.runs import Provenance, Runs
 from core_ext import rules

@@ -8,9 +8,12 @@ from dataclasses import dataclass
 import hypothesis.strategies as st
 
 from core_ext import request_core, rules
+from core_ext.expressions import Program
+from core_ext.on_demand import OnDemand
 from core_ext.row_codec import Schema
 from core_ext.row_table import RowTable
 from core_ext.twin import request_core as twin
+from core_ext.twin.on_demand import OnDemand as TwinOnDemand
 from tests.unit.core_ext.request_samples import (
     BYTES,
     FIXED,
@@ -84,6 +87,8 @@ class Case:
                 for group in plan.groups
             ],
             [(output.name, output.group, output.index, output.default) for output in plan.outputs],
+            [(output.group, output.index, output.default) for output in plan.inputs],
+            None if plan.on_demand is None else core_on_demand(plan.on_demand),
         )
 
     def loaded(self, share: float) -> tuple[RowTable, request_core.Overlay]:
@@ -97,6 +102,11 @@ class Case:
             else:
                 overlay.add([key], [row])
         return table, overlay
+
+
+def core_on_demand(given: TwinOnDemand) -> OnDemand:
+    programs = [(Program(one.program.source), one.sources, one.default, one.fallback) for one in given.programs]
+    return OnDemand(given.request_fields, programs)
 
 
 def limits(group: twin.Group) -> tuple[int, int, int]:

@@ -39,6 +39,8 @@ class Sample:
     handle: bytes = b""
     features: Sequence[str] = ()
     options: Sequence[bytes] = field(default=())
+    data: Sequence[bytes] = field(default=())
+    """Request columns, encoded."""
 
 
 def varint(value: int) -> bytes:
@@ -105,6 +107,7 @@ def request_bytes(sample: Sample) -> bytes:
     out += bytes_field(2, sample.handle) if sample.handle else b""
     out += b"".join(bytes_field(3, name.encode()) for name in sample.features)
     out += b"".join(bytes_field(4, column_bytes(column)) for column in sample.columns)
+    out += b"".join(bytes_field(5, column) for column in sample.data)
     return out + (bytes_field(6, b"".join(sample.options)) if sample.options else b"")
 
 
@@ -134,6 +137,7 @@ def scrambled_request(rng: random.Random, sample: Sample) -> bytes:
     lists.append([bytes_field(1, b"overwritten"), bytes_field(1, sample.service.encode())])
     lists.append([bytes_field(2, b"overwritten"), bytes_field(2, sample.handle)])
     lists.append([bytes_field(3, name.encode()) for name in sample.features])
+    lists.append([bytes_field(5, column) for column in sample.data])
     lists.append([bytes_field(6, merged(rng, [[option]])) for option in sample.options])
     return merged(rng, lists)
 

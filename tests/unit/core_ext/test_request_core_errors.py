@@ -30,6 +30,7 @@ from tests.unit.core_ext.request_samples import (
     sealed,
     storage_key,
 )
+from tests.unit.core_ext.test_request_core_on_demand import REFUSALS
 
 READ_TIME_US = 1_700_000_000_000_000
 JOIN_KEYS = [("user", I64), ("city", STRING), ("blob", BYTES)]
@@ -249,8 +250,9 @@ WRONG = {
     "request column": Wrong(
         SERVICE + KEYS + bytes_field(5, b""),
         "UNKNOWN_REQUEST_COLUMN",
-        "request_columns[0]",
-        "no selected feature takes request data: leave request_columns out",
+        "request_columns[0].name",
+        "no selected feature takes request data '': leave it out",
+        {"column": "0", "wanted": ""},
     ),
     "handle of 31 bytes": Wrong(
         bytes_field(2, bytes(31)) + KEYS,
@@ -318,7 +320,8 @@ def test_metadata_holds_every_value_that_the_message_quotes(case: str) -> None:
 
 def test_every_reason_is_reached() -> None:
     reasons = {reason for reason, _, _ in _REFUSALS}
-    assert reasons - {wrong.reason for wrong in WRONG.values()} == {"STORED_ROW_CORRUPT", "OUT_OF_MEMORY"}
+    reached = {wrong.reason for wrong in WRONG.values()} | {reason for _, reason, _, _ in REFUSALS.values()}
+    assert reasons - reached == {"STORED_ROW_CORRUPT", "OUT_OF_MEMORY"}
 
 
 def test_memory_that_runs_out_has_a_sentence() -> None:

@@ -44,9 +44,11 @@ from headrace.definitions import (
     SourceKind,
     latest,
 )
+from headrace.definitions.on_demand_plans import plans_of_state
 from headrace.definitions.registered import (
     Registered,
     RegisteredEntity,
+    RegisteredOnDemandView,
     RegisteredService,
     RegisteredSource,
     RegisteredView,
@@ -245,7 +247,7 @@ class Parts:
 
 
 def state_of(definitions: DefinitionSet, revision: int = 1, retired: Sequence[str] = ()) -> RegistryState:
-    """A registry of first versions; ids count up in the order of the definitions."""
+    """A registry of first versions, ids count up in the order of the definitions."""
     records: list[Registered] = []
     number = 0
     for source in definitions.sources:
@@ -256,6 +258,9 @@ def state_of(definitions: DefinitionSet, revision: int = 1, retired: Sequence[st
         number += 1
         state = State.RETIRED if view.name in retired else State.ACTIVE
         records.append(RegisteredView(view, STAMP, 1, state, number, number, _digest(view, definitions)))
+    for one in definitions.on_demand_views:
+        plan = plans_of_state(registry_state(revision, number, records)).compile(one)
+        records.append(RegisteredOnDemandView(plan.view, STAMP, 1, State.ACTIVE, plan.digest))
     for service in definitions.feature_services:
         state = State.RETIRED if service.name in retired else State.ACTIVE
         records.append(RegisteredService(service, STAMP, 1, state))

@@ -8,7 +8,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batch.jobs.views import WantedService, resolve_service
+from batch.jobs.services import WantedService, resolve_service
 from batch.offline.catalogue import Catalogue
 from batch.offline.columns import ViewColumns
 from batch.offline.lake import lake_config

@@ -13,7 +13,7 @@ import pytest
 from batch.jobs import training
 from batch.jobs.context import Context
 from batch.jobs.historical import HistoricalRequest, run_historical
-from batch.jobs.views import WantedService, resolve_service, service_document, service_from_document
+from batch.jobs.services import WantedService, resolve_service, service_document, service_from_document
 from batch.offline.catalogue import Catalogue
 from batch.offline.columns import ViewColumns
 from batch.offline.positions import LogRange

@@ -10,7 +10,7 @@ import pytest
 
 from batch.jobs import training
 from batch.jobs.context import Context
-from batch.jobs.views import WantedService
+from batch.jobs.services import WantedService
 from batch.offline.catalogue import Catalogue
 from batch.offline.maintenance import expire
 from headrace.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound

@@ -1,0 +1,28 @@
+"""Resolves the views that services and on-demand views read."""
+
+from control_plane.domain.draft import Draft
+from control_plane.domain.verdicts import Problem
+from control_plane.domain.view_plan import unknown
+from headrace.definitions.registered import RegisteredOnDemandView, RegisteredView, State, select
+from headrace.definitions.services import ServiceEntry
+
+
+def active_version(
+    draft: Draft, path: str, entry: ServiceEntry, problems: list[Problem]
+) -> RegisteredView | RegisteredOnDemandView | None:
+    """The view or on-demand view of an entry, or None and the problem added."""
+    ref = entry.view
+    stored, computed = draft.views(ref.name), draft.on_demand_views(ref.name)
+    if not (stored or computed) or ref.name in draft.refused:
+        problems.append(unknown(draft, f"{path}.feature_view", ref.name, "feature view"))
+        return None
+    view = select(stored, ref.version) or select(computed, ref.version)
+    if view is not None and view.state is State.ACTIVE:
+        return view
+    newest = f"; its newest is v{max(len(stored), len(computed))}"
+    if view is None and ref.version:
+        problem = Problem("UNKNOWN_REFERENCE", f"{path}.feature_view", f"{ref} is not registered{newest}")
+    else:
+        problem = Problem("RETIRED_REFERENCE", f"{path}.feature_view", f"{ref} is retired; pin an active version")
+    problems.append(problem)
+    return None
