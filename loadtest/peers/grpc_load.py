@@ -27,6 +27,7 @@ class Answers:
     rate: float
     p50_us: int
     p99_us: int
+    p999_us: int
     max_us: int
 
 
@@ -56,18 +57,24 @@ def write_bodies(path: Path, messages: Iterable[bytes]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Aim:
-    """Where to send; an answer of fewer bytes than the least is a failure."""
+    """Where to send; an answer of fewer bytes than the least is a failure.
+
+    `keys` is a file of u32 and the offset where each body takes the next of them as a varint of five bytes.
+    """
 
     port: int
     method: str
     bodies: Path
     answer_bytes_min: int
+    connections: int = CONNECTIONS
+    keys: tuple[Path, int] | None = None
 
 
 def command(tool: Path, aim: Aim, rate: float, duration_s: float) -> list[str]:
     """The command line; rate 0 is a closed loop."""
-    words = [str(tool), str(aim.port), aim.method, str(aim.bodies), str(CONNECTIONS), f"{rate:g}"]
-    return [*words, f"{duration_s:g}", str(aim.answer_bytes_min)]
+    words = [str(tool), str(aim.port), aim.method, str(aim.bodies), str(aim.connections), f"{rate:g}"]
+    words += [f"{duration_s:g}", str(aim.answer_bytes_min)]
+    return words if aim.keys is None else [*words, str(aim.keys[0]), str(aim.keys[1])]
 
 
 def run(tool: Path, aim: Aim, rate: float, duration_s: float) -> Answers:
