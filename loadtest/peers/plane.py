@@ -1,6 +1,7 @@
 """What the native data plane does with one core, beside Redis and nghttpd on one core, and what its options cost.
 
-For rates and CPU of one side, the server stays on one core and its load generator on another, as for every peer.
+For rates, CPU and tails the server, of one loop, stays on one core and its load generator on another, as for every
+peer: two loops on one core would wait for each other's time slices.
 """
 
 import shutil
@@ -102,10 +103,10 @@ def _plain_sides(plane: Plane) -> dict[str, Measure]:
 
     def target(number: int, shape: str = "1x200") -> Target:
         body = folder / f"plane-{shape}.body"
-        return stage.headrace.target(shape, stage.scale.compared_entities, SEED + number, body)
+        return server.peer.target(shape, stage.scale.compared_entities, SEED + number, body)
 
     def headrace(number: int) -> Mapping[str, float]:
-        return _rate_and_cpu("headrace", target(number), stage.headrace.child.pid, calls)
+        return _rate_and_cpu("headrace", target(number), server.peer.child.pid, calls)
 
     def nghttpd(number: int) -> Mapping[str, float]:
         same = target(number)
@@ -113,7 +114,7 @@ def _plain_sides(plane: Plane) -> dict[str, Measure]:
         return _rate_and_cpu("nghttpd", Target(url, same.body, same.headers), plane.nghttpd.pid, calls)
 
     def wide(number: int) -> Mapping[str, float]:
-        found = _rate_and_cpu("wide", target(number, "100x200"), stage.headrace.child.pid, calls // WIDE_SHARE)
+        found = _rate_and_cpu("wide", target(number, "100x200"), server.peer.child.pid, calls // WIDE_SHARE)
         return found | _at_load(plane, "wide_at_50pct", "100x200", WIDE_LOAD, number)
 
     def full(number: int) -> Mapping[str, float]:
@@ -161,9 +162,9 @@ def _redis_hmget(stage: Stage) -> dict[str, float]:
 
 def _at_load(plane: Plane, name: str, shape: str, share: float, number: int) -> dict[str, float]:
     """Latencies at a share of the rate that one core can answer, calls due at fixed times, a new body for each."""
-    stage = plane.stage
-    aim = _bodies(plane, stage.headrace, shape, number)
-    with one_core_each(stage.headrace.child.pid):
+    stage, peer = plane.stage, plane.stage.plane.peer
+    aim = _bodies(plane, peer, shape, number)
+    with one_core_each(peer.child.pid):
         most = _run(plane, aim, 0, stage.scale.span_s * SATURATION_SHARE)
         held = _run(plane, aim, most.rate * share, stage.scale.span_s)
     return {
@@ -249,7 +250,7 @@ def _nghttpd(stage: Stage, ending: ExitStack) -> tuple[Child, int]:
         raise start_failed("nghttpd is not installed: install Debian's nghttp2-server")
     folder = stage.folder / "nghttpd"
     folder.mkdir()
-    sized = stage.headrace.answer_bytes("1x200", stage.scale.compared_entities, SEED)
+    sized = stage.plane.peer.answer_bytes("1x200", stage.scale.compared_entities, SEED)
     (folder / "answer").write_bytes(bytes(sized + GRPC_PREFIX.size))
     port = free_port()
     command = ["nghttpd", "--no-tls", "-n", "1", "-d", str(folder), str(port)]
