@@ -78,6 +78,7 @@ static inline int hr_server_build(hr_server *server, uint32_t loop_count)
 {
     /* Handshakes that come to no end leave most connections to the others. */
     uint32_t shaking_max = server->connections_max / 4 < HR_TLS_SHAKING_MAX ? server->connections_max / 4 : HR_TLS_SHAKING_MAX;
+    if (server->memory_max == 0) server->memory_max = HR_H2_MEMORY_BYTES;
     server->shaking_max = shaking_max / loop_count > 0 ? shaking_max / loop_count : 1;
     for (uint32_t i = 0; i < loop_count; i++) {
         server->loops[i] = hr_loop_new(server, (int)i);

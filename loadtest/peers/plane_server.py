@@ -68,7 +68,15 @@ class PlaneServer:
         with Child(words, self.folder / "tls.log", cwd=ROOT) as child:
             child.wait_until(lambda: listens(port), "the feature server with TLS")
             with Client(f"{LOOPBACK}:{port}", tls=Tls(certificate)) as client:
+                child.wait_until(lambda: self._reads(client), "reads over TLS")
                 yield TlsServer(self, child, port, client)
+
+    def _reads(self, client: Client) -> bool:
+        try:
+            client.get_online_features(self.prepared[NARROW], entities={"user_id": [0]}, timeout_s=CALL_S)
+        except HeadraceError:  # it listens before it serves
+            return False
+        return True
 
     def _checked_target(self, service: str, users: list[int], body: Path, client: Client, port: int = 0) -> Target:
         options = ReadOptions(include_event_times=service == FULL)
