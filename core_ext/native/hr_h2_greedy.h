@@ -4,10 +4,7 @@
 
 #include "hr_tls.h"
 
-enum {
-    HR_H2_GREEDY_BYTES = 16 << 10,            /* who holds less is nobody's trouble: all connections together 64 MiB */
-    HR_H2_MOVING_NS = 100000000               /* a reader whose answers moved within it goes last */
-};
+enum { HR_H2_MOVING_NS = 100000000 };  /* a reader whose answers moved within it goes last */
 
 static inline void hr_close(hr_connection *connection);
 static inline int hr_pump(hr_loop *loop, hr_source *source, nghttp2_session *session, hr_buffer *out);
@@ -24,15 +21,14 @@ static inline hr_connection *hr_greediest(hr_loop *loop, const hr_connection *bu
     return still != NULL ? still : moving;
 }
 
-/* Whether so many bytes more may be held. Where not, connections of this loop are closed until an eighth is free. Those
+/* Whether so many bytes more may be held. Where not, connections of this loop are closed until a quarter is free. Those
  * of other loops are theirs to close: they are woken. What the loop has in credit it may spend at any time, so that
  * small answers go on. */
 static inline int hr_make_room(hr_loop *loop, const hr_connection *but, uint64_t bytes)
 {
     hr_server *server = loop->server;
-    uint64_t spared = server->memory_max / 8;
-    if ((bytes > 0 && loop->credit_bytes >= bytes) || hr_memory_bytes(server) + bytes <= server->memory_max) return 1;
-    while (hr_memory_bytes(server) + bytes + spared > server->memory_max) {
+    if ((bytes > 0 && loop->credit_bytes >= bytes) || hr_has_room(server, hr_memory_bytes(server), bytes)) return 1;
+    while (hr_memory_bytes(server) + bytes > server->memory_max - server->memory_max / 4) {
         hr_connection *most = hr_greediest(loop, but);
         if (most == NULL) break;
         hr_count(&loop->counts.greedy_connections, 1);
@@ -42,7 +38,7 @@ static inline int hr_make_room(hr_loop *loop, const hr_connection *but, uint64_t
         hr_pump(loop, &most->front_source, most->front, &most->front_out);
         hr_close(most);
     }
-    if (hr_memory_bytes(server) + bytes <= server->memory_max) return 1;
+    if (hr_has_room(server, hr_memory_bytes(server), bytes)) return 1;
     for (uint32_t i = 0; i < server->loop_count; i++)
         if (server->loops[i] != loop) hr_wake(server->loops[i]);
     return 0;

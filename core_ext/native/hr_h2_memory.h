@@ -8,11 +8,20 @@
 
 #include "hr_h2.h"
 
-enum { HR_H2_CREDIT_BYTES = 256 << 10 };
+enum {
+    HR_H2_CREDIT_BYTES = 256 << 10,
+    HR_H2_GREEDY_BYTES = 16 << 10             /* who holds less is nobody's trouble: all connections together 64 MiB */
+};
 
 static inline uint64_t hr_memory_bytes(const hr_server *server)
 {
     return __atomic_load_n(&server->memory_bytes, __ATOMIC_RELAXED);
+}
+
+/* Whether so many bytes more may be held. Larger answers leave an eighth to small ones, which so always find room. */
+static inline int hr_has_room(const hr_server *server, uint64_t used, uint64_t bytes)
+{
+    return used + bytes <= server->memory_max - (bytes > HR_H2_GREEDY_BYTES ? server->memory_max / 8 : 0);
 }
 
 /* Counts bytes that a connection holds from now on. */
@@ -60,7 +69,7 @@ static inline void hr_trim_wire(hr_connection *connection)
 /* Counts a worker's answer, which belongs to no connection yet. Returns 0 where there is no room. */
 static inline int hr_hold_answer(hr_server *server, uint64_t bytes)
 {
-    if (__atomic_add_fetch(&server->memory_bytes, bytes, __ATOMIC_RELAXED) <= server->memory_max) return 1;
+    if (hr_has_room(server, __atomic_fetch_add(&server->memory_bytes, bytes, __ATOMIC_RELAXED), bytes)) return 1;
     __atomic_sub_fetch(&server->memory_bytes, bytes, __ATOMIC_RELAXED);
     return 0;
 }

@@ -5,17 +5,19 @@ import json
 import shutil
 import struct
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from loadtest.peers.h2load import CONNECTIONS, grpc_body, load_failed
+from loadtest.peers.h2load import CONNECTIONS, GRPC_PREFIX, grpc_body, load_failed
 from loadtest.peers.processes import ROOT
 
 SOURCE: Final = ROOT / "loadtest" / "native" / "grpc_load.c"
 COMPILE_S: Final = 60.0
 GRACE_S: Final = 30.0
+MARKER: Final = 0x7_1234_5678  # five bytes as a varint, as the generator writes every key
+MARKER_BYTES: Final = bytes.fromhex("f8acd19171")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,15 @@ def write_bodies(path: Path, messages: Iterable[bytes]) -> None:
         for message in messages:
             body = grpc_body(message)
             file.write(struct.pack("<I", len(body)) + body)
+
+
+def write_keyed_body(path: Path, request: Callable[[int], bytes]) -> int:
+    """A file with the one body into which keys are written, and where in it they go; `request` makes one for a key."""
+    message = request(MARKER)
+    if message.count(MARKER_BYTES) != 1:
+        raise ValueError("the key stands in the request once, as a varint")
+    write_bodies(path, [message])
+    return GRPC_PREFIX.size + message.index(MARKER_BYTES)
 
 
 @dataclass(frozen=True, slots=True)
