@@ -43,6 +43,7 @@ static inline void hr_loop_free(hr_loop *loop)
         loop->done = job->next;
         hr_job_free(job);
     }
+    __atomic_sub_fetch(&loop->server->memory_bytes, loop->credit_bytes, __ATOMIC_RELAXED);
     if (loop->epoll >= 0) close(loop->epoll);
     if (loop->event >= 0) close(loop->event);
     nghttp2_session_callbacks_del(loop->front_callbacks);
