@@ -58,7 +58,7 @@ type: build ## mypy --strict, and the hand-written stubs of core_ext against its
 		--allowlist tools/stubtest_allowed.txt --ignore-unused-allowlist
 
 bench: build ## the quick comparison with the peers; its last line is JSON
-	@$(SETUP) program redis-server h2load
+	@$(SETUP) program redis-server h2load nghttpd
 	@$(BIN)/python -m loadtest.peers.online --quick $(ARGS)
 
 profile: build ## where the microseconds of a read go: samples by perf under h2load into docs/performance.md

@@ -13,6 +13,8 @@ cdef extern from "hr_h2_server.h" nogil:
         HR_H2_BUCKETS
         HR_H2_TURN_MAX
         HR_H2_IDLE_S
+        HR_H2_MEMORY_BYTES
+        HR_H2_MEMORY_BYTES_MIN
         HR_TLS_SECRET_BYTES
 
     ctypedef struct pthread_rwlock_t:
@@ -43,6 +45,7 @@ cdef extern from "hr_h2_server.h" nogil:
         hr_calls features, rows
         uint64_t missed, full, forwarded, connections
         uint64_t refused_connections, abusive_connections, timed_out_connections, idle_connections
+        uint64_t memory_refused, greedy_connections
         uint64_t handshakes, failed_handshakes, evicted_handshakes
 
     ctypedef struct hr_job:
@@ -63,9 +66,12 @@ cdef extern from "hr_h2_server.h" nogil:
         int listener, is_health_open
         char back_name[64]
         char secret[65]
+        uint64_t memory_max
         hr_misses misses
         const char *full_message
         const char *full_details
+        const char *memory_message
+        const char *memory_details
 
     int hr_lock_init(pthread_rwlock_t *lock)
     int hr_server_build(hr_server *server, uint32_t loop_count)
@@ -77,6 +83,7 @@ cdef extern from "hr_h2_server.h" nogil:
     int hr_server_set_tls(hr_server *server, SSL_CTX *context)
     SSL_CTX *hr_tls_context(hr_span chain, hr_span key, hr_span clients, char *problem, size_t room)
     int hr_server_set_health(hr_server *server, const char *name, uint32_t name_bytes, uint8_t state)
+    uint64_t hr_memory_bytes(const hr_server *server)
     uint32_t hr_server_streams(hr_server *server)
     int hr_misses_begin(hr_misses *misses)
     int hr_misses_join(hr_misses *misses)
@@ -94,6 +101,6 @@ cdef class NativeServer:
     cdef hr_server server
     cdef RequestCore core      # owns the table and the plans that the loops read
     cdef object listener       # the socket, which must stay open while the loops accept
-    cdef tuple full            # owns the texts of a refusal that the loops send
+    cdef tuple refusals        # owns the texts of the refusals that the loops send
     cdef bint is_started, is_tls, has_secret
     cdef int serve_job(self, hr_job *job, object answer) except -1

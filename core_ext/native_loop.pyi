@@ -9,6 +9,9 @@ from core_ext.request_core import RequestCore
 LOOP_COUNT_MAX: int
 CONNECTION_COUNT_MAX: int
 FULL_MESSAGE: bytes
+MEMORY_MESSAGE: bytes
+MEMORY_BYTES: int
+MEMORY_BYTES_MIN: int
 PERMISSION_READ: int
 PERMISSION_PEER: int
 CREDENTIAL_TOKEN: int
@@ -47,6 +50,10 @@ class Counts(TypedDict):
     timed_out_connections: int
     idle_connections: int
     """Told to leave, as they had no stream for `idle_s`."""
+    memory_refused: int
+    """Reads refused because connections held as much memory as they may."""
+    greedy_connections: int
+    """Closed, as they held most of that memory."""
     handshakes: int
     failed_handshakes: int
     evicted_handshakes: int
@@ -58,7 +65,9 @@ class NativeServer:
 
     GetOnlineFeatures is answered in the loop while every row is in the core's table and the caller may read, else by a
     thread in `answer_misses`; more reads than it may hold are refused with `full_message` and `full_details`, both as
-    they stand in trailers. BatchGetRows is answered while every row is in the table, and the health of parts that
+    they stand in trailers. All connections together hold `memory_bytes_max` of requests and answers: for an answer
+    beyond it those that hold most are closed, and where that does not help the read is refused with `memory_message`
+    and `memory_details`. BatchGetRows is answered while every row is in the table, and the health of parts that
     `set_health` named while anybody may ask for it. Every other stream goes to the gRPC server that listens on the
     abstract unix socket `back_name`, and so do misses while no thread is in `answer_misses`. Nobody may read in the
     loop before `allow` or `allow_all`. One call in `sample_one_in` (0: none), and every one with a traceparent while
@@ -78,6 +87,9 @@ class NativeServer:
         is_health_open: bool = False,
         idle_s: int = ...,
         secret: bytes = b"",
+        memory_bytes_max: int = ...,
+        memory_message: bytes = ...,
+        memory_details: bytes = b"",
     ) -> None: ...
     def start(self) -> None:
         """Starts one thread per loop."""
@@ -100,6 +112,8 @@ class NativeServer:
         """Tells the state of a part; False where the name is too long or one too many."""
     def connection_count(self) -> int:
         """Connections that are open."""
+    def memory_bytes(self) -> int:
+        """What all connections hold of requests, answers and frames, with what the loops took ahead."""
     def stream_count(self) -> int:
         """Streams that are open."""
     def answer_misses(

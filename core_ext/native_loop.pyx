@@ -22,6 +22,9 @@ cdef enum:
     PROBLEM_BYTES = 256
 
 FULL_MESSAGE = b"too many reads wait for rows that are not in memory; try again later"
+MEMORY_MESSAGE = b"too many answers wait for their readers; try again later"
+MEMORY_BYTES = HR_H2_MEMORY_BYTES
+MEMORY_BYTES_MIN = HR_H2_MEMORY_BYTES_MIN
 
 
 cdef dict counted(const hr_calls *calls):
@@ -44,11 +47,15 @@ cdef class NativeServer:
     def __cinit__(self, RequestCore core not None, listener, bytes back_name not None, uint32_t loop_count,
                   uint32_t sample_one_in=0, uint32_t connection_count_max=HR_H2_CONNECTIONS_MAX,
                   bytes full_message not None=FULL_MESSAGE, bytes full_details not None=b"", bint is_health_open=False,
-                  uint32_t idle_s=HR_H2_IDLE_S, bytes secret not None=b""):
+                  uint32_t idle_s=HR_H2_IDLE_S, bytes secret not None=b"",
+                  uint64_t memory_bytes_max=HR_H2_MEMORY_BYTES, bytes memory_message not None=MEMORY_MESSAGE,
+                  bytes memory_details not None=b""):
         if not 1 <= loop_count <= HR_H2_LOOPS_MAX:
             raise ValueError(f"a server has 1 to {HR_H2_LOOPS_MAX} loops, not {loop_count}")
         if not 1 <= connection_count_max <= HR_H2_CONNECTIONS_MAX:
             raise ValueError(f"a server takes 1 to {HR_H2_CONNECTIONS_MAX} connections, not {connection_count_max}")
+        if memory_bytes_max < HR_H2_MEMORY_BYTES_MIN:
+            raise ValueError(f"connections need {HR_H2_MEMORY_BYTES_MIN} bytes of memory, not {memory_bytes_max}")
         if not 1 <= len(back_name) <= BACK_NAME_BYTES_MAX or b"\0" in back_name:
             raise ValueError(f"an abstract socket's name has 1 to {BACK_NAME_BYTES_MAX} bytes and no zero among them")
         if secret and (len(secret) != HR_TLS_SECRET_BYTES or b"\0" in secret):
@@ -68,7 +75,10 @@ cdef class NativeServer:
         if secret:
             memcpy(self.server.secret, PyBytes_AS_STRING(secret), HR_TLS_SECRET_BYTES)
             self.has_secret = True
-        self.full = (full_message, full_details)
+        self.server.memory_max = memory_bytes_max
+        self.refusals = (full_message, full_details, memory_message, memory_details)
+        self.server.memory_message = PyBytes_AS_STRING(memory_message)
+        self.server.memory_details = PyBytes_AS_STRING(memory_details)
         self.server.full_message = PyBytes_AS_STRING(full_message)
         self.server.full_details = PyBytes_AS_STRING(full_details)
         if hr_misses_begin(&self.server.misses) != 0:
@@ -136,6 +146,9 @@ cdef class NativeServer:
 
     def connection_count(self):
         return self.server.connection_count
+
+    def memory_bytes(self):
+        return hr_memory_bytes(&self.server)
 
     def stream_count(self):
         return hr_server_streams(&self.server)
@@ -205,6 +218,8 @@ cdef class NativeServer:
             "abusive_connections": total.abusive_connections,
             "timed_out_connections": total.timed_out_connections,
             "idle_connections": total.idle_connections,
+            "memory_refused": total.memory_refused,
+            "greedy_connections": total.greedy_connections,
             "handshakes": total.handshakes,
             "failed_handshakes": total.failed_handshakes,
             "evicted_handshakes": total.evicted_handshakes,

@@ -27,7 +27,13 @@ from feature_server.domain.shard import Shard, ShardState
 from feature_server.domain.shard_set import ShardSet
 from feature_server.domain.writes import Writes
 from feature_server.rpc.feature_servicer import STREAM_COUNT_MAX, FeatureServicer
-from feature_server.rpc.native_front import TRANSPORTS, GrpcioTransport, NativeTransport, default_transport
+from feature_server.rpc.native_front import (
+    CONNECTION_BYTES,
+    TRANSPORTS,
+    GrpcioTransport,
+    NativeTransport,
+    default_transport,
+)
 from feature_server.rpc.registry_client import RegistryCopy, RegistryWatch
 from feature_server.rpc.services import SERVICE_NAMES, add_services, permissions
 from feature_server.rpc.shard_servicer import ShardServicer
@@ -162,7 +168,7 @@ def _transport(
         server, health, core=core, reads=reads, authenticator=authenticator, telemetry=telemetry, log=log,
         forwarded=forwarded, tls=tls,
     )  # fmt: skip
-    return native, native.bind(options.host, options.port, options.loops)
+    return native, native.bind(options.host, options.port, options.loops, options.connection_bytes)
 
 
 def _open_shards(
@@ -277,6 +283,10 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--registry-key", type=Path, help="PEM file of that certificate's key")
     parser.add_argument("--transport", choices=TRANSPORTS, help="native where it was compiled in, else grpcio")
     parser.add_argument("--loops", type=int, default=0, help="threads of the native transport; one per core without it")
+    parser.add_argument(
+        "--connection-bytes", type=byte_count, default=CONNECTION_BYTES,
+        help="memory of requests and unread answers of all connections of the native transport",
+    )  # fmt: skip
     parser.add_argument("--shards", type=int, help=f"shards of a new store, {SHARD_COUNT} without it")
     parser.add_argument("--table-bytes", type=byte_count, default=TABLE_BYTES, help="memory of the row table")
     parser.add_argument("--block-cache-bytes", type=byte_count, default=BLOCK_CACHE_BYTES, help="memory of disk blocks")

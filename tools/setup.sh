@@ -7,7 +7,7 @@
 #   tools/setup.sh test              the same, and the programs, jars and npm packages that the tests start
 #   tools/setup.sh spark             the same as check, Java and the jars of Spark
 #   tools/setup.sh sanitize          the same as check, and cores built with ASan and UBSan
-#   tools/setup.sh program NAME...   programs alone: redis-server, h2load, valgrind, perf, bazel, java
+#   tools/setup.sh program NAME...   programs alone: redis-server, h2load, nghttpd, valgrind, perf, bazel, java
 #
 # Cores are compiled per mode into build/<mode>: `optimised` is copied beside its sources and is what every program runs;
 # `checked` (bounds checks on) and `sanitize` are put in front of it by tests/conftest.py (--core-build).
@@ -43,6 +43,7 @@ package_of() { # the Debian package that holds a program
   case "$1" in
     redis-server | redis-benchmark) echo redis-server ;;
     h2load) echo nghttp2-client ;;
+    nghttpd) echo nghttp2-server ;;
     valgrind) echo valgrind ;;
     bazel) echo bazel-bootstrap ;;
     java) echo openjdk-17-jre-headless ;;
@@ -226,7 +227,7 @@ main() {
     stubs) have_developer || environment demo 120 500; stubs ;;
     check) environment dev 655 1300; checkout; cores checked ;;
     test)
-      programs redis-server h2load valgrind java javac node npm; java_is_new_enough
+      programs redis-server h2load nghttpd valgrind java javac node npm; java_is_new_enough
       environment dev 655 1300; checkout; cores checked; jars spark; jars grpc; npm_packages interop tests/interop/node ;;
     spark) programs java; java_is_new_enough; environment dev 655 1300; checkout; cores checked; jars spark ;;
     sanitize) environment dev 655 1300; checkout; cores sanitize ;;

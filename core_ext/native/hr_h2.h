@@ -21,6 +21,7 @@
 #include <time.h>
 
 #include "hr_answer.h"
+#include "hr_h2_buffer.h"
 #include "hr_published.h"
 #include "hr_served.h"
 
@@ -33,6 +34,8 @@ enum {
     HR_H2_REQUEST_BYTES_MAX = 192 << 10,      /* within a stream's window; larger ones are forwarded as they arrive */
     HR_H2_HELD_BYTES_MAX = 4 << 20,           /* requests of one connection that wait for their end */
     HR_H2_ANSWER_BYTES_MAX = 4 << 20,         /* a larger answer takes the loop for milliseconds: forwarded */
+    HR_H2_MEMORY_BYTES = 512 << 20,           /* of all connections, unless the server is told otherwise */
+    HR_H2_MEMORY_BYTES_MIN = 16 << 20,
     HR_H2_ANSWERS_BYTES_MAX = 16 << 20,       /* unsent answers of one connection; then reads are forwarded */
     HR_H2_FRONT_STREAM_WINDOW = 256 << 10,
     HR_H2_FRONT_WINDOW = 16 << 20,            /* 64 stalled uploads do not stop the others */
@@ -53,6 +56,7 @@ enum {
     HR_H2_MISSES_BYTES_MAX = 32 << 20,        /* of their requests */
     HR_H2_TURN_MAX = 16,                      /* jobs that a worker takes at once: about a millisecond of Python */
     HR_GRPC_PREFIX_BYTES = 5,
+    HR_GRPC_EXHAUSTED = 8,
     HR_H2_BUCKETS = 42                        /* latency buckets of headrace/serving/call_metrics.py, plus one */
 };
 enum {
@@ -71,11 +75,6 @@ enum {
 };
 
 #define HR_H2_SECOND 1000000000LL
-
-typedef struct {
-    uint8_t *data;
-    size_t start, end, room;
-} hr_buffer;
 
 typedef struct {
     uint32_t name_at, value_at;
@@ -126,9 +125,10 @@ typedef struct hr_job {
     int is_cancelled;                         /* atomic */
     int is_alone;                             /* it may wait for a write: nothing else waits behind it */
     int64_t begin_ns, deadline_ns;            /* deadline 0: none */
+    int is_over;                              /* there was no room for its answer */
     uint32_t code;                            /* status; of an error `answer` is its sentence and its details */
     uint8_t *answer;
-    size_t answer_bytes, details_at, request_bytes, authorization_bytes;
+    size_t answer_bytes, counted_bytes, details_at, request_bytes, authorization_bytes;
     size_t identity_bytes;                    /* 0 or HR_TLS_IDENTITY_BYTES */
     uint8_t identity[HR_TLS_IDENTITY_BYTES];
     uint8_t data[];                           /* request message, then authorization header */
@@ -157,6 +157,8 @@ typedef struct hr_connection {
     hr_stream *streams;
     uint32_t stream_count;
     size_t held_bytes, answers_bytes;
+    uint64_t memory_bytes, wire_bytes;        /* that hr_hold counts; of them the buffers of the sockets */
+    int64_t moved_ns;                         /* when a byte of an answer last went out */
     int64_t open_ns, received_ns, header_ns, ping_sent_ns, ping_received_ns, stalled_ns, budget_ns;
     int64_t idle_ns;                          /* since when it has no stream; 0: it has one */
     int64_t budget;
@@ -207,6 +209,7 @@ typedef struct {
 typedef struct {
     hr_calls features, rows;
     uint64_t missed, full, forwarded, connections, refused_connections, abusive_connections, timed_out_connections, idle_connections;
+    uint64_t memory_refused, greedy_connections;
     uint64_t handshakes, failed_handshakes, evicted_handshakes;
 } hr_counts;
 
@@ -226,6 +229,7 @@ typedef struct hr_loop {
     hr_stream *spare;
     uint32_t spare_count, sample_count;
     uint32_t stream_count;                    /* atomic: open streams of all connections */
+    uint64_t credit_bytes;                    /* of the server's memory, taken ahead: hr_h2_memory.h */
     int64_t now_ns, ticked_ns;
     int is_accepting, drain_stage;
     nghttp2_session_callbacks *front_callbacks, *back_callbacks;
@@ -258,8 +262,10 @@ typedef struct hr_server {
     char secret[HR_TLS_SECRET_BYTES + 1];
     uint32_t connection_count;                /* atomic */
     int draining, stopping;                   /* atomic */
+    uint64_t memory_max, memory_bytes;        /* of all connections together; the second is atomic */
     hr_misses misses;
     const char *full_message, *full_details;  /* refusal of a read for which the queue has no room */
+    const char *memory_message, *memory_details;  /* refusal of a read whose answer there is no memory for */
     hr_counts ended;                          /* of loops that are gone */
 } hr_server;
 
@@ -282,55 +288,6 @@ static inline void hr_count(uint64_t *counter, uint64_t more)
 static inline int hr_is_held(const hr_stream *stream)
 {
     return stream->kind == HR_STREAM_READ || stream->kind == HR_STREAM_AWAITED;
-}
-
-static inline size_t hr_buffer_bytes(const hr_buffer *buffer) { return buffer->end - buffer->start; }
-
-static inline int hr_buffer_reserve(hr_buffer *buffer, size_t more)
-{
-    size_t held = hr_buffer_bytes(buffer), room = buffer->room ? buffer->room : 512;
-    uint8_t *grown;
-    if (buffer->room - buffer->end >= more) return HR_OK;
-    if (buffer->start > 0) {
-        memmove(buffer->data, buffer->data + buffer->start, held);
-        buffer->start = 0;
-        buffer->end = held;
-        if (buffer->room - held >= more) return HR_OK;
-    }
-    while (room < held + more) room *= 2;
-    grown = realloc(buffer->data, room);
-    if (grown == NULL) return HR_E_NO_MEMORY;
-    buffer->data = grown;
-    buffer->room = room;
-    return HR_OK;
-}
-
-static inline int hr_buffer_add(hr_buffer *buffer, const void *data, size_t bytes)
-{
-    if (bytes == 0) return HR_OK;
-    if (hr_buffer_reserve(buffer, bytes) != HR_OK) return HR_E_NO_MEMORY;
-    memcpy(buffer->data + buffer->end, data, bytes);
-    buffer->end += bytes;
-    return HR_OK;
-}
-
-static inline void hr_buffer_take(hr_buffer *buffer, size_t bytes)
-{
-    buffer->start += bytes;
-    if (buffer->start == buffer->end) buffer->start = buffer->end = 0;
-}
-
-static inline void hr_buffer_free(hr_buffer *buffer)
-{
-    free(buffer->data);
-    memset(buffer, 0, sizeof(*buffer));
-}
-
-/* Empties it; gives back memory beyond what most calls need. */
-static inline void hr_buffer_reset(hr_buffer *buffer)
-{
-    buffer->start = buffer->end = 0;
-    if (buffer->room > 8192) hr_buffer_free(buffer);
 }
 
 static inline void hr_fields_reset(hr_fields *fields)

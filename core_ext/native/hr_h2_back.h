@@ -30,6 +30,7 @@ static inline ssize_t hr_back_read(
     if (bytes > room) bytes = room;
     if (bytes > 0) memcpy(to, stream->in.data + stream->in.start, bytes);
     hr_buffer_take(&stream->in, bytes);
+    hr_release(stream->connection, bytes);
     nghttp2_session_consume(stream->connection->front, stream->id, bytes);
     if (stream->is_ended && hr_buffer_bytes(&stream->in) == 0) *flags |= NGHTTP2_DATA_FLAG_EOF;
     else if (bytes == 0) {
@@ -151,6 +152,8 @@ static inline ssize_t hr_front_read(
     if (bytes > room) bytes = room;
     if (bytes > 0) memcpy(to, stream->out.data + stream->out.start, bytes);
     hr_buffer_take(&stream->out, bytes);
+    hr_release(connection, bytes);
+    connection->moved_ns = connection->loop->now_ns;
     if (bytes > 0 && connection->back != NULL) {
         if (stream->back_id != 0) nghttp2_session_consume(connection->back, stream->back_id, bytes);
         else nghttp2_session_consume_connection(connection->back, bytes);
@@ -235,6 +238,7 @@ static inline int hr_back_on_data(
         return 0;
     }
     if (hr_buffer_add(&stream->out, data, bytes) != HR_OK) return NGHTTP2_ERR_CALLBACK_FAILURE;
+    hr_hold(stream->connection, bytes);
     hr_front_resume(stream);
     return 0;
 }
@@ -254,6 +258,7 @@ static inline int hr_back_on_close(nghttp2_session *session, int32_t id, uint32_
     }
     /* A request that is still arriving is of no use any more: its bytes are thrown away. */
     nghttp2_session_consume(stream->connection->front, stream->id, hr_buffer_bytes(&stream->in));
+    hr_release(stream->connection, hr_buffer_bytes(&stream->in));
     hr_buffer_reset(&stream->in);
     return 0;
 }

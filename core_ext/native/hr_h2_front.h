@@ -4,6 +4,8 @@
 
 #include "hr_h2_back.h"
 
+static inline int hr_make_room(hr_loop *loop, const hr_connection *but, uint64_t bytes);
+
 enum { HR_H2_SPARE_STREAMS_MAX = 1024 };    /* kept by a loop for the next streams */
 
 /* ---- streams ---- */
@@ -44,6 +46,7 @@ static inline void hr_stream_free(hr_stream *stream)
     if (--connection->stream_count == 0) connection->idle_ns = loop->now_ns;
     __atomic_store_n(&loop->stream_count, loop->stream_count - 1, __ATOMIC_RELAXED);
     connection->answers_bytes -= stream->answer_bytes;
+    hr_release(connection, stream->answer_bytes + hr_buffer_bytes(&stream->in) + hr_buffer_bytes(&stream->out));
     if (hr_is_held(stream)) connection->held_bytes -= hr_buffer_bytes(&stream->in);
     if (stream->job != NULL) {
         stream->job->stream = NULL;
@@ -104,6 +107,7 @@ static inline void hr_release_request(hr_stream *stream)
 {
     size_t held = hr_buffer_bytes(&stream->in);
     stream->connection->held_bytes -= held;
+    hr_release(stream->connection, held);
     hr_buffer_reset(&stream->in);
     nghttp2_session_consume_connection(stream->connection->front, held);
 }
@@ -118,6 +122,7 @@ static inline ssize_t hr_answer_read(
     if (bytes > room) bytes = room;
     memcpy(to, stream->answer + stream->answer_at, bytes);
     stream->answer_at += bytes;
+    stream->connection->moved_ns = stream->connection->loop->now_ns;
     if (stream->answer_at == stream->answer_bytes) {
         *flags |= NGHTTP2_DATA_FLAG_EOF | NGHTTP2_DATA_FLAG_NO_END_STREAM;
         nghttp2_submit_trailer(session, id, trailers, 1);
@@ -134,7 +139,15 @@ static inline void hr_submit_answer(hr_stream *stream, uint8_t *answer, size_t b
     stream->answer = answer;
     stream->answer_bytes = bytes;
     stream->connection->answers_bytes += bytes;
+    hr_hold(stream->connection, bytes);
     nghttp2_submit_response(stream->connection->front, stream->id, fields, 2, &provider);
+}
+
+/* Refuses a read for want of room. */
+static inline void hr_answer_full(hr_stream *stream, const char *message, const char *details)
+{
+    hr_release_request(stream);
+    hr_answer_status(stream, "8", message, details);
 }
 
 /* Hands a read to a worker; to the back where there is none. */
@@ -155,8 +168,7 @@ static inline void hr_hand_to_worker(hr_stream *stream, hr_span message, int wai
         return;
     }
     hr_count(&stream->connection->loop->counts.full, 1);
-    hr_release_request(stream);
-    hr_answer_status(stream, "8", server->full_message, server->full_details);
+    hr_answer_full(stream, server->full_message, server->full_details);
 }
 
 /* A worker is done with a read. An answer for which there is no room now is made once more by the back. */
@@ -166,6 +178,7 @@ static inline void hr_finish_miss(hr_job *job)
     hr_connection *connection = stream->connection;
     char code[12];
     stream->job = NULL;
+    if (job->is_over) hr_count(&connection->loop->counts.memory_refused, 1);
     if (job->code == 0 && (job->answer == NULL || job->answer_bytes > HR_H2_ANSWERS_BYTES_MAX - connection->answers_bytes)) {
         hr_forward(stream);
     } else if (job->code == 0) {
@@ -197,7 +210,11 @@ static inline void hr_serve_read(hr_stream *stream)
     if (stream->method == HR_METHOD_ROWS) status = hr_answer_rows(loop->server, message, room, &answer, &bytes);
     else if (stream->method == HR_METHOD_HEALTH) status = hr_answer_health(loop->server, message, &answer, &bytes);
     else status = hr_answer_message(loop->server, message, room, &answer, &bytes, &waits);
-    if (status == HR_OK) {
+    if (status == HR_OK && !hr_make_room(loop, connection, bytes)) {
+        free(answer);
+        hr_count(&loop->counts.memory_refused, 1);
+        hr_answer_full(stream, loop->server->memory_message, loop->server->memory_details);
+    } else if (status == HR_OK) {
         hr_submit_answer(stream, answer, bytes);
         if (stream->method == HR_METHOD_FEATURES) hr_count_answer(&loop->counts.features, hr_now_ns() - begin_ns);
         if (stream->method == HR_METHOD_ROWS) hr_count_answer(&loop->counts.rows, hr_now_ns() - begin_ns);
@@ -326,6 +343,7 @@ static inline int hr_on_data(nghttp2_session *session, uint8_t flags, int32_t id
         return 0;
     }
     if (hr_buffer_add(&stream->in, data, bytes) != HR_OK) return NGHTTP2_ERR_CALLBACK_FAILURE;
+    hr_hold(connection, bytes);
     if (stream->kind == HR_STREAM_FORWARDED) {
         hr_back_resume(stream);
         return 0;

@@ -7,7 +7,7 @@
 #include <signal.h>
 #include <sys/eventfd.h>
 
-#include "hr_tls.h"
+#include "hr_h2_greedy.h"
 
 enum { HR_H2_ACCEPTS_MAX = 64, HR_H2_SENDS_MAX = 16 };  /* of one wake, before others get their turn */
 
@@ -28,6 +28,7 @@ static inline void hr_close(hr_connection *connection)
     }
     close(connection->front_source.fd);
     hr_buffer_free(&connection->front_out);
+    hr_hold_wire(connection);
     if (connection->previous != NULL) connection->previous->next = connection->next;
     else loop->connections = connection->next;
     if (connection->next != NULL) connection->next->previous = connection->previous;
@@ -79,6 +80,7 @@ static inline int hr_pump(hr_loop *loop, hr_source *source, nghttp2_session *ses
 static inline void hr_settle(hr_connection *connection)
 {
     hr_loop *loop = connection->loop;
+    if (connection->is_dead) return;
     for (int round = 0; round < 4; round++) {
         if (hr_pump(loop, &connection->front_source, connection->front, &connection->front_out) != HR_OK) {
             hr_close(connection);
@@ -94,6 +96,7 @@ static inline void hr_settle(hr_connection *connection)
         hr_close(connection);
         return;
     }
+    hr_hold_wire(connection);
     if (hr_buffer_bytes(&connection->front_out) == 0 && hr_buffer_bytes(&connection->sealed) == 0
         && !nghttp2_session_want_read(connection->front) && !nghttp2_session_want_write(connection->front))
         hr_close(connection);
@@ -140,6 +143,7 @@ static inline void hr_on_event(hr_loop *loop, hr_source *source, uint32_t events
         return;
     }
     hr_settle(connection);
+    hr_make_room(loop, NULL, 0);  /* what came from either side is counted whether there was room or not */
 }
 
 /* ---- connections ---- */
@@ -260,6 +264,7 @@ static inline void hr_tick_connection(hr_loop *loop, hr_connection *connection)
         return;
     }
     hr_tls_tick(connection);
+    hr_trim_wire(connection);
     if (connection->ping_sent_ns == 0 && hr_is_over(connection->received_ns, loop->now_ns, HR_H2_KEEPALIVE_S)) {
         connection->ping_sent_ns = loop->now_ns;
         nghttp2_submit_ping(connection->front, NGHTTP2_FLAG_NONE, NULL);
@@ -334,6 +339,7 @@ static inline void hr_take_inbox(hr_loop *loop)
     ssize_t ignored = read(loop->event, &count, sizeof(count));
     (void)ignored;
     hr_take_done(loop);
+    hr_make_room(loop, NULL, HR_H2_ANSWER_BYTES_MAX);  /* another loop may have woken this one for it */
     for (;;) {
         int fd = -1;
         pthread_mutex_lock(&loop->lock);

@@ -7,7 +7,7 @@
 
 #include <unistd.h>
 
-#include "hr_h2.h"
+#include "hr_h2_memory.h"
 
 typedef enum { HR_PUSHED, HR_FULL, HR_NO_WORKERS } hr_push;
 
@@ -19,6 +19,7 @@ static inline int hr_misses_begin(hr_misses *misses)
 
 static inline void hr_job_free(hr_job *job)
 {
+    if (job->counted_bytes > 0) hr_release_answer(job->loop->server, job->counted_bytes);
     free(job->answer);
     free(job);
 }
@@ -158,9 +159,16 @@ static inline void hr_misses_free(hr_misses *misses)
 
 static inline int hr_job_is_cancelled(const hr_job *job) { return __atomic_load_n(&job->is_cancelled, __ATOMIC_RELAXED); }
 
-/* Gives the job its answer, a copy. */
+static inline int hr_job_refuse(hr_job *job, uint32_t code, const char *message, const char *details);
+
+/* Gives the job its answer, a copy, or a refusal where connections hold too much. */
 static inline int hr_job_answer(hr_job *job, const uint8_t *message, size_t bytes)
 {
+    hr_server *server = job->loop->server;
+    job->is_over = !hr_hold_answer(server, bytes + HR_GRPC_PREFIX_BYTES);
+    if (job->is_over)
+        return hr_job_refuse(job, HR_GRPC_EXHAUSTED, server->memory_message, server->memory_details);
+    job->counted_bytes = bytes + HR_GRPC_PREFIX_BYTES;
     job->answer = malloc(bytes + HR_GRPC_PREFIX_BYTES);
     if (job->answer == NULL) return HR_E_NO_MEMORY;
     job->answer[0] = 0;

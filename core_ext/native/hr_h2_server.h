@@ -43,6 +43,7 @@ static inline void hr_loop_free(hr_loop *loop)
         loop->done = job->next;
         hr_job_free(job);
     }
+    __atomic_sub_fetch(&loop->server->memory_bytes, loop->credit_bytes, __ATOMIC_RELAXED);
     if (loop->epoll >= 0) close(loop->epoll);
     if (loop->event >= 0) close(loop->event);
     nghttp2_session_callbacks_del(loop->front_callbacks);
@@ -78,6 +79,7 @@ static inline int hr_server_build(hr_server *server, uint32_t loop_count)
 {
     /* Handshakes that come to no end leave most connections to the others. */
     uint32_t shaking_max = server->connections_max / 4 < HR_TLS_SHAKING_MAX ? server->connections_max / 4 : HR_TLS_SHAKING_MAX;
+    if (server->memory_max == 0) server->memory_max = HR_H2_MEMORY_BYTES;
     server->shaking_max = shaking_max / loop_count > 0 ? shaking_max / loop_count : 1;
     for (uint32_t i = 0; i < loop_count; i++) {
         server->loops[i] = hr_loop_new(server, (int)i);

@@ -11,7 +11,7 @@ import grpc
 
 from feature_server.domain.peer_reads import PEER_PERMISSION
 from feature_server.domain.reads import READ_PERMISSION, Reads
-from feature_server.rpc.native_misses import READ_METHOD, MissReads, full
+from feature_server.rpc.native_misses import READ_METHOD, MissReads, full, no_memory
 from headrace.errors import FailedPrecondition, InvalidArgument
 from headrace.serving.auth import Authenticator
 from headrace.serving.certificates import ForwardedIdentities
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 NATIVE: Final = "native"
 GRPCIO: Final = "grpcio"
 TRANSPORTS: Final = (NATIVE, GRPCIO)
+CONNECTION_BYTES: Final = 512 << 20  # unread answers and requests of all connections together
+CONNECTION_BYTES_MIN: Final = 128 << 20  # what no connection is closed for, 16 KiB of each, and a few large answers
 LOOP_COUNT_DEFAULT_MAX: Final = 8  # more only where somebody asks for them
 ACCESS_INTERVAL_S: Final = 0.5  # a revoked token is refused after at most this long
 GOODBYE_S: Final = 0.2  # two ticks of a draining loop: the notice, then the last stream that is served
@@ -43,7 +45,7 @@ BACK_NAME_BYTES: Final = 16  # random, as abstract sockets of all users of the m
 
 _SECOND_NS: Final = 1e9
 _Total: TypeAlias = Literal[
-    "missed", "full", "forwarded", "refused_connections", "abusive_connections",
+    "missed", "full", "forwarded", "refused_connections", "abusive_connections", "memory_refused", "greedy_connections",
     "handshakes", "failed_handshakes", "evicted_handshakes",
 ]  # fmt: skip
 Read: TypeAlias = Callable[[], Iterable[tuple[float, Mapping[str, str]]]]
@@ -115,8 +117,14 @@ class NativeTransport:
         self._stop = threading.Event()
         self._watch = threading.Thread(target=self._keep_access, name="native-access", daemon=True)
 
-    def bind(self, host: str, port: int, loop_count: int) -> int:
+    def bind(self, host: str, port: int, loop_count: int, connection_bytes: int = CONNECTION_BYTES) -> int:
         """Takes a port, 0 for a free one, and returns it; raises PORT_IN_USE where it is taken."""
+        if connection_bytes < CONNECTION_BYTES_MIN:
+            raise InvalidArgument(
+                f"--connection-bytes is {connection_bytes}; give at least {CONNECTION_BYTES_MIN}",
+                reason="CONNECTION_BYTES",
+                field="connection_bytes",
+            )
         if not 0 <= loop_count <= native_loop.LOOP_COUNT_MAX:
             raise InvalidArgument(
                 f"--loops is 1 to {native_loop.LOOP_COUNT_MAX}, or 0 for one per core, not {loop_count}",
@@ -129,6 +137,7 @@ class NativeTransport:
         self._server.add_insecure_port(f"unix-abstract:{back_name}")
         sample_one_in = self._telemetry.sample_one_in if self._telemetry.is_tracing else 0
         _, message, details = full()
+        _, memory_message, memory_details = no_memory()
         self._native = native_loop.NativeServer(
             self._core,
             self._listener,
@@ -139,6 +148,9 @@ class NativeTransport:
             full_details=details,
             is_health_open=is_loopback(host) or not self._authenticator.has_auth,
             secret=self._forwarded.secret.encode(),
+            memory_bytes_max=connection_bytes,
+            memory_message=memory_message,
+            memory_details=memory_details,
         )
         self._certify(self._native)
         self._observe(self._native)
@@ -239,9 +251,13 @@ class NativeTransport:
         counter("headrace.native.full", "Reads refused as too many waited.", total("full"))
         counter("headrace.native.forwarded", "Streams left to Python.", total("forwarded"))
         counter("headrace.native.refused", "Connections beyond the bound.", total("refused_connections"))
+        counter("headrace.native.memory_refused", "Reads refused for want of memory.", total("memory_refused"))
+        counter("headrace.native.greedy", "Connections closed as they held most of it.", total("greedy_connections"))
         counter("headrace.native.abusive", "Connections told to calm down.", total("abusive_connections"))
         if self._tls is not None:
             counter("headrace.native.handshakes", "Handshakes that were whole.", total("handshakes"))
             counter("headrace.native.handshakes_failed", "Handshakes that were refused.", total("failed_handshakes"))
             counter("headrace.native.handshakes_evicted", "The oldest of too many.", total("evicted_handshakes"))
+        memory = "Bytes of requests and answers that connections hold."
+        self._telemetry.gauge("headrace.native.memory", memory, lambda: [(native.memory_bytes(), {})], "By")
         self._telemetry.gauge("headrace.native.connections", "Open now.", lambda: [(native.connection_count(), {})])

@@ -78,6 +78,17 @@ def refusal(error: HeadraceError) -> Refusal:
     return status.code, quote(error.message, safe=_PLAIN).encode("ascii"), details
 
 
+def no_memory() -> Refusal:
+    """The refusal of a read whose answer finds no memory among those that wait for their readers."""
+    return refusal(
+        ResourceExhausted(
+            "too many answers wait for their readers; try again later",
+            reason="CONNECTION_MEMORY",
+            retry_after_ms=FULL_RETRY_MS,
+        )
+    )
+
+
 def full() -> Refusal:
     """The refusal of a read for which the queue has no room."""
     return refusal(

@@ -9,10 +9,14 @@ from numpy.typing import NDArray
 
 from headrace.client.wire import malformed
 from headrace.types import Scalar, Shape, ValueType
+from protos.feature.v1 import online_feature_service_pb2 as pb
 
 STATE_MASK: Final = 0x0F  # the low nibble of a status byte; see ValueState in the contract
 DEFAULTED_FLAG: Final = 0x10
 WITHHELD_FLAG: Final = 0x40  # with EXPIRED: the slot is empty
+
+_PRESENT: Final = pb.VALUE_STATE_PRESENT
+_EXPIRED: Final = pb.VALUE_STATE_EXPIRED
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +28,14 @@ class Column:
     values: memoryview
     offsets: memoryview
     statuses: memoryview
+
+
+def served(statuses: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Which slots hold a value: present, a typed default, or expired and not withheld."""
+    states = statuses & np.uint8(STATE_MASK)
+    is_served = (states == _EXPIRED) & ((statuses & np.uint8(WITHHELD_FLAG)) == 0)
+    found: NDArray[np.bool_] = (states == _PRESENT) | is_served | ((statuses & np.uint8(DEFAULTED_FLAG)) != 0)
+    return found
 
 
 def shaped(values: NDArray[Any], kind: ValueType) -> NDArray[Any]:

@@ -1,10 +1,12 @@
 /* Sends unary gRPC calls with a different body each over cleartext HTTP/2, closed loop or at a fixed rate, and prints
  * one JSON line. h2load repeats one body, which would stay in every cache; this walks through a file of bodies.
  *
- * Usage: grpc_load PORT PATH BODIES CONNECTIONS RATE SECONDS ANSWER_BYTES_MIN
+ * Usage: grpc_load PORT PATH BODIES CONNECTIONS RATE SECONDS ANSWER_BYTES_MIN [KEYS OFFSET]
  * BODIES holds, per request, a little-endian u32 length and the gRPC frame. RATE 0 is a closed loop with one call in
  * flight on each connection; else a call is due every 1/RATE s, waits for a free connection, and its latency counts
  * from when it was due. An answer of fewer than ANSWER_BYTES_MIN data bytes is a failure: errors carry no message.
+ * KEYS holds little-endian u32; each call writes the next one into its body at OFFSET, as a varint of five bytes, so
+ * that a long run need not repeat a body.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -17,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -28,6 +31,8 @@ enum {
     BODY_BYTES_MAX = 16384 - 9,     /* one DATA frame of the default maximum */
     SAMPLES_MAX = 20000000,
     FRAME_HEADER = 9,
+    KEY_BYTES = 5,
+    WAIT_NS_MAX = 1000000,
     WINDOW_MAX = 0x7fffffff,
     WINDOW_DEFAULT = 65535,
     DRAIN_NS = 2000000000           /* for the calls in flight at the end */
@@ -49,7 +54,8 @@ struct connection {
 static struct connection connections[CONNECTIONS_MAX];
 static uint8_t header_block[1024];
 static size_t header_block_bytes;
-static const uint8_t *bodies, *bodies_end, *next_body;
+static const uint8_t *bodies, *bodies_end, *next_body, *keys, *keys_end, *next_key;
+static size_t key_at;
 static uint32_t *samples_us;
 static int64_t sample_count, failed_count, answer_bytes_min;
 
@@ -136,6 +142,15 @@ static void open_connection(struct connection *c, int port, int poll) {
     if (epoll_ctl(poll, EPOLL_CTL_ADD, c->socket, &interest)) fail("epoll");
 }
 
+/* Writes the next key into the body that is at the end of the output. */
+static void put_key(struct connection *c, size_t body_bytes) {
+    if (next_key == keys_end) next_key = keys;
+    uint8_t *at = c->output + c->output_used - body_bytes + key_at;
+    uint32_t key = next_key[0] | (uint32_t)next_key[1] << 8 | (uint32_t)next_key[2] << 16 | (uint32_t)next_key[3] << 24;
+    for (int i = 0; i < KEY_BYTES; i++) at[i] = (uint8_t)((key >> 7 * i & 0x7f) | (i < KEY_BYTES - 1 ? 0x80 : 0));
+    next_key += 4;
+}
+
 static void start_call(struct connection *c, int64_t due_ns) {
     if (next_body + 4 > bodies_end) next_body = bodies;
     uint32_t bytes;
@@ -143,6 +158,10 @@ static void start_call(struct connection *c, int64_t due_ns) {
     if (bytes > BODY_BYTES_MAX || next_body + 4 + bytes > bodies_end) fail("bodies file");
     put_frame(c, HEADERS, END_HEADERS, c->stream, header_block, header_block_bytes);
     put_frame(c, DATA, END_STREAM, c->stream, next_body + 4, bytes);
+    if (keys) {
+        if (key_at + KEY_BYTES > bytes) fail("the key is outside of the body");
+        put_key(c, bytes);
+    }
     next_body += 4 + bytes;
     c->send_window -= bytes;
     c->busy = 1, c->due_ns = due_ns, c->answer_bytes = 0;
@@ -200,16 +219,20 @@ static int by_size(const void *one, const void *other) {
     return left < right ? -1 : left > right;
 }
 
-static void report(double seconds) {
-    qsort(samples_us, (size_t)sample_count, sizeof *samples_us, by_size);
-    uint32_t p50 = sample_count ? samples_us[(sample_count - 1) / 2] : 0;
-    uint32_t p99 = sample_count ? samples_us[(sample_count * 99 + 99) / 100 - 1] : 0;
-    uint32_t most = sample_count ? samples_us[sample_count - 1] : 0;
-    printf("{\"answered\": %lld, \"failed\": %lld, \"rate\": %.1f, \"p50_us\": %u, \"p99_us\": %u, \"max_us\": %u}\n",
-           (long long)sample_count, (long long)failed_count, (double)sample_count / seconds, p50, p99, most);
+/* The smallest sample that so many of a thousand do not exceed. */
+static uint32_t slowest(int64_t of_thousand) {
+    return sample_count ? samples_us[(sample_count * of_thousand + 999) / 1000 - 1] : 0;
 }
 
-static void read_bodies(const char *name) {
+static void report(double seconds) {
+    qsort(samples_us, (size_t)sample_count, sizeof *samples_us, by_size);
+    printf("{\"answered\": %lld, \"failed\": %lld, \"rate\": %.1f, ", (long long)sample_count,
+           (long long)failed_count, (double)sample_count / seconds);
+    printf("\"p50_us\": %u, \"p99_us\": %u, \"p999_us\": %u, \"max_us\": %u}\n", slowest(500), slowest(990), slowest(999),
+           slowest(1000));
+}
+
+static const uint8_t *read_all(const char *name, const uint8_t **end) {
     int file = open(name, O_RDONLY);
     struct stat about;
     if (file < 0 || fstat(file, &about)) fail(name);
@@ -219,9 +242,10 @@ static void read_bodies(const char *name) {
         if (part <= 0) fail(name);
         used += part;
     }
-    bodies = next_body = all;
-    bodies_end = all + about.st_size;
-    if (about.st_size < 4) fail("no bodies");
+    close(file);
+    if (about.st_size < 4) fail(name);
+    *end = all + about.st_size;
+    return all;
 }
 
 static volatile sig_atomic_t stopping; /* SIGTERM ends a run early, with the report of what it did */
@@ -232,13 +256,20 @@ static void stop(int number) {
 }
 
 int main(int count, char **words) {
-    if (count != 8) fail("usage: grpc_load PORT PATH BODIES CONNECTIONS RATE SECONDS ANSWER_BYTES_MIN");
+    if (count != 8 && count != 10)
+        fail("usage: grpc_load PORT PATH BODIES CONNECTIONS RATE SECONDS ANSWER_BYTES_MIN [KEYS OFFSET]");
     int port = atoi(words[1]), connection_count = atoi(words[4]);
     double rate = atof(words[5]), seconds = atof(words[6]);
     answer_bytes_min = atoll(words[7]);
     if (connection_count < 1 || connection_count > CONNECTIONS_MAX || seconds <= 0) fail("arguments");
     make_header_block(words[2]);
-    read_bodies(words[3]);
+    bodies = next_body = read_all(words[3], &bodies_end);
+    if (count == 10) {
+        keys = next_key = read_all(words[8], &keys_end);
+        keys_end -= (keys_end - keys) % 4;
+        key_at = (size_t)atoll(words[9]);
+    }
+    prctl(PR_SET_TIMERSLACK, 1); /* else a call that is due is 50 us late */
     samples_us = malloc(SAMPLES_MAX * sizeof *samples_us);
     int poll = epoll_create1(0);
     for (int at = 0; at < connection_count; at++) open_connection(&connections[at], port, poll);
@@ -257,7 +288,10 @@ int main(int count, char **words) {
             busy |= c->busy;
         }
         struct epoll_event events[CONNECTIONS_MAX];
-        int ready = epoll_wait(poll, events, CONNECTIONS_MAX, 1);
+        int64_t wait_ns = WAIT_NS_MAX, next_ns = rate > 0 ? began + (int64_t)((double)due_count / rate * 1e9) - now_ns() : 0;
+        if (next_ns > 0 && next_ns < wait_ns) wait_ns = next_ns;
+        struct timespec wait = {.tv_nsec = wait_ns};
+        int ready = epoll_pwait2(poll, events, CONNECTIONS_MAX, &wait, NULL);
         for (int at = 0; at < ready; at++) take_input(events[at].data.ptr);
     }
     for (int at = 0; at < connection_count; at++) failed_count += connections[at].busy;

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
 from loadtest.calls import READ_METHOD, Calls
 from loadtest.dataset import SCENARIOS
 from loadtest.peers import grpc_load, slo
@@ -13,13 +15,14 @@ from loadtest.peers.grpc_load import Aim
 from loadtest.peers.h2load import load_failed
 from loadtest.peers.headrace_peer import HeadracePeer, Memory
 from loadtest.peers.slo import Generator, Judged, Place
-from loadtest.rows import SEED
+from loadtest.rows import SEED, ZipfKeys
 
 MEMORY_BYTES: Final = 2 << 30
 CACHES: Final = Memory(1 << 30, 256 << 20, 64 << 20, direct_reads=True)  # caches are 16 % of the data
 USER_COUNT: Final = 7_400_000  # x 4 views x 276 bytes: 8.2 GB
 GROUP: Final = "headrace-loadtest"
-BODIES: Final = 400_000  # more calls than the longest window holds, so that hits come from popularity alone
+KEYS: Final = 16_000_000  # more calls than any window holds: no key comes again but by its popularity
+KEYS_STEP: Final = 1_000_000  # drawn at once
 WARM_S: Final = 60.0
 SATURATION_S: Final = 20.0
 ANSWER_BYTES_MIN: Final = 1_500  # 200 values with their statuses; an error has none
@@ -32,7 +35,7 @@ class Cold:
     user_count: int = USER_COUNT
     memory_bytes: int = MEMORY_BYTES
     caches: Memory = CACHES
-    bodies: int = BODIES
+    key_count: int = KEYS
     warm_s: float = WARM_S
 
 
@@ -48,21 +51,26 @@ def measure(folder: Path, tools: Path, duration_s: float, sizes: Cold = Cold()) 
             loading.stop()
         peer = HeadracePeer(folder / "cold", sizes.caches, limit.command)
         ending.callback(peer.stop)
-        aim = _aim(peer, folder / "cold.bodies", sizes, SEED)
+        aim = _aim(peer, folder / "cold", sizes, SEED)
         grpc_load.run(tool, aim, 0, sizes.warm_s)
         saturation = grpc_load.run(tool, aim, 0, SATURATION_S)
         if saturation.failed:
             raise load_failed(f"{saturation.failed} of {saturation.answered} cold reads failed")
         rate = max(1.0, saturation.rate * slo.SATURATION_SHARE - slo.JUDGE_RATE)
         place = Place(peer.features, sizes.user_count, folder)
-        held = _aim(peer, folder / "held.bodies", sizes, SEED + 1)
+        held = _aim(peer, folder / "held", sizes, SEED + 1)
         line = grpc_load.command(tool, held, rate, duration_s + slo.LOCUST_START_S)
         output = folder / "held.log"
         generator = Generator(line, output, output, lambda record: grpc_load.parse(record.read_text()).rate)
         return slo.judged(place, [generator], rate, duration_s)
 
 
-def _aim(peer: HeadracePeer, path: Path, sizes: Cold, seed: int) -> Aim:
+def _aim(peer: HeadracePeer, stem: Path, sizes: Cold, seed: int) -> Aim:
     calls = Calls(SCENARIOS["1x200"], sizes.user_count, seed, peer.prepared.handle)
-    grpc_load.write_bodies(path, (request for _, request in calls.stream(sizes.bodies)))
-    return Aim(peer.port, READ_METHOD, path, ANSWER_BYTES_MIN)
+    body, keys = stem.with_suffix(".body"), stem.with_suffix(".keys")
+    place = grpc_load.write_keyed_body(body, lambda key: calls.request(np.array([key], dtype=np.int64)))
+    zipf = ZipfKeys(sizes.user_count, seed)
+    with keys.open("wb") as file:
+        for start in range(0, sizes.key_count, KEYS_STEP):
+            file.write(zipf.draw(min(KEYS_STEP, sizes.key_count - start)).astype("<u4").tobytes())
+    return Aim(peer.port, READ_METHOD, body, ANSWER_BYTES_MIN, keys=(keys, place))

@@ -82,6 +82,13 @@ class FeastWorker:
         answer = self.ask({"act": "read", "batches": [list(one) for one in batches], "precomputed": precomputed})
         return [float(str(one)) for one in _list(answer["seconds"])]
 
+    def frame_s(self, port: int, batches: Sequence[Sequence[int]], columns: int) -> tuple[list[float], list[float]]:
+        """Seconds of each MGET of packed values to a data frame by redis-py, and the first row of the last."""
+        command: dict[str, object] = {"act": "frames", "port": port, "columns": columns}
+        answer = self.ask(command | {"batches": [list(one) for one in batches]})
+        spans, first = ([float(str(one)) for one in _list(answer[name])] for name in ("seconds", "first"))
+        return spans, first
+
     def write_rate(self, first_key: int, rows: int, age_us: int, bulk: bool = False) -> float:
         """Rows per second of writes of 50 features each; in bulk without the read of the stored event time."""
         answer = self.ask({"act": "write", "first_key": first_key, "rows": rows, "age_us": age_us, "bulk": bulk})

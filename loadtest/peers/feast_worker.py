@@ -13,6 +13,7 @@ from typing import Final
 
 import numpy as np
 import pandas as pd
+import redis
 from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, FileSource
 from feast.types import Float32
 from feast.value_type import ValueType
@@ -130,6 +131,22 @@ def read(stores: Stores, command: Command) -> Answer:
     return {"seconds": spans, "first": answer["view_0__v0_f00"], "features": len(answer) - 1}
 
 
+def frames(_: Stores, command: Command) -> Answer:
+    """Reads batches of packed values by MGET into data frames, and returns the time of each and the first row."""
+    batches, columns = command["batches"], int(str(command["columns"]))
+    assert isinstance(batches, list)
+    names = [f"c{at:02d}" for at in range(columns)]
+    client = redis.Redis(port=int(str(command["port"])))
+    spans, first = [], []
+    for keys in batches:
+        began = time.perf_counter()
+        found = client.mget([f"n:{key:012d}" for key in keys])
+        table = pd.DataFrame(np.frombuffer(b"".join(found), "<f4").reshape(-1, columns), columns=names)
+        spans.append(time.perf_counter() - began)
+        first = table.iloc[0].tolist()
+    return {"seconds": spans, "first": first}
+
+
 def open_stores(folder: Path, redis_port: int) -> Stores:
     """Both stores over one registry, with the definitions applied once."""
     for name, skip_dedup in SETTINGS.items():
@@ -150,6 +167,7 @@ def main() -> int:
     os.dup2(2, 1)  # Feast prints; only answers may reach the pipe
     stores = open_stores(arguments.folder, arguments.redis_port)
     acts: dict[str, Callable[[Stores, Command], Answer]] = {"load": load, "write": write_rows, "read": read}
+    acts["frames"] = frames
     acts["ping"] = lambda stores, command: {}
     for line in sys.stdin:
         command = json.loads(line)

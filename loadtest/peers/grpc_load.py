@@ -5,17 +5,19 @@ import json
 import shutil
 import struct
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from loadtest.peers.h2load import CONNECTIONS, grpc_body, load_failed
+from loadtest.peers.h2load import CONNECTIONS, GRPC_PREFIX, grpc_body, load_failed
 from loadtest.peers.processes import ROOT
 
 SOURCE: Final = ROOT / "loadtest" / "native" / "grpc_load.c"
 COMPILE_S: Final = 60.0
 GRACE_S: Final = 30.0
+MARKER: Final = 0x7_1234_5678  # five bytes as a varint, as the generator writes every key
+MARKER_BYTES: Final = bytes.fromhex("f8acd19171")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,7 @@ class Answers:
     rate: float
     p50_us: int
     p99_us: int
+    p999_us: int
     max_us: int
 
 
@@ -54,20 +57,35 @@ def write_bodies(path: Path, messages: Iterable[bytes]) -> None:
             file.write(struct.pack("<I", len(body)) + body)
 
 
+def write_keyed_body(path: Path, request: Callable[[int], bytes]) -> int:
+    """A file with the one body into which keys are written, and where in it they go; `request` makes one for a key."""
+    message = request(MARKER)
+    if message.count(MARKER_BYTES) != 1:
+        raise ValueError("the key stands in the request once, as a varint")
+    write_bodies(path, [message])
+    return GRPC_PREFIX.size + message.index(MARKER_BYTES)
+
+
 @dataclass(frozen=True, slots=True)
 class Aim:
-    """Where to send; an answer of fewer bytes than the least is a failure."""
+    """Where to send; an answer of fewer bytes than the least is a failure.
+
+    `keys` is a file of u32 and the offset where each body takes the next of them as a varint of five bytes.
+    """
 
     port: int
     method: str
     bodies: Path
     answer_bytes_min: int
+    connections: int = CONNECTIONS
+    keys: tuple[Path, int] | None = None
 
 
 def command(tool: Path, aim: Aim, rate: float, duration_s: float) -> list[str]:
     """The command line; rate 0 is a closed loop."""
-    words = [str(tool), str(aim.port), aim.method, str(aim.bodies), str(CONNECTIONS), f"{rate:g}"]
-    return [*words, f"{duration_s:g}", str(aim.answer_bytes_min)]
+    words = [str(tool), str(aim.port), aim.method, str(aim.bodies), str(aim.connections), f"{rate:g}"]
+    words += [f"{duration_s:g}", str(aim.answer_bytes_min)]
+    return words if aim.keys is None else [*words, str(aim.keys[0]), str(aim.keys[1])]
 
 
 def run(tool: Path, aim: Aim, rate: float, duration_s: float) -> Answers:

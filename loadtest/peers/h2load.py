@@ -78,14 +78,15 @@ def json_target(port: int, path: str, message: bytes, body: Path) -> Target:
     return Target(f"http://{LOOPBACK}:{port}{path}", body, JSON_HEADERS, http1=True)
 
 
-def command(target: Target, connections: int, amount: Amount, log: Path) -> list[str]:
+def command(target: Target, connections: int, amount: Amount, log: Path | None) -> list[str]:
     """The h2load command line; a timed run measures after a warm-up of 0.2 s that opens the connections."""
     out = [shutil.which("h2load") or "h2load", "-c", str(connections), "-m", "1", "-t", "1"]
     if amount.requests:
         out += ["-n", str(amount.requests)]
     else:
         out += ["-D", f"{round(amount.duration_s * 1000)}ms", "--warm-up-time", "200ms"]
-    out += ["-d", str(target.body), "--log-file", str(log)]
+    out += ["-d", str(target.body)]
+    out += ["--log-file", str(log)] if log is not None else []
     out += ["--h1"] if target.http1 else []
     out += ["--rps", str(amount.rate_per_connection)] if amount.rate_per_connection else []
     for header in target.headers:
@@ -93,13 +94,16 @@ def command(target: Target, connections: int, amount: Amount, log: Path) -> list
     return [*out, target.url]
 
 
-def run(target: Target, amount: Amount, connections: int = CONNECTIONS) -> Load:
-    """Sends the amount and returns what came back; raises Unavailable when any answer was bad."""
+def run(target: Target, amount: Amount, connections: int = CONNECTIONS, *, logged: bool = True) -> Load:
+    """Sends the amount and returns what came back; raises Unavailable when any answer was bad.
+
+    Without a log there are no latencies, and h2load does not spend time on writing it.
+    """
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "requests.tsv"
         try:
             done = subprocess.run(
-                command(target, connections, amount, log),
+                command(target, connections, amount, log if logged else None),
                 capture_output=True,
                 text=True,
                 timeout=amount.duration_s + GRACE_S,

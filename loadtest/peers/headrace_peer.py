@@ -80,6 +80,14 @@ class HeadracePeer:
 
     def target(self, scenario: str, user_count: int, seed: int, body: Path) -> Target:
         """A read for h2load: its keys drawn by the seed, its answer checked value by value first."""
+        request, _ = self._checked(scenario, user_count, seed)
+        return grpc_target(self.port, READ_METHOD, request, body)
+
+    def answer_bytes(self, scenario: str, user_count: int, seed: int) -> int:
+        """Length of the answer to the read that `target` makes."""
+        return len(self._checked(scenario, user_count, seed)[1])
+
+    def _checked(self, scenario: str, user_count: int, seed: int) -> tuple[bytes, bytes]:
         calls = Calls(SCENARIOS[scenario], user_count, seed, self.prepared.handle)
         users = calls.draw()
         request = calls.request(users)
@@ -89,7 +97,7 @@ class HeadracePeer:
         faults = calls.faults(users, answer)
         if faults:
             raise start_failed(f"the feature server answers wrongly: {'; '.join(faults[:3])}")
-        return grpc_target(self.port, READ_METHOD, request, body)
+        return request, answer
 
     def read(self, users: list[int]) -> None:
         """One read by the client, every column an array at its end."""

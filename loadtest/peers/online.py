@@ -18,9 +18,10 @@ from typing import Final
 import grpc
 
 from headrace.errors import HeadraceError
-from loadtest.peers import cold, measures, plot, slo
+from loadtest.peers import cold, measures, plane, plot, slo
+from loadtest.peers.aims import AIMS, figure, missing
 from loadtest.peers.processes import ROOT
-from loadtest.peers.result import ROUNDS_MIN, Better, Figure, Missing, Report, commit, machine, ratios
+from loadtest.peers.result import ROUNDS_MIN, Figure, Missing, Report, commit, machine, ratios
 from loadtest.peers.rounds import alternate
 from loadtest.peers.scale import FULL, QUICK, Scale
 from loadtest.peers.stage import CACHE, Say, Stage, prepare, start
@@ -34,51 +35,6 @@ Rounds = dict[str, list[float]]
 Found = list[Figure | Missing]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Aim:
-    """One figure that must be reported."""
-
-    id: str
-    target: float | None
-    better: Better
-    unit: str
-    peer: str
-
-
-AIMS: Final = {
-    aim.id: aim
-    for aim in (
-        Aim("rps_1x200_vs_feast_server", 40, "higher", "x", "Feast 0.67 feature server, workers = cores"),
-        Aim("rps_1x200_vs_feast_precomputed", 10, "higher", "x", "the same with its precomputed vectors"),
-        Aim("p50_100x200_vs_feast_sdk", 50, "higher", "x", "Feast 0.67 SDK in process"),
-        Aim("core_cpu_us_100x200", 60, "lower", "us", "none: CPU of the request core alone"),
-        Aim("cpu_1x200_vs_empty_grpcio", 1.25, "lower", "x", "empty grpcio raw-bytes sync server"),
-        Aim("native_cpu_us_1x200", 25, "lower", "us", "none: CPU of the server on its native transport"),
-        Aim("native_rps_vs_grpcio", 8, "higher", "x", "the same server on grpcio"),
-        Aim("native_rps_1x200_vs_redis_get", 0.5, "higher", "x", "Redis 7 GET of the same bytes"),
-        Aim("native_rps_1x200_vs_redis_hmget", 10, "higher", "x", "Redis 7 HMGET of 200 fields"),
-        Aim("write_rows_vs_feast", 80, "higher", "x", "Feast 0.67 write_to_online_store, new keys"),
-        Aim("write_existing_rows_vs_feast", 40, "higher", "x", "Feast 0.67 write_to_online_store, existing keys"),
-        Aim("memory_per_row_vs_packed", 1.5, "lower", "x", "none: packed bytes of a row"),
-        Aim("p99_ms_at_60pct_cached", 10, "lower", "ms", "none: service level"),
-        Aim("p99_ms_at_60pct_writing", 10, "lower", "ms", "none: service level at 50,000 rows/s written"),
-        Aim("p99_ms_at_60pct_cold", 10, "lower", "ms", "none: service level with 8 GB of data in 2 GiB"),
-    )
-}
-
-
-def figure(name: str, rounds: Sequence[float], note: str = "", **context: float | str) -> Figure:
-    """A measured figure of the list above."""
-    aim = AIMS[name]
-    return Figure(aim.id, tuple(rounds), aim.better, aim.unit, aim.peer, aim.target, note, dict(context))
-
-
-def missing(name: str, note: str, required: bool = True) -> Missing:
-    """A figure of the list above that was not measured."""
-    aim = AIMS[name]
-    return Missing(aim.id, aim.target, aim.better, aim.unit, aim.peer, note, required)
-
-
 def read_figures(found: Rounds) -> list[Figure]:
     """Ratios of requests and CPU at 1x200, and Redis and the wider shapes as information."""
     ours = found["headrace_rps_1x200"]
@@ -89,13 +45,9 @@ def read_figures(found: Rounds) -> list[Figure]:
     out.append(figure("cpu_1x200_vs_empty_grpcio", ratios(found["grpcio_cpu_us_1x200"], found["empty_cpu_us"])))
     out.append(figure("native_cpu_us_1x200", found["headrace_cpu_us_1x200"]))
     out.append(figure("native_rps_vs_grpcio", ratios(ours, found["grpcio_rps_1x200"])))
-    out += [
-        figure(f"native_rps_1x200_vs_redis_{name}", ratios(ours, found[f"redis_{name}_rps_1x200"]))
-        for name in ("get", "hmget")
-    ]
     for name, rounds in found.items():
         shape = name.rpartition("_")[2]
-        if shape != "1x200" and name.startswith(("redis", "feast")):
+        if name.startswith("redis") or (shape != "1x200" and name.startswith("feast")):
             id_ = f"rps_{shape}_vs_{name.removesuffix(f'_rps_{shape}')}"
             out.append(Figure(id_, ratios(found[f"headrace_rps_{shape}"], rounds), "higher", "x", name))
     units = {"rps": "requests/s", "us": "us of CPU", "ms": "ms"}
@@ -179,6 +131,7 @@ def measure(stage: Stage, say: Say) -> Found:
         "batches in a Python process": lambda: [*sdk_figures(alternate(measures.sdk_sides(stage), scale.rounds))],
         "writes": lambda: [*write_figures(alternate(measures.write_sides(stage), scale.rounds))],
         "core and memory": lambda: [*core_figures(scale), *server_memory(stage)],
+        "native data plane": lambda: [*plane.measure(stage)],
         "service level, cached": lambda: judged("p99_ms_at_60pct_cached", writing=False),
         "service level, writing": lambda: judged("p99_ms_at_60pct_writing", writing=True),
     }

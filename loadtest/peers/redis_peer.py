@@ -10,7 +10,9 @@ from typing import Final
 
 import numpy as np
 
+from loadtest.dataset import key_ranges
 from loadtest.peers.h2load import CONNECTIONS
+from loadtest.peers.plane_data import narrow_values
 from loadtest.peers.processes import LOOPBACK, Child, listens, start_failed
 from loadtest.rows import FEATURES_PER_VIEW, Keys, values
 
@@ -48,6 +50,10 @@ class RedisPeer:
         """Stores 800 packed bytes per entity under one key."""
         self._send(blob_commands(key_count))
 
+    def load_narrow(self, key_count: int) -> None:
+        """Stores 40 packed bytes per entity under one key."""
+        self._send(narrow_commands(key_count))
+
     def load_hashes(self, key_count: int) -> None:
         """Stores one hash of 200 fields per entity."""
         self._send(hash_commands(key_count))
@@ -66,9 +72,11 @@ class RedisPeer:
                 if b"-" in replies:
                     raise start_failed(f"redis-server refused a write: {replies[:200].decode(errors='replace')}")
 
-    def benchmark(self, command: list[str], requests: int, key_count: int) -> tuple[float, float]:
+    def benchmark(
+        self, command: list[str], requests: int, key_count: int, connections: int = CONNECTIONS
+    ) -> tuple[float, float]:
         """Requests per second and p50 in ms of redis-benchmark, its keys uniform over the entities."""
-        line = ["redis-benchmark", "-h", LOOPBACK, "-p", str(self.port), "-c", str(CONNECTIONS), "-P", "1", "-q"]
+        line = ["redis-benchmark", "-h", LOOPBACK, "-p", str(self.port), "-c", str(connections), "-P", "1", "-q"]
         line += ["-n", str(requests), "-r", str(key_count), *command]
         done = subprocess.run(line, capture_output=True, text=True, check=True, timeout=REPLY_S)
         found = _RATE.findall(done.stdout)
@@ -81,6 +89,11 @@ def get_command(entities: int) -> list[str]:
     """Reads the packed value of that many random entities."""
     keys = ["b:__rand_int__"] * entities
     return ["GET", *keys] if entities == 1 else ["MGET", *keys]
+
+
+def narrow_command(entities: int) -> list[str]:
+    """Reads the ten packed values of that many random entities."""
+    return ["MGET", *(["n:__rand_int__"] * entities)]
 
 
 def hmget_command() -> list[str]:
@@ -106,6 +119,16 @@ def blob_commands(key_count: int) -> Iterator[tuple[int, bytes]]:
         parts = [
             b"*3\r\n$3\r\nSET\r\n$14\r\nb:%012d\r\n$%d\r\n%b\r\n" % (key, BLOB_BYTES, blob)
             for key, blob in zip(keys.tolist(), packed(keys), strict=True)
+        ]
+        yield len(parts), b"".join(parts)
+
+
+def narrow_commands(key_count: int) -> Iterator[tuple[int, bytes]]:
+    """Chunks of SET commands of ten values, with the count in each."""
+    for keys in key_ranges(0, key_count, CHUNK_KEYS):
+        parts = [
+            b"*3\r\n$3\r\nSET\r\n$14\r\nn:%012d\r\n$%d\r\n%b\r\n" % (key, len(blob), blob)
+            for key, blob in zip(keys.tolist(), map(bytes, narrow_values(keys).astype("<f4")), strict=True)
         ]
         yield len(parts), b"".join(parts)
 

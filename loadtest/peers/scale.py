@@ -17,6 +17,7 @@ class Scale:
     rounds: int
     span_s: float
     calls: int
+    plane_calls: int
     sdk_calls: int
     client_calls: int
     write_rows: int
@@ -42,6 +43,7 @@ QUICK: Final = Scale(
     rounds=5,
     span_s=0.7,
     calls=1_600,
+    plane_calls=4_000,
     sdk_calls=2,
     client_calls=40,
     write_rows=50_000,
@@ -59,6 +61,7 @@ FULL: Final = Scale(
     rounds=7,
     span_s=5.0,
     calls=20_000,
+    plane_calls=80_000,
     sdk_calls=20,
     client_calls=500,
     write_rows=1_500_000,

@@ -16,6 +16,7 @@ from loadtest.peers.empty_grpcio import METHOD
 from loadtest.peers.feast_peer import FeastServer, FeastWorker
 from loadtest.peers.h2load import Target, grpc_target
 from loadtest.peers.headrace_peer import HeadracePeer, Memory
+from loadtest.peers.plane_server import PlaneServer
 from loadtest.peers.processes import ROOT, Child, free_port, listens
 from loadtest.peers.redis_peer import RedisPeer
 from loadtest.peers.scale import Scale
@@ -36,6 +37,7 @@ class Stage:
     folder: Path
     headrace: HeadracePeer
     grpcio: HeadracePeer
+    plane: PlaneServer
     redis: RedisPeer
     feast: FeastServer
     sdk: FeastWorker
@@ -79,9 +81,11 @@ def prepare(scale: Scale, say: Say) -> Path:
 def start(scale: Scale, cached: Path, ending: ExitStack) -> Stage:
     """Starts every side on loopback; `ending` stops them, whatever happens."""
     folder = Path(ending.enter_context(tempfile.TemporaryDirectory(prefix="headrace-peers-")))
-    with ThreadPoolExecutor(2) as pool:
+    empty, empty_port = start_empty(folder, ending)
+    with ThreadPoolExecutor(3) as pool:
         ours = pool.submit(_start_headrace, scale, folder, ending)
         fallback = pool.submit(_start_grpcio, scale, folder, ending)
+        plane = pool.submit(_start_plane, scale, folder, empty_port, ending)
         redis = RedisPeer(cached / "redis", free_port())
         ending.callback(redis.child.stop)
         feast = FeastServer(_feast_folder(cached, folder, "server", redis.port), free_port())
@@ -91,8 +95,7 @@ def start(scale: Scale, cached: Path, ending: ExitStack) -> Stage:
         headrace, grpcio = ours.result(), fallback.result()
         feast.wait()
         sdk.wait()
-    empty, empty_port = start_empty(folder, ending)
-    return Stage(scale, folder, headrace, grpcio, redis, feast, sdk, empty, empty_port)
+    return Stage(scale, folder, headrace, grpcio, plane.result(), redis, feast, sdk, empty, empty_port)
 
 
 def start_empty(folder: Path, ending: ExitStack) -> tuple[Child, int]:
@@ -118,6 +121,14 @@ def _start_grpcio(scale: Scale, folder: Path, ending: ExitStack) -> HeadracePeer
     ending.callback(peer.stop)
     peer.load(scale.compared_entities)
     return peer
+
+
+def _start_plane(scale: Scale, folder: Path, collector_port: int, ending: ExitStack) -> PlaneServer:
+    """The empty server takes the telemetry's calls and refuses them."""
+    memory = Memory(scale.table_bytes, BLOCK_CACHE_BYTES, WRITE_BUFFER_BYTES)
+    server = PlaneServer(folder / "plane", memory, scale.compared_entities, collector_port)
+    ending.callback(server.peer.stop)
+    return server
 
 
 def _feast_folder(cached: Path, folder: Path, name: str, redis_port: int) -> Path:

@@ -348,6 +348,7 @@ int main(int count_of_words, char **words)
     hr_server_stop(&server);
     for (i = 0; i < started; i++) pthread_join(threads[i], NULL);
     if (server.connection_count != 0) fault("connections that are left", server.connection_count, 0, 0, 0);
+    if (server.memory_bytes != 0) fault("bytes that nobody holds any more", server.memory_bytes, 0, 0, 0);
     if (answers[FEATURES] == 0 || answers[ROWS] == 0 || answers[HEALTH] == 0 || jobs_done == 0) fault("an idle thread", 0, 0, 0, 0);
     printf("features %lu rows %lu health %lu jobs %lu hits %lu connections %lu faults %lu\n", answers[FEATURES], answers[ROWS],
            answers[HEALTH], jobs_done, server.ended.features.answered, others, faults);

@@ -1,10 +1,12 @@
 """Threads that answer misses for the native loop: what they may say, and what happens when they fail or are missing."""
 
+import resource
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import grpc
@@ -29,9 +31,11 @@ Answer = Callable[[bytes, bytes, bytes, float, float | None], Outcome]
 class Loop:
     """A native server with nobody behind it, and threads that answer."""
 
-    def __init__(self, answer: Answer, thread_count: int, idle_s: int) -> None:
-        listener = socket.create_server(("127.0.0.1", 0))
-        self.server = native_loop.NativeServer(RequestCore(RowTable(1 << 20), 8), listener, b"nobody", 1, idle_s=idle_s)
+    def __init__(self, answer: Answer, thread_count: int, idle_s: int, memory: int) -> None:
+        listener = socket.create_server(("127.0.0.1", 0), backlog=1_024)
+        self.server = native_loop.NativeServer(
+            RequestCore(RowTable(1 << 20), 8), listener, b"nobody", 2, idle_s=idle_s, memory_bytes_max=memory
+        )
         self.server.allow_all()
         self.server.start()
         self.errors: list[BaseException] = []
@@ -56,8 +60,8 @@ class Loop:
 
 
 @contextmanager
-def running(answer: Answer, thread_count: int = 1, idle_s: int = 60) -> Iterator[Loop]:
-    loop = Loop(answer, thread_count, idle_s)
+def running(answer: Answer, thread_count: int = 1, idle_s: int = 60, memory: int = 512 << 20) -> Iterator[Loop]:
+    loop = Loop(answer, thread_count, idle_s, memory)
     try:
         yield loop
     finally:
@@ -229,3 +233,66 @@ def trusting(authority: Authority) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=str(authority.file))
     context.set_alpn_protocols(["h2"])
     return context
+
+
+SLOW_READERS = 1_000
+LARGE_BYTES = 1 << 20
+CAP = 64 << 20
+LARGE_READ = frames.frame(frames.HEADERS, frames.END_HEADERS, 1, frames.request_fields(METHOD)) + frames.frame(
+    frames.DATA, frames.END_STREAM, 1, frames.message(DATA)
+)
+RESIDENT_SLACK = 96 << 20  # of a thousand sessions of HTTP/2 and the allocator
+
+
+def resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def p99_s(loop: Loop, calls: int = 300) -> float:
+    spans = []
+    for _ in range(calls):
+        began = time.perf_counter()
+        assert loop.call((("authorization", "small"),)) == b"small"
+        spans.append(time.perf_counter() - began)
+    return sorted(spans)[calls * 99 // 100]
+
+
+def test_slow_readers_of_large_answers_stay_within_the_memory_and_others_are_served() -> None:
+    large = bytes(LARGE_BYTES)
+
+    def answer(_: bytes, header: bytes, *__: object) -> bytes:
+        return b"small" if header == b"small" else large
+
+    with running(answer, 2, memory=CAP) as loop, ExitStack() as stack:
+        before_s, before_bytes, most = p99_s(loop), resident(), 0
+        for _ in range(SLOW_READERS):
+            client = stack.enter_context(frames.raw_client(loop.port))
+            client.send(LARGE_READ)  # and nothing of the answer is read
+            most = max(most, loop.server.memory_bytes())
+        during_s = p99_s(loop)
+        most = max(most, loop.server.memory_bytes())
+        assert most <= CAP
+        assert resident() - before_bytes < CAP + RESIDENT_SLACK
+        assert during_s < max(2 * before_s, 0.05), f"{during_s} s of small reads, {before_s} s before"
+        counts = loop.server.counts()
+        assert counts["greedy_connections"] > SLOW_READERS // 2
+        assert counts["greedy_connections"] + counts["memory_refused"] >= SLOW_READERS - CAP // LARGE_BYTES
+
+
+def test_every_byte_that_was_counted_is_given_back() -> None:
+    with running(lambda *_: bytes(LARGE_BYTES)) as loop, ExitStack() as stack:
+        for _ in range(3):
+            assert loop.call() == bytes(LARGE_BYTES)
+        unread = stack.enter_context(frames.raw_client(loop.port))
+        unread.send(LARGE_READ)
+        until = time.monotonic() + LIMIT_S
+        while loop.server.memory_bytes() < LARGE_BYTES and time.monotonic() < until:
+            time.sleep(0.01)
+        assert loop.server.memory_bytes() >= LARGE_BYTES
+        loop.server.stop()
+        assert loop.server.memory_bytes() == 0
+
+
+def test_too_little_memory_is_refused() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, pytest.raises(ValueError, match="bytes of memory"):
+        native_loop.NativeServer(RequestCore(RowTable(1 << 20), 8), listener, b"nobody", 1, memory_bytes_max=1 << 20)

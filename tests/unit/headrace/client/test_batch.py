@@ -5,6 +5,7 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -156,6 +157,32 @@ def test_event_times_come_only_when_asked_for() -> None:
     assert asked.event_times("x")[0] == np.datetime64(MICROS, "us")
     with pytest.raises(InvalidArgument, match="include_event_times"):
         batch(column("x", "i32", b"\0" * 4, [PRESENT])).event_times("x")
+
+
+STATUSES = st.sampled_from([PRESENT, NULL, MISSING, EXPIRED, EXPIRED | WITHHELD, MISSING | DEFAULTED])
+
+
+@given(st.data(), st.sampled_from(["f32", "f64"]), st.integers(1, 5), st.integers(1, 130), st.booleans())
+def test_frame_of_one_float_type_is_that_of_arrow(
+    data: st.DataObject, kind: str, columns: int, rows: int, has_times: bool
+) -> None:
+    width = {"f32": 4, "f64": 8}[kind]
+    made = [
+        column(
+            f"c{at}", kind, data.draw(st.binary(min_size=width * rows, max_size=width * rows)),
+            data.draw(st.lists(STATUSES, min_size=rows, max_size=rows)),
+            event_times=bytes(8 * rows) if has_times and at != data.draw(st.integers(0, 9)) else b"",
+        )
+        for at in range(columns)
+    ]  # fmt: skip
+    found = batch(*made)
+    pd.testing.assert_frame_equal(found.to_pandas(), found.to_arrow().to_pandas())
+
+
+def test_frame_may_be_written_to() -> None:
+    frame = batch(column("x", "f64", np.array([1.5, 0]).tobytes(), [PRESENT, PRESENT])).to_pandas()
+    frame.loc[0, "x"] = 2.5
+    assert frame["x"].tolist() == [2.5, 0]
 
 
 def test_pandas_has_a_column_per_feature() -> None:

@@ -6,11 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
+import numpy as np
 import pytest
 
 from headrace.errors import Unavailable
-from loadtest.peers.grpc_load import Aim, command, parse, program, run, write_bodies
+from loadtest.peers.grpc_load import Aim, command, parse, program, run, write_bodies, write_keyed_body
 from loadtest.peers.processes import Child
+from protos.feature.v1 import online_feature_service_pb2 as pb
 
 METHOD = "/test.v1.TestService/Echo"
 ANSWER = b"a" * 40_000
@@ -64,6 +66,22 @@ def test_closed_loop_keeps_going_past_the_first_windows(tool: Path, echo: tuple[
     assert answers.failed == 0
     assert answers.answered > 8 * 65_535 / 8_000, "each connection sent more than its first flow-control window"
     assert 0 < answers.p50_us <= answers.p99_us <= answers.max_us
+
+
+def test_keys_are_written_into_the_body_in_turn(tool: Path, echo: tuple[int, Echo], tmp_path: Path) -> None:
+    port, handler = echo
+
+    def request(key: int) -> bytes:
+        return pb.EntityColumn(join_key="user_id", int64_values=[key]).SerializeToString()
+
+    keys = [0, 1, 127, 128, 7_399_999, (1 << 32) - 1]
+    (tmp_path / "keys").write_bytes(np.array(keys, dtype="<u4").tobytes())
+    place = write_keyed_body(tmp_path / "bodies", request)
+    keyed = Aim(port, METHOD, tmp_path / "bodies", len(ANSWER), keys=(tmp_path / "keys", place))
+    answers = run(tool, keyed, rate=300, duration_s=0.1)
+    assert (answers.answered, answers.failed) == (30, 0)
+    seen = {tuple(pb.EntityColumn.FromString(body).int64_values): count for body, count in handler.seen.items()}
+    assert seen == {(key,): 30 // len(keys) for key in keys}
 
 
 def test_errors_and_short_answers_are_failures(tool: Path, echo: tuple[int, Echo], tmp_path: Path) -> None:

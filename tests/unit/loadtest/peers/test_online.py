@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.peers.online import AIMS, completed, explained, figure, line_of, missing, read_figures, write_figures
+from loadtest.peers.aims import AIMS, figure, missing
+from loadtest.peers.online import completed, explained, line_of, read_figures, write_figures
 from loadtest.peers.plot import draw, margin
 from loadtest.peers.result import Report
 from loadtest.peers.scale import FULL, QUICK
@@ -52,8 +53,8 @@ def test_ratios_are_ours_over_theirs() -> None:
     assert found["cpu_1x200_vs_empty_grpcio"].value == 1.25
     assert found["native_cpu_us_1x200"].value == 20
     assert found["native_rps_vs_grpcio"].value == 8
-    assert found["native_rps_1x200_vs_redis_get"].value == 0.8
-    assert found["native_rps_1x200_vs_redis_hmget"].value == 10
+    assert found["rps_1x200_vs_redis_get"].value == 0.8
+    assert found["rps_1x200_vs_redis_hmget"].value == 10
     assert all(one.ok for one in found.values())
     assert not {one.id: one for one in read_figures(reads(3_000.0))}["rps_1x200_vs_feast_server"].ok
 
