@@ -36,7 +36,7 @@ def join_computed(
     columns = [FeatureColumn(name, kind) for name, kind in computation.latest]
     if columns:
         latest = Gathered(columns, len(spine))
-        gather_rows(rows, list(dict.fromkeys(column.name for column in columns)), indexes, latest, advance)
+        gather_rows(rows, indexes, latest, advance)
         arrays |= {(From.LATEST, place): latest.array(place) for place in range(len(columns))}
     if computation.windows is not None:
         limit = min(event_bytes_max, EVENT_BYTES_AT_ONCE_MAX) // width_of_event(view)
