@@ -25,13 +25,17 @@ class Looked:
 
 
 class Gathered:
-    """Values of some columns, one slot a spine row, null until one is put there; threads write to different slots."""
+    """Values of some columns, one slot a spine row; threads write to different slots.
 
-    def __init__(self, columns: Sequence[FeatureColumn], row_count: int) -> None:
+    `is_found` says which slots will be filled; the others stay null.
+    """
+
+    def __init__(self, columns: Sequence[FeatureColumn], is_found: NDArray[np.bool_]) -> None:
+        row_count = len(is_found)
         self._columns = columns
         self.column_count = len(columns)
         self._row_count = row_count
-        self._nulls = [np.ones(row_count, np.uint8) for _ in columns]
+        self._nulls = [(~is_found).astype(np.uint8) for _ in columns]
         self._fixed = [np.zeros(row_count * column.type.slot_bytes, np.uint8) for column in columns]
         self._parts: list[list[tuple[NDArray[np.int64], pa.Array]]] = [[] for _ in columns]
 

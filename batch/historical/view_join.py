@@ -19,7 +19,7 @@ from core_ext.asof import Matches, Spine
 def join_view(spine: Spine, rows: Rows, view: HistoryInput, cutoff_us: int, advance: Advance) -> list[Looked]:
     """Every feature of the view for every spine row; `advance` is told the history rows read."""
     indexes, row_statuses = match(spine, rows, view, cutoff_us, advance)
-    gathered = Gathered(view.columns, len(spine))
+    gathered = Gathered(view.columns, indexes >= 0)
     gather_rows(rows, indexes, gathered, advance)
     out: list[Looked | None] = [None] * len(view.columns)
     places = deque(range(len(view.columns)))

@@ -18,6 +18,7 @@ enum {
     HR_ASOF_NO_MEMORY = 1,
     HR_ASOF_SLOTS_MIN = 1 << 10,
     HR_ASOF_BLOCK = 32,     /* rows in flight: their cache misses overlap */
+    HR_ASOF_FEW = 16,       /* times of one entity that are fetched whole */
     HR_ASOF_TAIL_BYTES = 8,
     HR_ASOF_HUGE_BYTES = 1 << 21,  /* of a huge page: tables are read at random, and small pages cost a walk each */
     HR_ASOF_INLINE_BYTES = 9  /* keys up to here are compared inside their slot: one i64, or a short string */
@@ -283,16 +284,17 @@ static inline int hr_asof_build(hr_asof_spine *spine, const int64_t *times)
     return status;
 }
 
-/* First position of [first, first + count) whose time is >= wanted, or first + count. */
+/* First position of [first, first + count) whose time is >= wanted, or first + count. Which half comes next is arithmetic:
+ * a branch on it would be guessed wrong every second time. */
 static inline uint32_t hr_asof_lower_bound(const int64_t *times, uint32_t first, uint32_t count, int64_t wanted)
 {
-    while (count > 0) {
+    if (count == 0) return first;
+    while (count > 1) {
         uint32_t half = count >> 1;
-        int below = times[first + half] < wanted;
-        first = below ? first + half + 1 : first;
-        count = below ? count - half - 1 : half;
+        first += half & -(uint32_t)(times[first + half - 1] < wanted);
+        count -= half;
     }
-    return first;
+    return first + (times[first] < wanted);
 }
 
 static inline hr_order hr_asof_order(const hr_asof_match *match, const hr_asof_tie *tie)
@@ -386,7 +388,10 @@ static inline void hr_asof_feed_block(
         seen[i] = hr_asof_seen_us(batch, start + i, &is_known);
         counts[i] = slot->entity == HR_ASOF_NONE || !is_known ? 0 : slot->count;
         firsts[i] = slot->first;
-        if (counts[i] > 0) __builtin_prefetch(&spine->times[firsts[i] + counts[i] / 2]);
+        if (counts[i] > 0) {  /* few times fill a line or two, and of many the middle is read first */
+            __builtin_prefetch(&spine->times[counts[i] > HR_ASOF_FEW ? firsts[i] + counts[i] / 2 - 1 : firsts[i]]);
+            if (counts[i] <= HR_ASOF_FEW) __builtin_prefetch(&spine->times[firsts[i] + counts[i] - 1]);
+        }
     }
     for (i = 0; i < count; i++) {
         uint32_t end = firsts[i] + counts[i];

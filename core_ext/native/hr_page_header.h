@@ -57,7 +57,7 @@ static inline int hr_thrift_field(hr_thrift *in, int64_t *id)
 {
     uint8_t head = hr_thrift_byte(in);
     if (in->is_broken || head == 0) return 0;
-    *id = head >> 4 != 0 ? *id + (head >> 4) : hr_thrift_integer(in);
+    *id = head >> 4 != 0 ? *id + (head >> 4) : (int16_t)hr_thrift_integer(in);
     return head & 0x0F;
 }
 

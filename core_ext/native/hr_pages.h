@@ -48,7 +48,8 @@ typedef struct {
     const uint8_t *levels;    /* one byte a row, 0 for null; NULL where no row is null */
 } hr_page_values;
 
-/* Which rows of the chunk go where. Without `sources` they are all rows, and they go to their own number. */
+/* Which rows of the chunk go where; nulls[target] becomes 1 where the value is null. Without `sources` they are all rows,
+ * none of them null, and they go to their own number. */
 typedef struct {
     const int64_t *sources, *targets;
     int64_t count;
@@ -206,21 +207,19 @@ static inline const uint8_t *hr_page_value(const hr_pages *pages, hr_page_values
     return number < pages->dictionary_count ? pages->dictionary + (size_t)number * width : NULL;
 }
 
-/* Rows [first, first + count) of the chunk are those of the page; `width` is a constant wherever this is called. */
+/* Wanted rows [from, to), all of them in the page whose first row is `first`; `width` is a constant wherever called. */
 static inline int hr_page_pick(
     const hr_pages *pages, hr_page_values *values, int64_t first, const hr_page_wanted *wanted, int64_t from,
     int64_t to, uint32_t width)
 {
     int64_t i, row, counted = 0, before = 0;  /* `before` values stand in the rows [0, counted) of the page */
     for (i = from; i < to; i++) {
-        int64_t source = wanted->sources != NULL ? wanted->sources[i] : i;
-        int64_t target = wanted->targets != NULL ? wanted->targets[i] : source;
+        int64_t target = wanted->targets[i];
         const uint8_t *value;
-        row = source - first;
+        row = wanted->sources[i] - first;
         if (values->levels != NULL) {
             for (; counted < row; counted++) before += values->levels[counted];
             if (values->levels[row] == 0) {
-                if (wanted->nulls == NULL) return HR_PAGES_OTHER;
                 wanted->nulls[target] = 1;
                 memset(wanted->values + (size_t)target * width, 0, width);
                 continue;
@@ -230,9 +229,59 @@ static inline int hr_page_pick(
         value = hr_page_value(pages, values, row, width);
         if (value == NULL) return HR_PAGES_OTHER;
         memcpy(wanted->values + (size_t)target * width, value, width);
-        if (wanted->nulls != NULL) wanted->nulls[target] = 0;
     }
     return HR_PAGES_OK;
+}
+
+/* All values of a page without nulls, in order; `width` is a constant wherever this is called. */
+static inline int hr_page_fill(
+    const hr_pages *pages, hr_page_values *values, uint8_t *to, int64_t count, uint32_t width)
+{
+    const uint64_t mask = (1ULL << values->runs.bits) - 1, dictionary_count = (uint64_t)pages->dictionary_count;
+    const uint32_t bits = values->runs.bits;
+    hr_runs *runs = &values->runs;
+    int64_t i = 0, past;
+    uint64_t number;
+    if (values->plain != NULL) {
+        if (count > values->plain_count) return HR_PAGES_OTHER;
+        memcpy(to, values->plain, (size_t)count * width);
+        return HR_PAGES_OK;
+    }
+    while (i < count) {
+        if (!hr_runs_next(runs)) return HR_PAGES_OTHER;
+        past = runs->past < count ? runs->past : count;
+        if (runs->packed != NULL && bits > 0 && runs->packed_end - runs->packed >= 8) {
+            int64_t safe = (8 * (runs->packed_end - runs->packed - 8)) / bits + runs->first;  /* eight bytes can be read */
+            uint64_t bit = 0;
+            if (safe > past) safe = past;
+            for (; i < safe; i++, bit += bits) {
+                number = hr_load_u64(runs->packed + (bit >> 3)) >> (bit & 7) & mask;
+                if (number >= dictionary_count) return HR_PAGES_OTHER;
+                memcpy(to + (size_t)i * width, pages->dictionary + number * width, width);
+            }
+        }
+        for (; i < past; i++) {
+            number = hr_runs_number(runs, i);
+            if (number >= dictionary_count) return HR_PAGES_OTHER;
+            memcpy(to + (size_t)i * width, pages->dictionary + number * width, width);
+        }
+    }
+    return HR_PAGES_OK;
+}
+
+/* Rows [done, past) of what is wanted, from the page whose first row is `first`. */
+static inline int hr_page_take(
+    hr_pages *pages, const hr_page_header *header, int64_t first, const hr_page_wanted *wanted, int64_t done, int64_t past)
+{
+    hr_page_values values;
+    int status = hr_page_open(pages, header, &values);
+    if (status != HR_PAGES_OK) return status;
+    if (wanted->sources != NULL)
+        return pages->width == 4 ? hr_page_pick(pages, &values, first, wanted, done, past, 4)
+                                 : hr_page_pick(pages, &values, first, wanted, done, past, 8);
+    if (values.levels != NULL) return HR_PAGES_OTHER;
+    return pages->width == 4 ? hr_page_fill(pages, &values, wanted->values + 4 * done, past - done, 4)
+                             : hr_page_fill(pages, &values, wanted->values + 8 * done, past - done, 8);
 }
 
 /* Takes the wanted rows of a chunk, whose sources ascend and are rows of it. */
@@ -243,7 +292,6 @@ static inline int hr_pages_take(hr_pages *pages, const hr_page_wanted *wanted)
     pages->dictionary = NULL;
     while (status == HR_PAGES_OK && done < wanted->count) {
         hr_page_header header;
-        hr_page_values values;
         size_t head = hr_page_header_read(pages->at, (size_t)(pages->end - pages->at), &header);
         if (head == 0) return HR_PAGES_OTHER;
         pages->at += head;
@@ -255,10 +303,7 @@ static inline int hr_pages_take(hr_pages *pages, const hr_page_wanted *wanted)
             int64_t end = first + header.value_count;
             if (wanted->sources == NULL) past = end < wanted->count ? end : wanted->count;
             else for (past = done; past < wanted->count && wanted->sources[past] < end;) past++;
-            if (past > done) status = hr_page_open(pages, &header, &values);
-            if (past > done && status == HR_PAGES_OK)
-                status = pages->width == 4 ? hr_page_pick(pages, &values, first, wanted, done, past, 4)
-                                           : hr_page_pick(pages, &values, first, wanted, done, past, 8);
+            if (past > done) status = hr_page_take(pages, &header, first, wanted, done, past);
             done = past, first = end;
         }
         pages->at += header.stored_bytes;
