@@ -33,7 +33,7 @@ class PageReader:
         values: NDArray[np.uint8],
         nulls: NDArray[np.uint8],
     ) -> bool:
-        """Copies value sources[i] of a chunk into slot targets[i] of `values`; where it is null, `nulls` gets a 1 there.
+        """Copies value sources[i] of a chunk into slot targets[i] of `values`; `nulls` gets a 1 where it is null.
 
         Sources ascend. Threads may share `values` and `nulls` when their targets differ. Releases the GIL.
         """

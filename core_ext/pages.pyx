@@ -33,7 +33,7 @@ cdef class PageReader:
         self, kind not None, const uint8_t[::1] chunk not None, const int64_t[::1] sources not None,
         const int64_t[::1] targets not None, uint8_t[::1] values not None, uint8_t[::1] nulls not None,
     ):
-        """Copies value sources[i] of a chunk into slot targets[i] of `values`; where it is null, `nulls` gets a 1 there."""
+        """Copies value sources[i] of a chunk into slot targets[i] of `values`; `nulls` gets a 1 where it is null."""
         cdef hr_page_wanted wanted
         cdef Py_ssize_t i, count = sources.shape[0], slot_count = nulls.shape[0], wrong = -1
         cdef int64_t before = 0, row_count = kind.row_count

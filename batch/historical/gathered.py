@@ -44,7 +44,7 @@ class Gathered:
         return {
             at: Pick(column.name, sources, targets, self._fixed[at], self._nulls[at])
             for at, column in enumerate(self._columns)
-            if not column.type.is_variable and column.type.shape is Shape.SINGLE and column.type.scalar is not Scalar.BOOL
+            if column.type.shape is Shape.SINGLE and column.type.element_bytes in (4, 8)
         }
 
     def names(self, places: Collection[int]) -> list[str]:

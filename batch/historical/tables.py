@@ -48,9 +48,7 @@ class Rows(Protocol):
     chunks: list[Chunk]
     row_count: int
 
-    def read(
-        self, chunk: Chunk, columns: Sequence[str], reader: ChunkReader | None = None
-    ) -> Iterator[pa.RecordBatch]:
+    def read(self, chunk: Chunk, columns: Sequence[str], reader: ChunkReader | None = None) -> Iterator[pa.RecordBatch]:
         """Batches of some columns of a chunk, in their order."""
 
     def take(self, chunk: Chunk, picks: Sequence["Pick"], reader: ChunkReader) -> list["Pick"]:
@@ -115,9 +113,7 @@ class ParquetRows:
                     self.row_count += rows
             return opened.schema_arrow
 
-    def read(
-        self, chunk: Chunk, columns: Sequence[str], reader: ChunkReader | None = None
-    ) -> Iterator[pa.RecordBatch]:
+    def read(self, chunk: Chunk, columns: Sequence[str], reader: ChunkReader | None = None) -> Iterator[pa.RecordBatch]:
         """Batches of some columns of a row group; raises FailedPrecondition when the file changed since.
 
         A reader decodes what it can of a row group of usual size, which then comes as one batch.
@@ -204,9 +200,7 @@ class TableRows:
         starts = range(0, table.num_rows, TABLE_CHUNK_ROWS)
         self.chunks = [Chunk(at, min(TABLE_CHUNK_ROWS, table.num_rows - at), 0, 0) for at in starts]
 
-    def read(
-        self, chunk: Chunk, columns: Sequence[str], reader: ChunkReader | None = None
-    ) -> Iterator[pa.RecordBatch]:
+    def read(self, chunk: Chunk, columns: Sequence[str], reader: ChunkReader | None = None) -> Iterator[pa.RecordBatch]:
         """Slices of the table without a copy."""
         part = self._table.select(list(columns)).slice(chunk.first_row, chunk.row_count)
         yield from part.to_batches(max_chunksize=BATCH_ROWS)

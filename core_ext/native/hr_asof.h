@@ -78,7 +78,8 @@ typedef struct {
     hr_asof_tie *ties;
 } hr_asof_kept;
 
-/* History columns of one batch; keys that are one integer each may stand in `integers` instead. NULL where the view has none: write = event, available = write, order 0. */
+/* History columns of one batch; keys that are one integer each may stand in `integers` instead. NULL where the view has
+ * none: write = event, available = write, order 0. */
 typedef struct {
     hr_asof_keys keys;
     const int64_t *integers;
@@ -284,8 +285,8 @@ static inline int hr_asof_build(hr_asof_spine *spine, const int64_t *times)
     return status;
 }
 
-/* First position of [first, first + count) whose time is >= wanted, or first + count. Which half comes next is arithmetic:
- * a branch on it would be guessed wrong every second time. */
+/* First position of [first, first + count) whose time is >= wanted, or first + count. Which half comes next is
+ * arithmetic: a branch on it would be guessed wrong every second time. */
 static inline uint32_t hr_asof_lower_bound(const int64_t *times, uint32_t first, uint32_t count, int64_t wanted)
 {
     if (count == 0) return first;

@@ -87,7 +87,8 @@ static inline void hr_page_inner(hr_thrift *in, hr_page_header *header)
     int64_t id = 0;
     int type;
     while ((type = hr_thrift_field(in, &id)) != 0 && !in->is_broken) {
-        int64_t *to = id == 1 ? &header->value_count : id == 2 ? &header->encoding : id == 3 ? &header->level_encoding : NULL;
+        int64_t *to = id == 1 ? &header->value_count : id == 2 ? &header->encoding : NULL;
+        if (id == 3) to = &header->level_encoding;
         if (to == NULL || type != HR_THRIFT_I32) hr_thrift_skip(in, type, 0);
         else *to = hr_thrift_integer(in);
     }

@@ -48,8 +48,8 @@ typedef struct {
     const uint8_t *levels;    /* one byte a row, 0 for null; NULL where no row is null */
 } hr_page_values;
 
-/* Which rows of the chunk go where; nulls[target] becomes 1 where the value is null. Without `sources` they are all rows,
- * none of them null, and they go to their own number. */
+/* Which rows of the chunk go where; nulls[target] becomes 1 where the value is null. Without `sources` they are all
+ * rows, none of them null, and they go to their own number. */
 typedef struct {
     const int64_t *sources, *targets;
     int64_t count;
@@ -163,7 +163,8 @@ static inline int hr_page_levels(
     *levels = to = hr_page_reserve(&pages->level_room, (size_t)count + 1);
     if (to == NULL) return HR_PAGES_NO_MEMORY;
     for (;;) {
-        for (past = runs.past < count ? runs.past : count; i < past; i++) to[i] = (uint8_t)(hr_runs_number(&runs, i) & 1);
+        past = runs.past < count ? runs.past : count;
+        for (; i < past; i++) to[i] = (uint8_t)(hr_runs_number(&runs, i) & 1);
         if (i == count) return HR_PAGES_OK;
         if (!hr_runs_next(&runs)) return HR_PAGES_OTHER;
     }
@@ -185,7 +186,8 @@ static inline int hr_page_open(hr_pages *pages, const hr_page_header *header, hr
         values->plain_count = (end - at) / pages->width;
         return HR_PAGES_OK;
     }
-    if (header->encoding != HR_ENCODING_DICTIONARY && header->encoding != HR_ENCODING_OLD_DICTIONARY) return HR_PAGES_OTHER;
+    if (header->encoding != HR_ENCODING_DICTIONARY && header->encoding != HR_ENCODING_OLD_DICTIONARY)
+        return HR_PAGES_OTHER;
     if (pages->dictionary == NULL) return HR_PAGES_OTHER;
     if (at == end) {  /* only nulls */
         values->runs = hr_runs_of(at, end, 0);
@@ -251,7 +253,8 @@ static inline int hr_page_fill(
         if (!hr_runs_next(runs)) return HR_PAGES_OTHER;
         past = runs->past < count ? runs->past : count;
         if (runs->packed != NULL && bits > 0 && runs->packed_end - runs->packed >= 8) {
-            int64_t safe = (8 * (runs->packed_end - runs->packed - 8)) / bits + runs->first;  /* eight bytes can be read */
+            /* up to here eight bytes can be read at once */
+            int64_t safe = (8 * (runs->packed_end - runs->packed - 8)) / bits + runs->first;
             uint64_t bit = 0;
             if (safe > past) safe = past;
             for (; i < safe; i++, bit += bits) {
@@ -271,7 +274,8 @@ static inline int hr_page_fill(
 
 /* Rows [done, past) of what is wanted, from the page whose first row is `first`. */
 static inline int hr_page_take(
-    hr_pages *pages, const hr_page_header *header, int64_t first, const hr_page_wanted *wanted, int64_t done, int64_t past)
+    hr_pages *pages, const hr_page_header *header, int64_t first, const hr_page_wanted *wanted, int64_t done,
+    int64_t past)
 {
     hr_page_values values;
     int status = hr_page_open(pages, header, &values);
@@ -297,7 +301,9 @@ static inline int hr_pages_take(hr_pages *pages, const hr_page_wanted *wanted)
         pages->at += head;
         if (header.type == HR_PAGE_DICTIONARY) {
             status = hr_pages_take_dictionary(pages, &header);
-        } else if (header.type != HR_PAGE_DATA || header.value_count < 0 || header.value_count > pages->row_count - first) {
+        } else if (header.type != HR_PAGE_DATA) {
+            return HR_PAGES_OTHER;
+        } else if (header.value_count < 0 || header.value_count > pages->row_count - first) {
             return HR_PAGES_OTHER;
         } else {
             int64_t end = first + header.value_count;
