@@ -32,6 +32,7 @@ cdef extern from "hr_asof.h" nogil:
 
     ctypedef struct hr_asof_batch:
         hr_asof_keys keys
+        const int64_t *integers
         const int64_t *event_us
         const int64_t *write_us
         const int64_t *available_us
@@ -43,6 +44,7 @@ cdef extern from "hr_asof.h" nogil:
         int64_t first_index
 
     int hr_asof_build(hr_asof_spine *spine, const int64_t *times)
+    void *hr_asof_allocate(size_t bytes)
     void hr_asof_free(hr_asof_spine *spine)
     void hr_asof_feed(const hr_asof_spine *spine, const hr_asof_kept *kept, const hr_asof_batch *batch)
     void hr_asof_lookup(const hr_asof_spine *spine, const hr_asof_keys *keys, int64_t *entities)

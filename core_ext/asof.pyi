@@ -38,7 +38,7 @@ class Matches:
 
     def feed(
         self,
-        keys: KeyBatch,
+        keys: KeyBatch | NDArray[np.int64],
         event_us: NDArray[np.int64],
         first_index: int,
         cutoff_us: int,
@@ -51,6 +51,8 @@ class Matches:
         offsets: NDArray[np.int64] | None = None,
     ) -> None:
         """Takes a batch of history rows; its first row has `first_index` in the whole history.
+
+        Keys that are one i64 each may be given as an array of them.
 
         Rows are seen from their event time and available time on, tombstones from their available time on.
 

@@ -3,7 +3,7 @@
 import cython
 import numpy as np
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from core_ext.arrow cimport HR_ARROW_OK, ArrowBuffers, hr_arrow, hr_arrow_fault, refusal
@@ -104,7 +104,7 @@ cdef class Matches:
     def __cinit__(self, Spine spine not None, bint has_ties=True):
         cdef size_t count = spine.table.keys.row_count + 1
         self.spine = spine
-        self.kept.matches = <hr_asof_match *>malloc(count * sizeof(hr_asof_match))
+        self.kept.matches = <hr_asof_match *>hr_asof_allocate(count * sizeof(hr_asof_match))
         if has_ties:
             self.kept.ties = <hr_asof_tie *>calloc(count, sizeof(hr_asof_tie))
         if self.kept.matches == NULL or (has_ties and self.kept.ties == NULL):
@@ -116,44 +116,55 @@ cdef class Matches:
         free(self.kept.ties)
 
     def feed(
-        self, KeyBatch keys not None, const int64_t[::1] event_us not None, int64_t first_index, int64_t cutoff_us, *,
+        self, keys not None, const int64_t[::1] event_us not None, int64_t first_index, int64_t cutoff_us, *,
         const int64_t[::1] write_us=None, const int64_t[::1] available_us=None, const uint8_t[::1] tombstones=None,
         const uint32_t[::1] source_ids=None, const int32_t[::1] partitions=None, const int64_t[::1] offsets=None,
     ):
-        """Takes a batch of history rows; its first row has `first_index` in the whole history."""
+        """Takes a batch of history rows; its first row has `first_index` in the whole history.
+
+        Keys that are one i64 each may be given as an array of them.
+        """
         cdef hr_asof_batch batch
+        cdef const int64_t[::1] integers
+        cdef int64_t row_count
         memset(&batch, 0, sizeof(batch))
-        batch.keys = batch_keys(keys)
+        if isinstance(keys, KeyBatch):
+            batch.keys = batch_keys(keys)
+        else:
+            integers = keys
+            batch.keys.row_count = integers.shape[0]
+            batch.integers = &integers[0] if integers.shape[0] > 0 else NULL
+        row_count = batch.keys.row_count
         batch.first_index = first_index
         batch.cutoff_us = cutoff_us
         if self.kept.ties == NULL and not (
             write_us is None and source_ids is None and partitions is None and offsets is None
         ):
             raise ValueError("matches without ties are for histories that only the event time orders")
-        if not 0 <= first_index <= (1 << 62) - 1 - keys.row_count:
+        if not 0 <= first_index <= (1 << 62) - 1 - row_count:
             raise ValueError(f"first_index {first_index} is negative or too great")
-        if event_us.shape[0] != keys.row_count:
-            raise ValueError(f"{event_us.shape[0]} event times are given for {keys.row_count} keys")
-        if keys.row_count == 0:
+        if event_us.shape[0] != row_count:
+            raise ValueError(f"{event_us.shape[0]} event times are given for {row_count} keys")
+        if row_count == 0:
             return
         batch.event_us = &event_us[0]
         if write_us is not None:
-            same_rows(write_us.shape[0], keys.row_count, "write_us")
+            same_rows(write_us.shape[0], row_count, "write_us")
             batch.write_us = &write_us[0]
         if available_us is not None:
-            same_rows(available_us.shape[0], keys.row_count, "available_us")
+            same_rows(available_us.shape[0], row_count, "available_us")
             batch.available_us = &available_us[0]
         if tombstones is not None:
-            same_rows(tombstones.shape[0], keys.row_count, "tombstones")
+            same_rows(tombstones.shape[0], row_count, "tombstones")
             batch.tombstones = &tombstones[0]
         if source_ids is not None:
-            same_rows(source_ids.shape[0], keys.row_count, "source_ids")
+            same_rows(source_ids.shape[0], row_count, "source_ids")
             batch.source_ids = &source_ids[0]
         if partitions is not None:
-            same_rows(partitions.shape[0], keys.row_count, "partitions")
+            same_rows(partitions.shape[0], row_count, "partitions")
             batch.partitions = &partitions[0]
         if offsets is not None:
-            same_rows(offsets.shape[0], keys.row_count, "offsets")
+            same_rows(offsets.shape[0], row_count, "offsets")
             batch.offsets = &offsets[0]
         with nogil:
             hr_asof_feed(&self.spine.table, &self.kept, &batch)

@@ -126,6 +126,16 @@ def keys_of(batch: pa.RecordBatch, names: Sequence[str], keys: Sequence[KeyColum
         raise refused("BAD_KEY", what, f"a key of {', '.join(names)} is refused: {error}") from error
 
 
+def match_keys(
+    batch: pa.RecordBatch, names: Sequence[str], keys: Sequence[KeyColumn], what: str
+) -> KeyBatch | NDArray[np.int64]:
+    """Keys of the rows of a batch as the as-of kernel takes them: those of one integer as they are."""
+    column = batch.column(names[0])
+    if len(names) == 1 and column.type == pa.int64() and column.null_count == 0:
+        return np.asarray(column)
+    return keys_of(batch, names, keys, what)
+
+
 def cast(column: pa.Array, wanted: ValueType) -> pa.Array:
     """The column in the very type of the table; its values stay."""
     return column if column.type == wanted.arrow else column.cast(wanted.arrow)

@@ -35,8 +35,8 @@ def join_computed(
     arrays: dict[tuple[From, int], pa.Array] = {}
     columns = [FeatureColumn(name, kind) for name, kind in computation.latest]
     if columns:
-        latest = Gathered(columns, len(spine))
-        gather_rows(rows, list(dict.fromkeys(column.name for column in columns)), indexes, latest, advance)
+        latest = Gathered(columns, indexes >= 0)
+        gather_rows(rows, indexes, latest, advance)
         arrays |= {(From.LATEST, place): latest.array(place) for place in range(len(columns))}
     if computation.windows is not None:
         limit = min(event_bytes_max, EVENT_BYTES_AT_ONCE_MAX) // width_of_event(view)
@@ -114,7 +114,7 @@ def _settled(
     is_missing = row_statuses & rules.STATE_MASK == rules.MISSING
     own = np.where(is_missing, np.uint8(rules.PRESENT), row_statuses)
     places = np.arange(len(row_statuses))
-    gathered = Gathered(view.columns, len(row_statuses))
+    gathered = Gathered(view.columns, np.ones(len(row_statuses), np.bool_))
     out = []
     for at, column in enumerate(view.columns):
         gathered.put(at, arrays[computation.places[column.name]], places, places)

@@ -1,6 +1,6 @@
 """Columns of a result under way: values in the order of the spine, then their statuses by the value rules."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from batch.historical.checks import cast
 from batch.historical.inputs import FeatureColumn, kind_of
+from batch.historical.tables import Pick
 from core_ext import rules
 from core_ext.arrow import arrow_column
 from core_ext.asof import gather, settle
@@ -24,19 +25,39 @@ class Looked:
 
 
 class Gathered:
-    """Values of some columns, one slot a spine row, null until one is put there; threads write to different slots."""
+    """Values of some columns, one slot a spine row; threads write to different slots.
 
-    def __init__(self, columns: Sequence[FeatureColumn], row_count: int) -> None:
+    `is_found` says which slots will be filled; the others stay null.
+    """
+
+    def __init__(self, columns: Sequence[FeatureColumn], is_found: NDArray[np.bool_]) -> None:
+        row_count = len(is_found)
         self._columns = columns
+        self.column_count = len(columns)
         self._row_count = row_count
-        self._nulls = [np.ones(row_count, np.uint8) for _ in columns]
+        self._nulls = [(~is_found).astype(np.uint8) for _ in columns]
         self._fixed = [np.zeros(row_count * column.type.slot_bytes, np.uint8) for column in columns]
         self._parts: list[list[tuple[NDArray[np.int64], pa.Array]]] = [[] for _ in columns]
 
-    def take(self, batch: pa.RecordBatch, sources: NDArray[np.int64], targets: NDArray[np.int64]) -> None:
-        """Values at `sources` of a batch for the spine rows `targets`."""
-        for i, column in enumerate(self._columns):
-            self.put(i, cast(batch.column(column.name), column.type), sources, targets)
+    def picks(self, sources: NDArray[np.int64], targets: NDArray[np.int64]) -> dict[int, Pick]:
+        """What a chunk gives for the columns of fixed width, by their place."""
+        return {
+            at: Pick(column.name, sources, targets, self._fixed[at], self._nulls[at])
+            for at, column in enumerate(self._columns)
+            if column.type.shape is Shape.SINGLE and column.type.element_bytes in (4, 8)
+        }
+
+    def names(self, places: Collection[int]) -> list[str]:
+        """Columns of the history at some places, each once."""
+        return list(dict.fromkeys(self._columns[at].name for at in places))
+
+    def take(
+        self, batch: pa.RecordBatch, places: Collection[int], sources: NDArray[np.int64], targets: NDArray[np.int64]
+    ) -> None:
+        """Values at `sources` of a batch for the spine rows `targets`, of the columns at some places."""
+        for at in places:
+            column = self._columns[at]
+            self.put(at, cast(batch.column(column.name), column.type), sources, targets)
 
     def put(self, at: int, values: pa.Array, sources: NDArray[np.int64], targets: NDArray[np.int64]) -> None:
         """Values of one column, of its very type."""

@@ -62,7 +62,7 @@ class ResultFile:
         self._schema = pa.schema([*spine, *schema_of(features)])
         repeating = [names_of(name)[1] for name in self._names]
         repeating += [name for name, kind in features if kind.scalar in _REPEATING]
-        self._dictionaries = [field.name for field in spine] + repeating
+        self._dictionaries = [field.name for field in spine if not _is_wide(field.type)] + repeating
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="digest")
         self._pending: Future[None] | None = None
 
@@ -119,6 +119,11 @@ class ResultFile:
     def digest(self) -> Digest:
         """Digest of the rows written; after the file is complete."""
         return Digest(self._digest.hexdigest(), dict(zip(self._names, self._digest.column_hashes(), strict=True)))
+
+
+def _is_wide(kind: pa.DataType) -> bool:
+    """Numbers and times of 64 bits: ids and instants seldom repeat enough for a dictionary to be less than they are."""
+    return pa.types.is_primitive(kind) and not pa.types.is_boolean(kind) and kind.bit_width >= 64
 
 
 def _single(column: pa.ChunkedArray) -> pa.Array:

@@ -4,10 +4,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
+from batch.historical.chunks import ChunkMap, ChunkReader
 from batch.historical.failures import changed, reading, refused
 from headrace.errors import NotFound
 
@@ -27,6 +30,17 @@ class Chunk:
     group: int
 
 
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """Values of a column at ascending `sources` of its chunk, for the slots `targets` of `values` and `nulls`."""
+
+    column: str
+    sources: NDArray[np.int64]
+    targets: NDArray[np.int64]
+    values: NDArray[np.uint8]
+    nulls: NDArray[np.uint8]
+
+
 class Rows(Protocol):
     """What a join can stream more than once."""
 
@@ -34,8 +48,11 @@ class Rows(Protocol):
     chunks: list[Chunk]
     row_count: int
 
-    def read(self, chunk: Chunk, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    def read(self, chunk: Chunk, columns: Sequence[str], reader: ChunkReader | None = None) -> Iterator[pa.RecordBatch]:
         """Batches of some columns of a chunk, in their order."""
+
+    def take(self, chunk: Chunk, picks: Sequence["Pick"], reader: ChunkReader) -> list["Pick"]:
+        """Takes what can be taken without decoding the chunk, and returns the others."""
 
 
 def located(uri: str) -> tuple[pafs.FileSystem, str]:
@@ -59,6 +76,7 @@ class ParquetRows:
         self._names = list(files)
         self._states = [self._state(i) for i in range(len(files))]
         self._metadata: dict[int, pq.FileMetaData] = {}  # parsed once, not for every row group
+        self._maps: list[ChunkMap] = []
         self.chunks: list[Chunk] = []
         self.row_count = 0
         schemas = [self._plan(i) for i in range(len(files))]
@@ -87,6 +105,7 @@ class ParquetRows:
     def _plan(self, file: int) -> pa.Schema:
         with reading(self._names[file]), self._open(file) as opened:
             self._metadata[file] = opened.metadata
+            self._maps.append(ChunkMap(opened.metadata, opened.schema_arrow))
             for group in range(opened.metadata.num_row_groups):
                 rows = opened.metadata.row_group(group).num_rows
                 if rows:
@@ -94,8 +113,39 @@ class ParquetRows:
                     self.row_count += rows
             return opened.schema_arrow
 
-    def read(self, chunk: Chunk, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Batches of some columns of a row group; raises FailedPrecondition when the file changed since."""
+    def read(self, chunk: Chunk, columns: Sequence[str], reader: ChunkReader | None = None) -> Iterator[pa.RecordBatch]:
+        """Batches of some columns of a row group; raises FailedPrecondition when the file changed since.
+
+        A reader decodes what it can of a row group of usual size, which then comes as one batch.
+        """
+        self._check_same(chunk)
+        with reading(self._names[chunk.file]):
+            native = {} if reader is None else self._native(chunk, columns, reader)
+            others = [name for name in columns if name not in native]
+            if not native:
+                yield from self._batches(chunk, others)
+                return
+            rest = self._whole(chunk, others) if others else None
+            for name in others:
+                assert rest is not None, "they were just read"
+                native[name] = rest[name].combine_chunks()
+            yield pa.RecordBatch.from_arrays([native[name] for name in columns], list(columns))
+
+    def take(self, chunk: Chunk, picks: Sequence[Pick], reader: ChunkReader) -> list[Pick]:
+        """Takes what the page reader can, and returns the others; raises FailedPrecondition as `read` does."""
+        found = [(pick, self._maps[chunk.file].find(chunk.group, pick.column)) for pick in picks]
+        left = [pick for pick, column in found if column is None]
+        if len(left) == len(picks):
+            return left
+        self._check_same(chunk)
+        with reading(self._names[chunk.file]), self._source(chunk.file) as source:
+            for pick, column in found:
+                rows, slots = (pick.sources, pick.targets), (pick.values, pick.nulls)
+                if column is not None and not reader.take(source, column, rows, slots):
+                    left.append(pick)
+        return left
+
+    def _check_same(self, chunk: Chunk) -> None:
         name = self._names[chunk.file]
         try:
             same = self._state(chunk.file) == self._states[chunk.file]
@@ -103,19 +153,41 @@ class ParquetRows:
             raise changed(name) from error
         if not same:
             raise changed(name)
-        with reading(name):
-            yield from self._batches(chunk, list(columns))
+
+    def _source(self, file: int) -> pa.NativeFile:
+        filesystem, path = self._files[file]
+        return filesystem.open_input_file(path)
+
+    def _native(self, chunk: Chunk, columns: Sequence[str], reader: ChunkReader) -> dict[str, pa.Array]:
+        """Columns that the reader decodes."""
+        found = {name: self._maps[chunk.file].find(chunk.group, name) for name in columns}
+        wanted = {name: column for name, column in found.items() if column is not None}
+        group = self._metadata[chunk.file].row_group(chunk.group)
+        if sum(column.kind.width for column in wanted.values()) * chunk.row_count > WHOLE_GROUP_BYTES:
+            return {}
+        if len(wanted) < len(found) and group.total_byte_size > WHOLE_GROUP_BYTES:
+            return {}
+        out = {}
+        with self._source(chunk.file) as source:
+            for name, column in wanted.items():
+                values = reader.values(source, column)
+                if values is not None:
+                    kind = self.schema.field(name).type
+                    out[name] = pa.Array.from_buffers(kind, chunk.row_count, [None, pa.py_buffer(values)], 0)
+        return out if out and (len(out) == len(found) or group.total_byte_size <= WHOLE_GROUP_BYTES) else {}
 
     def _batches(self, chunk: Chunk, columns: list[str]) -> Iterator[pa.RecordBatch]:
         if self._metadata[chunk.file].row_group(chunk.group).total_byte_size <= WHOLE_GROUP_BYTES:
-            with self._open(chunk.file) as opened:
-                table = opened.read_row_group(chunk.group, columns=columns, use_threads=False)
-            yield from table.to_batches()
+            yield from self._whole(chunk, columns).to_batches()
             return
         with self._open(chunk.file, READ_BUFFER_BYTES) as opened:
             yield from opened.iter_batches(
                 batch_size=BATCH_ROWS, row_groups=[chunk.group], columns=columns, use_threads=False
             )
+
+    def _whole(self, chunk: Chunk, columns: list[str]) -> pa.Table:
+        with self._open(chunk.file) as opened:
+            return opened.read_row_group(chunk.group, columns=columns, use_threads=False)
 
 
 class TableRows:
@@ -128,7 +200,11 @@ class TableRows:
         starts = range(0, table.num_rows, TABLE_CHUNK_ROWS)
         self.chunks = [Chunk(at, min(TABLE_CHUNK_ROWS, table.num_rows - at), 0, 0) for at in starts]
 
-    def read(self, chunk: Chunk, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    def read(self, chunk: Chunk, columns: Sequence[str], reader: ChunkReader | None = None) -> Iterator[pa.RecordBatch]:
         """Slices of the table without a copy."""
         part = self._table.select(list(columns)).slice(chunk.first_row, chunk.row_count)
         yield from part.to_batches(max_chunksize=BATCH_ROWS)
+
+    def take(self, chunk: Chunk, picks: Sequence[Pick], reader: ChunkReader) -> list[Pick]:
+        """Nothing is encoded here."""
+        return list(picks)

@@ -8,8 +8,9 @@
 #define HR_ASOF_H
 
 #include <stdlib.h>
+#include <sys/mman.h>
 
-#include "hr_hash.h"
+#include "hr_key.h"
 #include "hr_rules.h"
 
 enum {
@@ -17,7 +18,9 @@ enum {
     HR_ASOF_NO_MEMORY = 1,
     HR_ASOF_SLOTS_MIN = 1 << 10,
     HR_ASOF_BLOCK = 32,     /* rows in flight: their cache misses overlap */
+    HR_ASOF_FEW = 16,       /* times of one entity that are fetched whole */
     HR_ASOF_TAIL_BYTES = 8,
+    HR_ASOF_HUGE_BYTES = 1 << 21,  /* of a huge page: tables are read at random, and small pages cost a walk each */
     HR_ASOF_INLINE_BYTES = 9  /* keys up to here are compared inside their slot: one i64, or a short string */
 };
 #define HR_ASOF_ROWS_MAX INT32_MAX  /* positions are 32 bits, and one is kept for "none" */
@@ -75,9 +78,11 @@ typedef struct {
     hr_asof_tie *ties;
 } hr_asof_kept;
 
-/* History columns of one batch. NULL where the view has none: write = event, available = write, order 0. */
+/* History columns of one batch; keys that are one integer each may stand in `integers` instead. NULL where the view has
+ * none: write = event, available = write, order 0. */
 typedef struct {
     hr_asof_keys keys;
+    const int64_t *integers;
     const int64_t *event_us, *write_us, *available_us;
     const uint8_t *tombstones;
     const uint32_t *source_ids;
@@ -118,14 +123,42 @@ static inline hr_asof_slot *hr_asof_find(const hr_asof_spine *spine, uint64_t ha
     return &spine->slots[at];
 }
 
+/* The same for the key of one integer, whose last eight bytes are `tail`. */
+static inline const hr_asof_slot *hr_asof_find_integer(const hr_asof_spine *spine, uint64_t hash, uint64_t tail)
+{
+    uint64_t at = hash & spine->slot_mask;
+    for (;; at = (at + 1) & spine->slot_mask) {
+        const hr_asof_slot *slot = &spine->slots[at];
+        if (slot->entity == HR_ASOF_NONE) return slot;
+        if (slot->hash == hash && slot->tail == tail && slot->length == HR_KEY_I64_BYTES && slot->head == HR_KEY_I64)
+            return slot;
+    }
+}
+
 static inline uint64_t hr_asof_hash(const hr_asof_spine *spine, const uint8_t *key, size_t length)
 {
     return hr_xxh3_64(key, length) & spine->hash_mask;
 }
 
+/* The last eight bytes of the key of one integer. */
+static inline uint64_t hr_asof_integer_tail(int64_t value) { return __builtin_bswap64((uint64_t)value ^ 1ULL << 63); }
+
+/* Memory of a table, on huge pages where it fills some; free() takes it. */
+static inline void *hr_asof_allocate(size_t bytes)
+{
+    size_t whole = (bytes + HR_ASOF_HUGE_BYTES - 1) / HR_ASOF_HUGE_BYTES * HR_ASOF_HUGE_BYTES;
+    void *at;
+    if (bytes < 2 * HR_ASOF_HUGE_BYTES) return malloc(bytes);
+    at = aligned_alloc(HR_ASOF_HUGE_BYTES, whole);
+#ifdef MADV_HUGEPAGE
+    if (at != NULL) madvise(at, whole, MADV_HUGEPAGE);  /* advice: where it is not taken, nothing else changes */
+#endif
+    return at;
+}
+
 static inline hr_asof_slot *hr_asof_empty_slots(uint64_t count)
 {
-    hr_asof_slot *slots = malloc(count * sizeof(*slots));
+    hr_asof_slot *slots = hr_asof_allocate(count * sizeof(*slots));
     if (slots != NULL) memset(slots, 0xFF, count * sizeof(*slots));
     return slots;
 }
@@ -241,7 +274,7 @@ static inline int hr_asof_build(hr_asof_spine *spine, const int64_t *times)
     spine->slot_mask = HR_ASOF_SLOTS_MIN - 1;
     spine->slots = hr_asof_empty_slots(HR_ASOF_SLOTS_MIN);
     spine->entity_rows = malloc((count + 1) * sizeof(uint32_t));
-    spine->times = malloc((count + 1) * sizeof(int64_t));
+    spine->times = hr_asof_allocate((count + 1) * sizeof(int64_t));
     spine->rows = malloc((count + 1) * sizeof(uint32_t));
     if (entities != NULL && spine->slots != NULL && spine->entity_rows != NULL && spine->times != NULL &&
         spine->rows != NULL && hr_asof_number(spine, entities) == HR_ASOF_OK) {
@@ -252,16 +285,17 @@ static inline int hr_asof_build(hr_asof_spine *spine, const int64_t *times)
     return status;
 }
 
-/* First position of [first, first + count) whose time is >= wanted, or first + count. */
+/* First position of [first, first + count) whose time is >= wanted, or first + count. Which half comes next is
+ * arithmetic: a branch on it would be guessed wrong every second time. */
 static inline uint32_t hr_asof_lower_bound(const int64_t *times, uint32_t first, uint32_t count, int64_t wanted)
 {
-    while (count > 0) {
+    if (count == 0) return first;
+    while (count > 1) {
         uint32_t half = count >> 1;
-        int below = times[first + half] < wanted;
-        first = below ? first + half + 1 : first;
-        count = below ? count - half - 1 : half;
+        first += half & -(uint32_t)(times[first + half - 1] < wanted);
+        count -= half;
     }
-    return first;
+    return first + (times[first] < wanted);
 }
 
 static inline hr_order hr_asof_order(const hr_asof_match *match, const hr_asof_tie *tie)
@@ -318,6 +352,26 @@ static inline int64_t hr_asof_seen_us(const hr_asof_batch *batch, int64_t i, int
     return event > available ? event : available;
 }
 
+static inline uint64_t hr_asof_batch_hash(const hr_asof_spine *spine, const hr_asof_batch *batch, int64_t i)
+{
+    const uint64_t *bounds;
+    if (batch->integers != NULL) {
+        uint64_t tail = hr_asof_integer_tail(batch->integers[i]);
+        return hr_xxh3_9_to_16(tail << 8 | HR_KEY_I64, tail, HR_KEY_I64_BYTES) & spine->hash_mask;
+    }
+    bounds = batch->keys.starts + i;
+    return hr_asof_hash(spine, batch->keys.bytes + bounds[0], (size_t)(bounds[1] - bounds[0]));
+}
+
+static inline const hr_asof_slot *hr_asof_batch_find(
+    const hr_asof_spine *spine, const hr_asof_batch *batch, int64_t i, uint64_t hash)
+{
+    const uint64_t *bounds;
+    if (batch->integers != NULL) return hr_asof_find_integer(spine, hash, hr_asof_integer_tail(batch->integers[i]));
+    bounds = batch->keys.starts + i;
+    return hr_asof_find(spine, hash, batch->keys.bytes + bounds[0], (size_t)(bounds[1] - bounds[0]));
+}
+
 /* Up to HR_ASOF_BLOCK rows from `start`, in four steps that each fetch what the next one reads. */
 static inline void hr_asof_feed_block(
     const hr_asof_spine *spine, const hr_asof_kept *kept, const hr_asof_batch *batch, int64_t start, int count)
@@ -327,18 +381,18 @@ static inline void hr_asof_feed_block(
     int64_t seen[HR_ASOF_BLOCK];
     int i, is_known;
     for (i = 0; i < count; i++) {
-        const uint64_t *bounds = batch->keys.starts + start + i;
-        hashes[i] = hr_asof_hash(spine, batch->keys.bytes + bounds[0], (size_t)(bounds[1] - bounds[0]));
+        hashes[i] = hr_asof_batch_hash(spine, batch, start + i);
         __builtin_prefetch(&spine->slots[hashes[i] & spine->slot_mask]);
     }
     for (i = 0; i < count; i++) {
-        const uint64_t *bounds = batch->keys.starts + start + i;
-        const hr_asof_slot *slot =
-            hr_asof_find(spine, hashes[i], batch->keys.bytes + bounds[0], (size_t)(bounds[1] - bounds[0]));
+        const hr_asof_slot *slot = hr_asof_batch_find(spine, batch, start + i, hashes[i]);
         seen[i] = hr_asof_seen_us(batch, start + i, &is_known);
         counts[i] = slot->entity == HR_ASOF_NONE || !is_known ? 0 : slot->count;
         firsts[i] = slot->first;
-        if (counts[i] > 0) __builtin_prefetch(&spine->times[firsts[i] + counts[i] / 2]);
+        if (counts[i] > 0) {  /* few times fill a line or two, and of many the middle is read first */
+            __builtin_prefetch(&spine->times[counts[i] > HR_ASOF_FEW ? firsts[i] + counts[i] / 2 - 1 : firsts[i]]);
+            if (counts[i] <= HR_ASOF_FEW) __builtin_prefetch(&spine->times[firsts[i] + counts[i] - 1]);
+        }
     }
     for (i = 0; i < count; i++) {
         uint32_t end = firsts[i] + counts[i];

@@ -85,7 +85,29 @@ static inline void hr_digest_measure(
     const hr_column *column, const hr_arrow *array, int64_t start, int64_t count, int64_t *lengths)
 {
     int64_t i;
+    if (column->shape == HR_SINGLE && column->element_bytes > 0) {
+        for (i = 0; i < count; i++) lengths[i] += 1 + column->element_bytes;
+        return;
+    }
     for (i = 0; i < count; i++) lengths[i] += 1 + hr_digest_value_bytes(column, array, start + i);
+}
+
+/* hr_digest_write for values of 4 or 8 bytes; `width` is a constant wherever this is called. */
+static inline uint64_t hr_digest_write_plain(
+    const hr_column *column, const hr_arrow *array, const uint8_t *statuses, int64_t start, int64_t count,
+    uint8_t **cursors, uint32_t width)
+{
+    int64_t i;
+    uint64_t sum = 0;
+    for (i = 0; i < count; i++) {
+        uint8_t *to = cursors[i];
+        *to = statuses[start + i];
+        if (array->validity != NULL && hr_arrow_is_null(array, start + i)) memset(to + 1, 0, width);
+        else hr_digest_element(column, array, start + i, to + 1);
+        cursors[i] = to + 1 + width;
+        sum += hr_xxh3_to_16(to, 1 + width);
+    }
+    return sum;
 }
 
 /* Writes the rows of one column at cursors, moves them behind, and returns the sum of the cells' hashes. */
@@ -95,6 +117,10 @@ static inline uint64_t hr_digest_write(
 {
     int64_t i;
     uint64_t sum = 0;
+    if (column->shape == HR_SINGLE && column->scalar == HR_F32)  /* most features are */
+        return hr_digest_write_plain(column, array, statuses, start, count, cursors, 4);
+    if (column->shape == HR_SINGLE && column->element_bytes == 8)
+        return hr_digest_write_plain(column, array, statuses, start, count, cursors, 8);
     for (i = 0; i < count; i++) {
         uint8_t *to = cursors[i];
         *to = statuses[start + i];

@@ -72,14 +72,18 @@ static inline uint64_t hr_xxh3_mix(const uint8_t *data, const uint8_t *secret)
     return hr_mul_fold(hr_load_u64(data) ^ hr_load_u64(secret), hr_load_u64(data + 8) ^ hr_load_u64(secret + 8));
 }
 
+/* The hash of 9 to 16 bytes, given the first eight and the last eight of them. */
+static inline uint64_t hr_xxh3_9_to_16(uint64_t first, uint64_t last, size_t length)
+{
+    uint64_t low = first ^ hr_load_u64(hr_secret + 24) ^ hr_load_u64(hr_secret + 32);
+    uint64_t high = last ^ hr_load_u64(hr_secret + 40) ^ hr_load_u64(hr_secret + 48);
+    return hr_xxh3_avalanche(length + __builtin_bswap64(low) + high + hr_mul_fold(low, high));
+}
+
 static inline uint64_t hr_xxh3_to_16(const uint8_t *data, size_t length)
 {
-    uint64_t low, high;
-    if (length > 8) {
-        low = hr_load_u64(data) ^ hr_load_u64(hr_secret + 24) ^ hr_load_u64(hr_secret + 32);
-        high = hr_load_u64(data + length - 8) ^ hr_load_u64(hr_secret + 40) ^ hr_load_u64(hr_secret + 48);
-        return hr_xxh3_avalanche(length + __builtin_bswap64(low) + high + hr_mul_fold(low, high));
-    }
+    uint64_t low;
+    if (length > 8) return hr_xxh3_9_to_16(hr_load_u64(data), hr_load_u64(data + length - 8), length);
     if (length >= 4) {
         low = (uint64_t)hr_load_u32(data) << 32 | hr_load_u32(data + length - 4);
         low ^= hr_load_u64(hr_secret + 8) ^ hr_load_u64(hr_secret + 16);

@@ -102,6 +102,25 @@ def test_absent_columns_follow_one_another() -> None:
     assert matches.resolve(0, 0)[0].tolist() == [3, 0, 0]
 
 
+@given(
+    st.lists(st.tuples(st.sampled_from([-(2**63), -1, 0, 7, 2**63 - 1]), TIMES), max_size=60),
+    st.lists(st.tuples(st.sampled_from([-(2**63), -1, 0, 8, 2**63 - 1]), TIMES), max_size=80),
+    st.sampled_from([0, 1, 64]),
+)
+def test_integers_are_the_keys_that_they_make(
+    spine: list[tuple[int, int]], history: list[tuple[int, int]], hash_bits: int
+) -> None:
+    def keys(rows: list[tuple[int, int]]) -> KeyBatch:
+        return encode_keys([Scalar.I64], [arrow_column(pa.array([key for key, _ in rows], pa.int64()))])
+
+    table = asof.Spine(keys(spine), np.array([at for _, at in spine], np.int64), hash_bits)
+    by_keys, by_integers = asof.Matches(table), asof.Matches(table)
+    times = np.array([at for _, at in history], np.int64)
+    by_keys.feed(keys(history), times, 0, 2**63 - 1)
+    by_integers.feed(np.array([key for key, _ in history], np.int64), times, 0, 2**63 - 1)
+    assert by_integers.resolve(0, 0)[0].tolist() == by_keys.resolve(0, 0)[0].tolist()
+
+
 def test_many_entities_and_times_are_found(seed: int) -> None:
     random = np.random.default_rng(seed)
     spine_keys, history_keys = random.integers(0, 3_000, 20_000), random.integers(0, 4_000, 50_000)

@@ -1,0 +1,36 @@
+cimport cython
+from libc.stdint cimport int64_t, uint8_t, uint32_t
+
+
+cdef extern from "hr_pages.h" nogil:
+    enum:
+        HR_PAGES_OK
+        HR_PAGES_OTHER
+        HR_PAGES_NO_MEMORY
+        HR_CODEC_NONE
+        HR_CODEC_SNAPPY
+
+    ctypedef struct hr_pages:
+        const uint8_t *at
+        const uint8_t *end
+        int codec
+        int is_nullable
+        uint32_t width
+        int64_t row_count
+
+    ctypedef struct hr_page_wanted:
+        const int64_t *sources
+        const int64_t *targets
+        int64_t count
+        uint8_t *values
+        uint8_t *nulls
+
+    int hr_pages_take(hr_pages *pages, const hr_page_wanted *wanted)
+    void hr_pages_close(hr_pages *pages)
+
+
+@cython.final
+cdef class PageReader:
+    cdef hr_pages pages
+
+    cdef bint run(self, kind, const uint8_t[::1] chunk, const hr_page_wanted *wanted) except -1

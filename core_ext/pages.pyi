@@ -1,0 +1,42 @@
+"""Values of Parquet column chunks, taken out of their pages without decoding the rows that nobody wants."""
+
+from typing import NamedTuple, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+CODECS: dict[str, int]
+
+class ChunkKind(NamedTuple):
+    """A column chunk: bytes of a value, one of CODECS, whether its column may hold nulls, and its rows."""
+
+    width: int
+    codec: int
+    is_nullable: bool
+    row_count: int
+
+@final
+class PageReader:
+    """Reads one chunk at a time and keeps the memory it needs for that; for one thread.
+
+    Chunks are flat columns of 4 or 8 bytes a value. False: a page is damaged, or of a kind that is not read here, and
+    what was written so far means nothing; a general reader decodes the chunk or says what is wrong with it.
+    """
+
+    def __init__(self) -> None: ...
+    def take(
+        self,
+        kind: ChunkKind,
+        chunk: bytes | memoryview | NDArray[np.uint8],
+        sources: NDArray[np.int64],
+        targets: NDArray[np.int64],
+        values: NDArray[np.uint8],
+        nulls: NDArray[np.uint8],
+    ) -> bool:
+        """Copies value sources[i] of a chunk into slot targets[i] of `values`; `nulls` gets a 1 where it is null.
+
+        Sources ascend. Threads may share `values` and `nulls` when their targets differ. Releases the GIL.
+        """
+
+    def read(self, kind: ChunkKind, chunk: bytes | memoryview | NDArray[np.uint8], values: NDArray[np.uint8]) -> bool:
+        """All values of a chunk without nulls. Releases the GIL."""

@@ -1,0 +1,142 @@
+"""Pages of Parquet column chunks against the twin and against pyarrow: encodings, nulls, damage and refusals."""
+
+import io
+from typing import Any, Final
+
+import hypothesis.strategies as st
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+
+from core_ext.pages import CODECS, ChunkKind, PageReader
+from core_ext.twin import pages as twin
+
+WIDTHS: Final = {pa.int32(): 4, pa.float32(): 4, pa.int64(): 8, pa.float64(): 8, pa.timestamp("us", "UTC"): 8}
+ROWS: Final = 5_000
+
+
+def written(array: pa.Array, *, nullable: bool = True, **options: Any) -> tuple[ChunkKind, bytes]:
+    """The only column chunk of a file with one column."""
+    sink = io.BytesIO()
+    pq.write_table(pa.table([array], pa.schema([pa.field("x", array.type, nullable)])), sink, **options)
+    chunk = pq.ParquetFile(io.BytesIO(sink.getvalue())).metadata.row_group(0).column(0)
+    start = chunk.dictionary_page_offset if chunk.has_dictionary_page else chunk.data_page_offset
+    kind = ChunkKind(WIDTHS[array.type], CODECS[chunk.compression], nullable, len(array))
+    return kind, sink.getvalue()[start : start + chunk.total_compressed_size]
+
+
+def taken(kind: ChunkKind, chunk: bytes, sources: list[int]) -> list[bytes | None] | None:
+    """Values at some rows, brought to places in the reverse order."""
+    values, nulls = np.zeros(len(sources) * kind.width, np.uint8), np.zeros(len(sources), np.uint8)
+    places = np.arange(len(sources))[::-1].copy()
+    if not PageReader().take(kind, chunk, np.array(sources, np.int64), places, values, nulls):
+        return None
+    cells = values.reshape(-1, kind.width)[places]
+    return [None if null else cell.tobytes() for cell, null in zip(cells, nulls[places], strict=True)]
+
+
+def read(kind: ChunkKind, chunk: bytes) -> list[bytes | None] | None:
+    """All values of a chunk without nulls."""
+    values = np.zeros(kind.row_count * kind.width, np.uint8)
+    if not PageReader().read(kind, chunk, values):
+        return None
+    return [cell.tobytes() for cell in values.reshape(-1, kind.width)]
+
+
+def cells_of(array: pa.Array) -> list[bytes | None]:
+    """Bytes of every value as pyarrow holds them."""
+    width = WIDTHS[array.type]
+    data = np.frombuffer(array.buffers()[1], np.uint8)[: len(array) * width].reshape(-1, width)
+    return [cell.tobytes() if valid else None for cell, valid in zip(data, array.is_valid().to_pylist(), strict=True)]
+
+
+@st.composite
+def arrays(draw: st.DrawFn) -> pa.Array:
+    """Columns with few or many different values, with and without nulls."""
+    kind = draw(st.sampled_from(list(WIDTHS)))
+    count, different = draw(st.integers(1, 300)), draw(st.sampled_from([1, 2, 9, 1_000]))
+    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    numbers = random.integers(0, different, count)
+    mask = random.random(count) < draw(st.sampled_from([0.0, 0.1, 0.9, 1.0]))
+    if draw(st.booleans()):
+        numbers = np.sort(numbers)
+    return pa.array(numbers, mask=mask).cast(kind)
+
+
+OPTIONS: Final = st.fixed_dictionaries(
+    {
+        "compression": st.sampled_from(["none", "snappy"]),
+        "use_dictionary": st.booleans(),
+        "data_page_size": st.sampled_from([64, 1 << 20]),
+        "write_batch_size": st.sampled_from([16, 1024]),
+        "dictionary_pagesize_limit": st.sampled_from([128, 1 << 20]),
+    }
+)
+
+
+@given(arrays(), OPTIONS, st.data())
+def test_every_row_equals_the_twin_and_pyarrow(array: pa.Array, options: dict[str, Any], data: st.DataObject) -> None:
+    kind, chunk = written(array, nullable=bool(array.null_count) or data.draw(st.booleans()), **options)
+    expected = cells_of(array)
+    assert twin.chunk_values(kind, chunk, len(array)) == expected
+    sources = sorted(data.draw(st.lists(st.integers(0, len(array) - 1), max_size=40)))
+    assert taken(kind, chunk, sources) == [expected[source] for source in sources]
+    assert taken(kind, chunk, list(range(len(array)))) == expected
+    assert read(kind, chunk) == (None if array.null_count else expected)
+
+
+@given(arrays(), OPTIONS, st.data())
+def test_damage_is_read_as_the_twin_reads_it(array: pa.Array, options: dict[str, Any], data: st.DataObject) -> None:
+    kind, chunk = written(array, **options)
+    broken = bytearray(chunk[: data.draw(st.integers(1, len(chunk)))])
+    for _ in range(data.draw(st.integers(0, 3))):
+        broken[data.draw(st.integers(0, len(broken) - 1))] = data.draw(st.integers(0, 255))
+    rows = list(range(len(array)))
+    assert taken(kind, bytes(broken), rows) == twin.chunk_values(kind, bytes(broken), len(array))
+    assert read(kind, bytes(broken)) in (None, twin.chunk_values(kind, bytes(broken), len(array)))
+
+
+def test_a_dictionary_that_grew_too_great_goes_on_plain() -> None:
+    array = pa.array(np.random.default_rng(7).integers(0, 2**62, ROWS))
+    kind, chunk = written(array, dictionary_pagesize_limit=8 * 1024, data_page_size=4096)
+    assert read(kind, chunk) == cells_of(array)
+
+
+def test_pages_without_wanted_rows_are_passed_by() -> None:
+    kind, chunk = written(pa.array(np.arange(ROWS)), use_dictionary=False, compression="none", data_page_size=4096)
+    broken = bytearray(chunk)
+    broken[-8:] = bytes(8)
+    assert taken(kind, bytes(broken), [3, 3]) == [np.int64(3).tobytes()] * 2
+    assert read(kind, bytes(broken)) != read(kind, chunk)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"data_page_version": "2.0"},
+        {"use_dictionary": False, "column_encoding": "DELTA_BINARY_PACKED"},
+        {"use_dictionary": False, "column_encoding": "BYTE_STREAM_SPLIT"},
+    ],
+)
+def test_other_pages_are_left_to_a_general_reader(options: dict[str, Any]) -> None:
+    kind, chunk = written(pa.array(np.arange(ROWS)), **options)
+    assert read(kind, chunk) is None
+    assert taken(kind, chunk, [0]) is None
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    kind, chunk = written(pa.array([1, 2, 3]))
+    reader, values, nulls = PageReader(), np.zeros(24, np.uint8), np.zeros(3, np.uint8)
+    for sources, targets in (([1, 0], [0, 1]), ([3], [0]), ([-1], [0]), ([0], [3]), ([0], [-1])):
+        with pytest.raises(ValueError, match="out of range or order"):
+            reader.take(kind, chunk, np.array(sources), np.array(targets), values, nulls)
+    with pytest.raises(ValueError, match="do not fit together"):
+        reader.take(kind, chunk, np.array([0]), np.array([0, 1]), values, nulls)
+    with pytest.raises(ValueError, match="no room for"):
+        reader.read(kind, chunk, values[:16])
+    for wrong in (kind._replace(width=2), kind._replace(codec=9)):
+        with pytest.raises(ValueError, match=r"no room|no kind"):
+            reader.read(wrong, chunk, values)
+    assert not reader.read(kind, b"", values)
