@@ -64,6 +64,7 @@ DESCRIPTOR_COUNT_MAX: Final = 16_384
 REGISTRY_COPY_NAME: Final = "registry"
 SERVED_LOG_NAME: Final = "served-log"
 SERVED_LOG_BYTES: Final = 256 << 20
+WRITER_NICENESS: Final = 10  # handlers behind the native loop let reads go first (docs/decisions/0030)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -122,10 +123,11 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
         workers = WORKER_COUNT + STREAM_COUNT_MAX  # streams hold theirs; reads keep as many as ever
         name = options.transport or default_transport(log)
         forwarded = ForwardedIdentities()
-        by_peer = name == GrpcioTransport.name and asks_peer(tls)
+        is_grpcio = name == GrpcioTransport.name
         server = build_server(
-            authenticator, permissions(), options.host, workers, forwarded=forwarded, asks_peer=by_peer
-        )
+            authenticator, permissions(), options.host, workers, forwarded=forwarded,
+            asks_peer=is_grpcio and asks_peer(tls), niceness=0 if is_grpcio else WRITER_NICENESS,
+        )  # fmt: skip
         add_services(server, online, peer, telemetry, log)
         add_health_and_reflection(server, health, SERVICE_NAMES)
         transport, port = _transport(

@@ -9,6 +9,7 @@ from rocksdict import (
     ChecksumType,
     DBCompressionType,
     DBRecoveryMode,
+    Env,
     Options,
     WriteBufferManager,
 )
@@ -54,6 +55,9 @@ class SharedMemory:
         self.budget = budget
         self.cache = Cache(budget.block_cache_bytes)
         self.write_buffers = WriteBufferManager(budget.write_buffer_bytes, False)
+        self.env = Env()  # of the whole process: the threads that flush and compact serve every shard
+        self.env.lower_thread_pool_cpu_priority()
+        self.env.lower_high_priority_thread_pool_cpu_priority()
 
 
 def shard_options(memory: SharedMemory, shard_count: int) -> Options:
@@ -62,6 +66,7 @@ def shard_options(memory: SharedMemory, shard_count: int) -> Options:
     options = Options(raw_mode=True)
     options.create_if_missing(True)
     options.set_block_based_table_factory(_table_options(memory.cache))
+    options.set_env(memory.env)
     options.set_write_buffer_manager(memory.write_buffers)
     options.set_write_buffer_size(min(SHARD_BUFFER_BYTES, budget.write_buffer_bytes))
     options.set_memtable_prefix_bloom_ratio(BUFFER_BLOOM_RATIO)

@@ -1,7 +1,9 @@
 """Builds, starts and drains a gRPC server."""
 
 import ipaddress
+import os
 import socket
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -112,8 +114,11 @@ def build_server(
     *,
     forwarded: ForwardedIdentities | None = None,
     asks_peer: bool = False,
+    niceness: int = 0,
 ) -> grpc.Server:
     """A server without services and port; callers are checked where the authenticator asks for it.
+
+    Its handlers yield the processor to other threads of the process by `niceness` steps, on Linux.
 
     Who shows no token is known by a certificate: that which the native loop `forwarded`, or the peer's own.
     """
@@ -125,11 +130,18 @@ def build_server(
         else []
     )
     return grpc.server(
-        ThreadPoolExecutor(worker_count, thread_name_prefix="rpc"),
+        ThreadPoolExecutor(worker_count, "rpc", _yield_processor, (niceness,)),
         interceptors=interceptors,
         options=OPTIONS,
         maximum_concurrent_rpcs=concurrent_rpc_max,
     )
+
+
+def _yield_processor(niceness: int) -> None:
+    """Lowers the priority of the calling thread alone, which only Linux can do."""
+    if niceness and sys.platform == "linux":
+        thread = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + niceness)
 
 
 def add_health_and_reflection(server: grpc.Server, servicer_health: Health, service_names: Sequence[str]) -> None:

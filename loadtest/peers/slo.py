@@ -1,11 +1,15 @@
 """p99 at 60 % of saturation: h2load holds a steady load, Locust adds 200 calls a second open-loop and judges.
 
-Generators run at the lowest priority, so that the server and the judge do not queue behind them for a core; the rate
-that they held is read from their records, and a window with less than asked fails.
+The generators, the writer and the judge stand for other machines: root runs them before the server, which gets the
+cores that they leave. A generator that waits for a core sends what it missed in one burst, which no machine of its own
+would; eight processes of one connection each keep h2load's ticks of 10 ms apart. The rate that they held is read from
+their records, and a window with less than asked fails.
 """
 
 import json
+import os
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +21,8 @@ from typing import Final
 from loadtest.dataset import WRITE_VIEW
 from loadtest.loading import Writer, write_requests
 from loadtest.online import run
-from loadtest.peers.h2load import CONNECTIONS, Amount, command, load_failed, logged_rate
+from loadtest.peers import h2load
+from loadtest.peers.h2load import CONNECTIONS, Amount, Target, command, load_failed, logged_rate
 from loadtest.peers.processes import ROOT, Child
 from loadtest.peers.stage import Stage
 from loadtest.rows import SEED
@@ -26,8 +31,10 @@ from protos.feature.v1 import online_feature_service_pb2 as pb
 SATURATION_SHARE: Final = 0.6
 JUDGE_RATE: Final = 200
 LOCUST_START_S: Final = 30.0  # imports, and the requests that it makes before the run, on busy cores
-BODIES: Final = 2  # different batches of keys that h2load sends, one process for each
-NICE: Final = ("nice", "-n", "19")
+HOLDERS: Final = CONNECTIONS  # processes of h2load, each with one connection and keys of its own
+SATURATION_S_MIN: Final = 2.0
+GENERATOR_NICENESS: Final = -5
+JUDGE_NICENESS: Final = -10
 HELD_SHARE_MIN: Final = 0.95
 WRITE_RATE: Final = 50_000
 WRITE_BATCH_ROWS: Final = 2_500
@@ -85,32 +92,39 @@ class Generator:
 
 
 def judge(stage: Stage, saturation_rps: float, duration_s: float, writing: bool = False) -> Judged:
-    """One window of judged load in scenario 1x200, rows cached."""
-    scale = stage.scale
-    place = Place(stage.headrace.features, scale.compared_entities, stage.folder)
-    rate_per_connection = max(1, round((saturation_rps * SATURATION_SHARE - JUDGE_RATE) / CONNECTIONS))
-    targets = [
-        stage.headrace.target("1x200", scale.compared_entities, SEED + 100 + at, stage.folder / f"slo-{at}.body")
-        for at in range(BODIES)
-    ]
-    amount = Amount(duration_s + LOCUST_START_S, 0, rate_per_connection)
-    records = [stage.folder / f"slo-{at}.tsv" for at in range(BODIES)]
-    held = [
-        Generator(
-            command(target, CONNECTIONS // BODIES, amount, record), record.with_suffix(".log"), record, logged_rate
-        )
-        for target, record in zip(targets, records, strict=True)
-    ]
+    """One window of judged load in scenario 1x200, rows cached; while writing, of the saturation beside the writer."""
+    place = Place(stage.headrace.features, stage.scale.compared_entities, stage.folder)
     with ExitStack() as ending:
-        writer = ending.enter_context(_writing(place, duration_s)) if writing else None
-        found = judged(place, held, rate_per_connection * CONNECTIONS, duration_s)
+        writer = ending.enter_context(_writing(place, duration_s + stage.scale.span_s)) if writing else None
+        if writer:
+            saturation_rps = _saturation(stage)
+        rate = max(1, round((saturation_rps * SATURATION_SHARE - JUDGE_RATE) / HOLDERS))
+        amount = Amount(duration_s + LOCUST_START_S, 0, rate)
+        held = [_holder(stage, number, amount) for number in range(HOLDERS)]
+        found = judged(place, held, rate * HOLDERS, duration_s)
     return replace(found, written_rate=writer.rate() if writer else 0.0)
+
+
+def _target(stage: Stage, number: int) -> Target:
+    body = stage.folder / f"slo-{number}.body"
+    return stage.headrace.target("1x200", stage.scale.compared_entities, SEED + 100 + number, body)
+
+
+def _saturation(stage: Stage) -> float:
+    return h2load.run(_target(stage, HOLDERS), Amount(max(SATURATION_S_MIN, stage.scale.span_s))).rate
+
+
+def _holder(stage: Stage, number: int, amount: Amount) -> Generator:
+    record = stage.folder / f"slo-{number}.tsv"
+    line = command(_target(stage, number), 1, amount, record)
+    return Generator(line, record.with_suffix(".log"), record, logged_rate)
 
 
 def judged(place: Place, held: list[Generator], asked_rate: float, duration_s: float) -> Judged:
     """Locust's verdict while the given load generators hold their load."""
     with ExitStack() as ending:
-        children = [ending.enter_context(Child([*NICE, *one.command], one.output)) for one in held]
+        first = _before_the_server(GENERATOR_NICENESS)
+        children = [ending.enter_context(Child([*first, *one.command], one.output)) for one in held]
         summary = _locust(place, duration_s)
         dead = next((child for child in children if child.process.poll() is not None), None)
         if dead is not None:
@@ -126,6 +140,11 @@ def judged(place: Place, held: list[Generator], asked_rate: float, duration_s: f
     )
 
 
+def _before_the_server(niceness: int) -> list[str]:
+    """Words before a command line; others than root may not ask for it."""
+    return ["nice", "-n", str(niceness)] if os.geteuid() == 0 else []
+
+
 def _locust(place: Place, duration_s: float) -> dict[str, object]:
     words = ["--host", place.features, "--scenario", "1x200", "--rate", str(JUDGE_RATE)]
     words += ["--duration", f"{duration_s:g}s", "--entities", str(place.user_count)]
@@ -137,6 +156,7 @@ def locust_summary(words: list[str], stem: Path, limit_s: float) -> dict[str, ob
     summary = stem.with_suffix(".json")
     summary.unlink(missing_ok=True)
     line = run.command(run.parse(words), summary, stem.with_suffix(".html"))
+    line = [*_before_the_server(JUDGE_NICENESS), *line]
     done = subprocess.run(line, cwd=ROOT, capture_output=True, timeout=limit_s, check=False)
     if not summary.exists():
         raise load_failed(f"Locust wrote no {summary.name}: {done.stderr[-500:].decode(errors='replace')}")
@@ -161,6 +181,8 @@ class _PacedWriter:
 
     def run(self) -> None:
         """Sends batches at their due times until stopped."""
+        if os.geteuid() == 0 and sys.platform == "linux":
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), GENERATOR_NICENESS)
         writer = Writer(self.features)
         gap_s = WRITE_BATCH_ROWS / WRITE_RATE
         began = time.perf_counter()

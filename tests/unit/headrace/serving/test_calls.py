@@ -3,6 +3,9 @@
 import hashlib
 import io
 import json
+import os
+import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -28,6 +31,13 @@ from protos.feature.v1 import online_feature_service_pb2_grpc as pb_grpc
 
 SERVICE = pb.DESCRIPTOR.services_by_name["OnlineFeatureService"]
 TIMEOUT_S = 10.0
+NICENESS = b"niceness"  # a request for it
+READ = "/headrace.feature.v1.OnlineFeatureService/GetOnlineFeatures"
+
+
+def thread_niceness() -> int:
+    """Of the calling thread, on Linux; elsewhere of the process."""
+    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id() if sys.platform == "linux" else 0)
 
 
 class Servicer:
@@ -64,16 +74,20 @@ class Servicer:
 class Running:
     """A server with its telemetry and log."""
 
-    def __init__(self, authenticator: Authenticator, *, metrics_port: int | None = None) -> None:
+    def __init__(self, authenticator: Authenticator, *, metrics_port: int | None = None, niceness: int = 0) -> None:
         self.stream = io.StringIO()
         self.spans = InMemorySpanExporter()
         config = TelemetryConfig("test", metrics_port=metrics_port, sample_one_in=1_000_000)
         self.telemetry = Telemetry(config, [SimpleSpanProcessor(self.spans)])
         self.health = Health()
         permissions = method_permissions(pb.DESCRIPTOR)
-        self.server = build_server(authenticator, permissions, "127.0.0.1", worker_count=2)
+        self.server = build_server(authenticator, permissions, "127.0.0.1", worker_count=2, niceness=niceness)
         log = EventLog("test", time.time, self.stream)
-        raw = {"GetOnlineFeatures": lambda request, context: bytes(reversed(request))}
+        raw: dict[str, Callable[[bytes, object], bytes]] = {
+            "GetOnlineFeatures": lambda request, context: (
+                b"%d" % thread_niceness() if request == NICENESS else request[::-1]
+            )
+        }
         add_service(self.server, SERVICE, Servicer(authenticator), self.telemetry, log, raw=raw)
         add_health_and_reflection(self.server, self.health, [SERVICE.full_name])
         self.port = bind(self.server, "127.0.0.1", 0)
@@ -101,10 +115,21 @@ def failure(call: object) -> HeadraceError:
 
 
 def test_raw_method_gets_and_gives_bytes(running: Running) -> None:
-    call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = running.channel.unary_unary(
-        "/headrace.feature.v1.OnlineFeatureService/GetOnlineFeatures"
-    )
+    call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = running.channel.unary_unary(READ)
     assert call(b"abc", timeout=TIMEOUT_S) == b"cba"
+
+
+@pytest.mark.parametrize("niceness", [0, 3])
+def test_handlers_yield_the_processor_and_no_other_thread_does(niceness: int) -> None:
+    before = thread_niceness()
+    running = Running(OpenAuthenticator(), niceness=niceness)
+    call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = running.channel.unary_unary(READ)
+    try:
+        found = int(call(NICENESS, timeout=TIMEOUT_S))
+    finally:
+        running.close()
+    assert found == before + (niceness if sys.platform == "linux" else 0)
+    assert thread_niceness() == before
 
 
 def test_error_of_the_tree_keeps_reason_field_and_metadata(running: Running) -> None:
