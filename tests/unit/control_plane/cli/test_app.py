@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = (
+COMMANDS = [
     *("up", "init", "plan", "apply", "get", "list", "describe", "retire", "write", "read", "materialize", "demo"),
     *("offline", "training-set", "skew", "service"),
-)
+]
 
 
 def headrace(*arguments: str, cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
