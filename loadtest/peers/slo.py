@@ -2,8 +2,7 @@
 
 The generators, the writer and the judge stand for other machines: root runs them before the server, which gets the
 cores that they leave. A generator that waits for a core sends what it missed in one burst, which no machine of its own
-would; eight processes of one connection each keep h2load's ticks of 10 ms apart. The rate that they held is read from
-their records, and a window with less than asked fails.
+would. The rate that they held is read from their records, and a window with less than asked fails.
 """
 
 import json
@@ -31,7 +30,7 @@ from protos.feature.v1 import online_feature_service_pb2 as pb
 SATURATION_SHARE: Final = 0.6
 JUDGE_RATE: Final = 200
 LOCUST_START_S: Final = 30.0  # imports, and the requests that it makes before the run, on busy cores
-HOLDERS: Final = CONNECTIONS  # processes of h2load, each with one connection and keys of its own
+HOLDERS: Final = 2  # processes of h2load, each with half of the connections and keys of its own
 SATURATION_S_MIN: Final = 2.0
 GENERATOR_NICENESS: Final = -5
 JUDGE_NICENESS: Final = -10
@@ -98,10 +97,10 @@ def judge(stage: Stage, saturation_rps: float, duration_s: float, writing: bool 
         writer = ending.enter_context(_writing(place, duration_s + stage.scale.span_s)) if writing else None
         if writer:
             saturation_rps = _saturation(stage)
-        rate = max(1, round((saturation_rps * SATURATION_SHARE - JUDGE_RATE) / HOLDERS))
+        rate = max(1, round((saturation_rps * SATURATION_SHARE - JUDGE_RATE) / CONNECTIONS))
         amount = Amount(duration_s + LOCUST_START_S, 0, rate)
         held = [_holder(stage, number, amount) for number in range(HOLDERS)]
-        found = judged(place, held, rate * HOLDERS, duration_s)
+        found = judged(place, held, rate * CONNECTIONS, duration_s)
     return replace(found, written_rate=writer.rate() if writer else 0.0)
 
 
@@ -116,7 +115,7 @@ def _saturation(stage: Stage) -> float:
 
 def _holder(stage: Stage, number: int, amount: Amount) -> Generator:
     record = stage.folder / f"slo-{number}.tsv"
-    line = command(_target(stage, number), 1, amount, record)
+    line = command(_target(stage, number), CONNECTIONS // HOLDERS, amount, record)
     return Generator(line, record.with_suffix(".log"), record, logged_rate)
 
 
