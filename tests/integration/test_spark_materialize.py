@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyspark.sql import SparkSession
 
 from batch.materialize import computed
-from batch.materialize.computed import ComputedMaterialization, Way, local_parts
+from batch.materialize.computed import ComputedMaterialization, Part, Way, local_parts
 from batch.materialize.marks import Mark
 from batch.offline.catalogue import Catalogue
 from batch.offline.runs import Provenance, Runs
@@ -42,6 +43,12 @@ def twins(tmp_path: Path, catalogue: Catalogue, seed: int) -> Iterator[Twins]:
     opened.close()
 
 
+def rows_of(part: Part, key: str) -> dict[str, list[Any]]:
+    """Keys and bytes of a part, by key."""
+    found: dict[str, list[Any]] = part.rows.sort_by(key).to_pydict()
+    return found
+
+
 @pytest.mark.timeout(300)
 def test_rows_made_on_spark_bring_a_lost_store_back(
     twins: Twins, catalogue: Catalogue, spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -62,7 +69,7 @@ def test_rows_made_on_spark_bring_a_lost_store_back(
         here = list(local_parts(table, way, seen, tmp_path))
         there = list(make(table, way, seen, tmp_path))
         keys = [name for name, _ in maker.keys]
-        assert [part.rows.sort_by(keys[0]) for part in there] == [part.rows.sort_by(keys[0]) for part in here]
+        assert [rows_of(part, keys[0]) for part in there] == [rows_of(part, keys[0]) for part in here]
         files = {path: path.stat().st_mtime_ns for path in (tmp_path / "rows").rglob("*.*")}
         assert [part.rows for part in make(table, way, seen, tmp_path)] == [part.rows for part in there]
         assert {path: path.stat().st_mtime_ns for path in (tmp_path / "rows").rglob("*.*")} == files, "made once"
