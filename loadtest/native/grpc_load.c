@@ -5,8 +5,8 @@
  * BODIES holds, per request, a little-endian u32 length and the gRPC frame. RATE 0 is a closed loop with one call in
  * flight on each connection; else a call is due every 1/RATE s, waits for a free connection, and its latency counts
  * from when it was due. An answer of fewer than ANSWER_BYTES_MIN data bytes is a failure: errors carry no message.
- * KEYS holds little-endian u32; each call writes the next one into its body at OFFSET, as a varint of five bytes, so
- * that a long run need not repeat a body.
+ * KEYS holds little-endian u32; each call writes the next one into its body at OFFSET, as a fixed64, so that a long
+ * run need not repeat a body.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -31,7 +31,7 @@ enum {
     BODY_BYTES_MAX = 16384 - 9,     /* one DATA frame of the default maximum */
     SAMPLES_MAX = 20000000,
     FRAME_HEADER = 9,
-    KEY_BYTES = 5,
+    KEY_BYTES = 8,
     WAIT_NS_MAX = 1000000,
     WINDOW_MAX = 0x7fffffff,
     WINDOW_DEFAULT = 65535,
@@ -146,8 +146,8 @@ static void open_connection(struct connection *c, int port, int poll) {
 static void put_key(struct connection *c, size_t body_bytes) {
     if (next_key == keys_end) next_key = keys;
     uint8_t *at = c->output + c->output_used - body_bytes + key_at;
-    uint32_t key = next_key[0] | (uint32_t)next_key[1] << 8 | (uint32_t)next_key[2] << 16 | (uint32_t)next_key[3] << 24;
-    for (int i = 0; i < KEY_BYTES; i++) at[i] = (uint8_t)((key >> 7 * i & 0x7f) | (i < KEY_BYTES - 1 ? 0x80 : 0));
+    memset(at, 0, KEY_BYTES);
+    memcpy(at, next_key, 4);
     next_key += 4;
 }
 

@@ -16,8 +16,8 @@ from loadtest.peers.processes import ROOT
 SOURCE: Final = ROOT / "loadtest" / "native" / "grpc_load.c"
 COMPILE_S: Final = 60.0
 GRACE_S: Final = 30.0
-MARKER: Final = 0x7_1234_5678  # five bytes as a varint, as the generator writes every key
-MARKER_BYTES: Final = bytes.fromhex("f8acd19171")
+MARKER: Final = 0x1122_3344_5566_7788  # its place in a request is where the generator writes the keys
+MARKER_BYTES: Final = struct.pack("<q", MARKER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def write_keyed_body(path: Path, request: Callable[[int], bytes]) -> int:
     """A file with the one body into which keys are written, and where in it they go; `request` makes one for a key."""
     message = request(MARKER)
     if message.count(MARKER_BYTES) != 1:
-        raise ValueError("the key stands in the request once, as a varint")
+        raise ValueError("the key stands in the request once, as a fixed64")
     write_bodies(path, [message])
     return GRPC_PREFIX.size + message.index(MARKER_BYTES)
 
@@ -70,7 +70,7 @@ def write_keyed_body(path: Path, request: Callable[[int], bytes]) -> int:
 class Aim:
     """Where to send; an answer of fewer bytes than the least is a failure.
 
-    `keys` is a file of u32 and the offset where each body takes the next of them as a varint of five bytes.
+    `keys` is a file of u32 and the offset where each body takes the next of them as a fixed64.
     """
 
     port: int

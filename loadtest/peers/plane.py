@@ -34,7 +34,7 @@ FRAME_CALLS: Final = 30
 HMGET_SHARE: Final = 10  # calls of ours for one HMGET, which takes as much longer
 WIDE_SHARE: Final = 4
 NARROW_SHARE: Final = 20
-SATURATION_SHARE: Final = 0.2  # of a window, to find what the server can do at most
+SATURATION_SHARE: Final = 0.4  # of a window, to find what the server can do at most
 WIDE_LOAD, TAIL_LOAD = 0.5, 0.7  # of saturation
 FEW_BYTES: Final = 100  # an answer of any of these reads has more, an error has none
 CHECKED_KEYS: Final = 100
@@ -165,8 +165,8 @@ def _at_load(plane: Plane, name: str, shape: str, share: float, number: int) -> 
     stage, peer = plane.stage, plane.stage.plane.peer
     aim = _bodies(plane, peer, shape, number)
     with one_core_each(peer.child.pid):
-        most = _run(plane, aim, 0, stage.scale.span_s * SATURATION_SHARE)
-        held = _run(plane, aim, most.rate * share, stage.scale.span_s)
+        most = _run(plane, aim, 0, stage.scale.plane_span_s * SATURATION_SHARE)
+        held = _run(plane, aim, most.rate * share, stage.scale.plane_span_s)
     return {
         f"{name}_p50_ms": held.p50_us / 1_000,
         f"{name}_p99_ms": held.p99_us / 1_000,
@@ -196,7 +196,7 @@ def _loops(plane: Plane, number: int) -> dict[str, float]:
     for name, peer in (("loops_2", plane.stage.headrace), ("loops_1", plane.stage.plane.peer)):
         aim = _bodies(plane, peer, "1x200", number)
         before = usage(peer.child.pid, with_children=False)
-        answers = _run(plane, aim, 0, plane.stage.scale.span_s)
+        answers = _run(plane, aim, 0, plane.stage.scale.plane_span_s)
         spent_s = usage(peer.child.pid, with_children=False).cpu_s - before.cpu_s
         found[f"{name}_cpu_us"] = spent_s / answers.answered * 1e6
     return found
@@ -212,7 +212,7 @@ def _narrow(plane: Plane, number: int) -> dict[str, float]:
     grpc_load.write_bodies(path, (server.narrow_request(keys.tolist()) for keys in batches))
     aim = Aim(server.peer.port, READ_METHOD, path, NARROW_KEYS * plane_data.NARROW_FEATURES * 4, connections=1)
     with one_core_each(server.peer.child.pid):
-        ours = _run(plane, aim, 0, stage.scale.span_s)
+        ours = _run(plane, aim, 0, stage.scale.plane_span_s)
     with one_core_each(stage.redis.child.pid):
         _, theirs_ms = stage.redis.benchmark(redis_peer.narrow_command(NARROW_KEYS), calls, server.user_count, 1)
     return {

@@ -18,6 +18,7 @@ class Scale:
     span_s: float
     calls: int
     plane_calls: int
+    plane_span_s: float
     sdk_calls: int
     client_calls: int
     write_rows: int
@@ -41,9 +42,10 @@ QUICK: Final = Scale(
     entities=10_000,
     compared_entities=10_000,
     rounds=5,
-    span_s=0.7,
+    span_s=0.5,
     calls=1_600,
     plane_calls=4_000,
+    plane_span_s=0.25,
     sdk_calls=2,
     client_calls=40,
     write_rows=50_000,
@@ -62,6 +64,7 @@ FULL: Final = Scale(
     span_s=5.0,
     calls=20_000,
     plane_calls=80_000,
+    plane_span_s=5.0,
     sdk_calls=20,
     client_calls=500,
     write_rows=1_500_000,

@@ -1,8 +1,10 @@
 """Clients that break the rules of HTTP/2 against the native loop: they are cut off, and others are served meanwhile."""
 
 import socket
+import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -18,6 +20,10 @@ pytestmark = pytest.mark.skipif(not HAS_NATIVE, reason="the native loop was not 
 FLOOD = 5_000
 CALM_DOWN = 11
 MUTANTS = 300
+WIDE_ROWS = 7_000  # their request fits into the first window of a stream
+READS_UNREAD = 8
+FRAME_BYTES = 16_384
+CAP_BYTES = 128 << 20
 BODY = message(read_request(1).SerializeToString())
 
 
@@ -151,3 +157,39 @@ def test_silent_start_is_cut_off_in_time(running: Server) -> None:
     with raw_client(port_of(running), greets=False) as client:
         client.send(frames.PREFACE[:7])
         assert frames.DATA not in client.ends()
+
+
+def test_slow_readers_of_wide_reads_stay_within_the_memory_of_connections(tmp_path: Path) -> None:
+    keys = range(WIDE_ROWS)
+    wide = message(read_request(*keys).SerializeToString())
+    options = ("--transport", "native", "--loops", "2", "--connection-bytes", str(CAP_BYTES), "--metrics-port", "0")
+    with ExitStack() as stack:
+        address = stack.enter_context(registry(tmp_path / "registry"))
+        apply(address)
+        started = stack.enter_context(server(tmp_path / "store", address, *options))
+        wait_until(started.is_serving)
+        started.write(1)
+        answer_bytes = len(started.stub.GetOnlineFeatures(read_request(*keys)).SerializeToString())
+        clients = 2 * CAP_BYTES // (READS_UNREAD * answer_bytes) + 1
+        most = 0.0
+        for number in range(clients):
+            client = stack.enter_context(raw_client(port_of(started)))
+            for stream in range(1, 2 * READS_UNREAD, 2):
+                client.send(frame(frames.HEADERS, frames.END_HEADERS, stream, request_fields()))
+                for start in range(0, len(wide), FRAME_BYTES):
+                    part = wide[start : start + FRAME_BYTES]
+                    client.send(frame(frames.DATA, int(start + FRAME_BYTES >= len(wide)), stream, part))
+            if number % 10 == 0:
+                most = max(most, metric(started, "headrace_native_memory_bytes"))
+                assert started.read(1) == bytes([1])
+        assert most <= CAP_BYTES
+        assert most > CAP_BYTES // 2, "the bound was reached"
+        assert metric(started, "headrace_native_greedy_total") > 0
+        assert started.read(1) == bytes([1])
+
+
+def metric(running: Server, name: str) -> float:
+    port = next(event["metrics_port"] for event in running.events() if event["event"] == "listening")
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=frames.LIMIT_S) as answer:
+        lines = answer.read().decode().splitlines()
+    return float(next(line for line in lines if line.startswith((f"{name}{{", f"{name} "))).rpartition(" ")[2])
