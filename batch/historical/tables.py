@@ -1,6 +1,7 @@
 """Rows to stream, in chunks that threads read apart: Parquet files by row group, Arrow tables by slice."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from batch.historical.chunks import ChunkMap, ChunkReader
 from batch.historical.failures import changed, reading, refused
-from headrace.errors import NotFound
+from headrace.errors import DataLoss, NotFound
 
 BATCH_ROWS: Final = 1 << 16  # ten f32 of them stay in the second cache
 TABLE_CHUNK_ROWS: Final = 1 << 18
@@ -118,17 +119,16 @@ class ParquetRows:
 
         A reader decodes what it can of a row group of usual size, which then comes as one batch.
         """
-        self._check_same(chunk)
-        with reading(self._names[chunk.file]):
+        with self._unchanged(chunk):
             native = {} if reader is None else self._native(chunk, columns, reader)
             others = [name for name in columns if name not in native]
             if not native:
                 yield from self._batches(chunk, others)
                 return
-            rest = self._whole(chunk, others) if others else None
-            for name in others:
-                assert rest is not None, "they were just read"
-                native[name] = rest[name].combine_chunks()
+            if others:
+                rest = self._whole(chunk, others)
+                self._check_same(chunk)  # both readings are of one file
+                native |= {name: rest[name].combine_chunks() for name in others}
             yield pa.RecordBatch.from_arrays([native[name] for name in columns], list(columns))
 
     def take(self, chunk: Chunk, picks: Sequence[Pick], reader: ChunkReader) -> list[Pick]:
@@ -137,13 +137,23 @@ class ParquetRows:
         left = [pick for pick, column in found if column is None]
         if len(left) == len(picks):
             return left
-        self._check_same(chunk)
-        with reading(self._names[chunk.file]), self._source(chunk.file) as source:
+        with self._unchanged(chunk), self._source(chunk.file) as source:
             for pick, column in found:
                 rows, slots = (pick.sources, pick.targets), (pick.values, pick.nulls)
                 if column is not None and not reader.take(source, column, rows, slots):
                     left.append(pick)
         return left
+
+    @contextmanager
+    def _unchanged(self, chunk: Chunk) -> Iterator[None]:
+        """Around reads of a chunk; a file rewritten meanwhile looks damaged, and is told apart from one that is."""
+        self._check_same(chunk)
+        try:
+            with reading(self._names[chunk.file]):
+                yield
+        except DataLoss:
+            self._check_same(chunk)
+            raise
 
     def _check_same(self, chunk: Chunk) -> None:
         name = self._names[chunk.file]

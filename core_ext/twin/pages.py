@@ -1,6 +1,7 @@
 """Twin of core_ext.pages: decodes every page of a column chunk."""
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Final, NamedTuple
 
 from core_ext.pages import CODECS, ChunkKind
@@ -116,7 +117,7 @@ def _looked_up(header: Header, rest: bytes, dictionary: list[bytes] | None, need
 
 
 def _first(numbers: Iterator[int], count: int) -> list[int]:
-    found = [number for number, _ in zip(numbers, range(count), strict=False)]
+    found = list(islice(numbers, count))
     if len(found) < count:
         raise OtherPageError
     return found
