@@ -45,6 +45,7 @@ from headrace.client.tls import client_tls
 from headrace.serving.auth import Authenticator
 from headrace.serving.certificates import ForwardedIdentities
 from headrace.serving.logging import EventLog
+from headrace.serving.priority import BESIDE_READS
 from headrace.serving.process import EXIT_REFUSED, authenticator_of, bearer_token, port, serve
 from headrace.serving.server import (
     WORKER_COUNT,
@@ -64,7 +65,6 @@ DESCRIPTOR_COUNT_MAX: Final = 16_384
 REGISTRY_COPY_NAME: Final = "registry"
 SERVED_LOG_NAME: Final = "served-log"
 SERVED_LOG_BYTES: Final = 256 << 20
-WRITER_NICENESS: Final = 10  # handlers behind the native loop let reads go first (docs/decisions/0030)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -126,7 +126,7 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
         is_grpcio = name == GrpcioTransport.name
         server = build_server(
             authenticator, permissions(), options.host, workers, forwarded=forwarded,
-            asks_peer=is_grpcio and asks_peer(tls), niceness=0 if is_grpcio else WRITER_NICENESS,
+            asks_peer=is_grpcio and asks_peer(tls), niceness=0 if is_grpcio else BESIDE_READS,
         )  # fmt: skip
         add_services(server, online, peer, telemetry, log)
         add_health_and_reflection(server, health, SERVICE_NAMES)

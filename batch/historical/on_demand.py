@@ -99,7 +99,7 @@ def _result(one: HistoryProgram, columns: Sequence[Looked], row_count: int) -> L
         raise ResourceExhausted(f"{error}; join fewer entity rows at once", reason="RESULT_TOO_LARGE") from error
     values = array_of(found, one.column.type.arrow)
     places = np.arange(row_count)
-    gathered = Gathered([one.column], row_count)
+    gathered = Gathered([one.column], np.ones(row_count, np.bool_))
     gathered.put(0, values, places, places)
     statuses = _statuses(columns, np.asarray(values.is_null()), row_count)
     return gathered.settled(0, statuses, one.fallback)

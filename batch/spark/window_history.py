@@ -13,7 +13,7 @@ from pyspark.sql import SparkSession
 from batch.historical.checks import check_spine
 from batch.historical.grid import checked_times, entity_grid
 from batch.historical.inputs import HistoryInput
-from batch.historical.output import ResultFile, feature_schema
+from batch.historical.output import ResultFile, feature_schema, features_of
 from batch.historical.tables import TableRows
 from batch.historical.window_history import TIME_COLUMN
 from batch.spark.columns import back
@@ -95,7 +95,7 @@ def write_group(plan: WindowHistoryPlan, view: HistoryInput, group: int, carried
         batches = (batch for chunk in rows.chunks for batch in rows.read(chunk, view.match_columns()))
         spine = entity_grid(batches, view, plan.times_us, plan.cutoff_us, TIME_COLUMN).cast(plan.spine_schema)
     names = feature_schema([view]).names
-    with ResultFile(plan.file_of(group), plan.spine_schema, [view], uuid4()) as file:
+    with ResultFile(plan.file_of(group), plan.spine_schema, features_of([view]), uuid4()) as file:
         for start in range(0, spine.num_rows, WRITE_ROWS):
             part = spine.slice(start, WRITE_ROWS).combine_chunks()
             left = part.append_column(AT, part[TIME_COLUMN].cast(pa.int64()))

@@ -13,7 +13,8 @@ from core_ext.row_codec import Schema, encode_rows
 from core_ext.row_columns import DecodedRows, decode_rows
 from feature_server.domain.computed_layouts import schema_column
 from feature_server.domain.layouts import EntityLayout, ViewLayout
-from feature_server.domain.selection import Prepared, SelectedColumn, prepare
+from feature_server.domain.selected import SelectedColumn
+from feature_server.domain.selection import Prepared, prepare
 from headrace.types import Scalar
 
 # What a row has in its header, kept for each view: event, write and available time, offset, partition, source.
@@ -43,7 +44,7 @@ class Apart:
 
 @dataclass(frozen=True, slots=True)
 class Grouping:
-    """What a service reads, as rows."""
+    """What a service reads, for itself or to compute on demand, as rows."""
 
     candidates: tuple[Candidate, ...]
     apart: tuple[Apart, ...]
@@ -52,7 +53,7 @@ class Grouping:
 def grouping(service: str, services: Mapping[str, Prepared]) -> Grouping:
     """Candidates of a service among all active ones, which say what is read together."""
     by_key: dict[tuple[str, tuple[str, ...]], dict[str, ViewLayout]] = {}
-    for column in services[service].columns:
+    for column in services[service].stored:
         by_key.setdefault((column.view.entity.name, column.key_columns), {})[column.view.ref] = column.view
     readers = _readers(services)
     candidates: list[Candidate] = []
@@ -75,7 +76,7 @@ def grouping(service: str, services: Mapping[str, Prepared]) -> Grouping:
 def _readers(services: Mapping[str, Prepared]) -> dict[str, frozenset[str]]:
     found: dict[str, set[str]] = {}
     for name, prepared in services.items():
-        for column in prepared.columns:
+        for column in prepared.stored:
             found.setdefault(column.view.ref, set()).add(name)
     return {ref: frozenset(names) for ref, names in found.items()}
 
@@ -94,14 +95,14 @@ def _candidate(
     names: frozenset[str],
 ) -> Candidate:
     refs = {view.ref for view in views}
-    columns = services[service].columns
+    columns = services[service].stored
     kept = tuple(one for one in columns if one.view.ref in refs and one.key_columns == key_columns)
     return Candidate(views[0].entity, key_columns, views, kept, (service, *sorted(names - {service})))
 
 
 def plan_apart(candidate: Candidate) -> Plan:
     """The read of the candidate's columns as rows lie today."""
-    return prepare("", candidate.columns, 0).plan
+    return prepare("", candidate.columns, 0, {}).plan
 
 
 def packed_schema(candidate: Candidate) -> Schema:

@@ -25,7 +25,7 @@ class Prepared:
     """A resolved selection: `feature_service` is empty for a list of features.
 
     `lookups` and `groups` are the places in the plan where each column finds its entity and its rows; OF_NO_ROW where
-    it is computed on demand.
+    it is computed on demand. `stored` are the columns that are looked up, answered or not.
     """
 
     feature_service: str
@@ -35,6 +35,7 @@ class Prepared:
     plan: Plan
     lookups: tuple[int, ...]
     groups: tuple[int, ...]
+    stored: tuple[SelectedColumn, ...]
 
     @property
     def handle(self) -> bytes:
@@ -61,9 +62,11 @@ def prepare(
     on_demand = on_demand_columns(columns, views)
     _check_request_fields(on_demand, join_keys)
     handle = _handle(feature_service, columns, join_keys)
-    plan, places = _compile(handle, revision, columns, join_keys, on_demand)
+    stored = (*(column for column in columns if isinstance(column, SelectedColumn)), *on_demand.inputs)
+    plan, places = _compile(handle, revision, columns, join_keys, on_demand, stored)
     lookups, groups = zip(*places, strict=True)
-    return Prepared(feature_service, tuple(columns), join_keys, on_demand.request_fields, plan, lookups, groups)
+    fields = on_demand.request_fields
+    return Prepared(feature_service, tuple(columns), join_keys, fields, plan, lookups, groups, stored)
 
 
 def _join_keys(columns: Sequence[AnyColumn]) -> dict[str, Scalar]:
@@ -98,10 +101,10 @@ def _compile(
     columns: Sequence[AnyColumn],
     join_keys: Mapping[str, Scalar],
     on_demand: OnDemandColumns,
+    stored: Sequence[SelectedColumn],
 ) -> tuple[Plan, list[tuple[int, int]]]:
     """The plan, and lookup and group of each column."""
     names = {name: place for place, name in enumerate(join_keys)}
-    stored = [column for column in columns if isinstance(column, SelectedColumn)] + list(on_demand.inputs)
     lookups: dict[tuple[int, tuple[int, ...]], int] = {}
     for column in stored:
         lookups.setdefault(_lookup(column, names), len(lookups))

@@ -10,6 +10,7 @@ from feature_server.domain.row_log import LogChunk, LogPosition, RowLogStatus
 from feature_server.domain.served_rows import Selection, ServedRead, read_record, served_rows
 from headrace.served import encode_rows
 from headrace.serving.logging import EventLog
+from headrace.serving.priority import BESIDE_READS, lower_priority
 
 WAIT_S: Final = 0.25
 STOP_WAIT_S: Final = 10.0
@@ -119,6 +120,7 @@ class ServedWriter:
             self._selections.clear()
 
     def _run(self) -> None:
+        lower_priority(BESIDE_READS)
         while not self._stop.is_set():
             self._step(WAIT_S)
         self._step(0.0)

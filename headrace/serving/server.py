@@ -1,9 +1,7 @@
 """Builds, starts and drains a gRPC server."""
 
 import ipaddress
-import os
 import socket
-import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +14,7 @@ from grpc_reflection.v1alpha import reflection
 from headrace.errors import FailedPrecondition, InvalidArgument
 from headrace.serving.auth import Authenticator, AuthInterceptor
 from headrace.serving.certificates import ForwardedIdentities
+from headrace.serving.priority import lower_priority
 from headrace.serving.tls import TlsFiles, server_credentials
 
 MESSAGE_BYTES_MAX: Final = 64 << 20  # the largest bulk write; a read of 10,000 rows and 2,000 f32 is refused by rows
@@ -130,18 +129,11 @@ def build_server(
         else []
     )
     return grpc.server(
-        ThreadPoolExecutor(worker_count, "rpc", _yield_processor, (niceness,)),
+        ThreadPoolExecutor(worker_count, "rpc", lower_priority, (niceness,)),
         interceptors=interceptors,
         options=OPTIONS,
         maximum_concurrent_rpcs=concurrent_rpc_max,
     )
-
-
-def _yield_processor(niceness: int) -> None:
-    """Lowers the priority of the calling thread alone, which only Linux can do."""
-    if niceness and sys.platform == "linux":
-        thread = threading.get_native_id()
-        os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + niceness)
 
 
 def add_health_and_reflection(server: grpc.Server, servicer_health: Health, service_names: Sequence[str]) -> None:

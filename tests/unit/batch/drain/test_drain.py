@@ -193,5 +193,5 @@ def test_view_that_stays_online_sends_no_row_and_no_erasure(tmp_path: Path, cata
     assert [name[-1] for name in catalogue.identifiers()] == ["profile_v1"]
     for view in (VIEW, f"{ONLINE}@v1"):
         found = parts.reads.prepare(PRINCIPAL, "", [f"{view}:age"])
-        assert found.columns[0].view.definition.offline is (view == VIEW)
+        assert found.stored[0].view.definition.offline is (view == VIEW)
     parts.close()

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from batch.jobs.historical import HistoricalRequest, run_historical, runs_of
-from batch.jobs.views import resolve_service
+from batch.jobs.services import resolve_service
 from batch.offline.catalogue import Catalogue
 from batch.offline.lake import lake_config, require_lake
 from core_ext import rules
