@@ -63,7 +63,7 @@ def prepare(
     _check_request_fields(on_demand, join_keys)
     handle = _handle(feature_service, columns, join_keys)
     stored = (*(column for column in columns if isinstance(column, SelectedColumn)), *on_demand.inputs)
-    plan, places = _compile(handle, revision, columns, join_keys, on_demand, stored)
+    plan, places = _compile(handle, revision, columns, join_keys, on_demand=on_demand, stored=stored)
     lookups, groups = zip(*places, strict=True)
     fields = on_demand.request_fields
     return Prepared(feature_service, tuple(columns), join_keys, fields, plan, lookups, groups, stored)
@@ -100,6 +100,7 @@ def _compile(
     revision: int,
     columns: Sequence[AnyColumn],
     join_keys: Mapping[str, Scalar],
+    *,
     on_demand: OnDemandColumns,
     stored: Sequence[SelectedColumn],
 ) -> tuple[Plan, list[tuple[int, int]]]:
