@@ -1,4 +1,4 @@
-"""Columns of the cores as Arrow arrays."""
+"""Columns as one Arrow array each, those of the cores without a copy."""
 
 from typing import Any
 
@@ -16,6 +16,13 @@ def array_of(column: ArrowColumn, kind: pa.DataType) -> pa.Array:
     child = array_of(column.child, kind.value_type)
     buffers = [_buffer(part) for part in parts]
     return pa.Array.from_buffers(kind, column.length, buffers, offset=column.offset, children=[child])
+
+
+def whole(column: pa.ChunkedArray | pa.Array) -> pa.Array:
+    """The column in one piece."""
+    if isinstance(column, pa.Array):
+        return column
+    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks or [pa.array([], column.type)])
 
 
 def _buffer(part: Any) -> pa.Buffer | None:  # Any: what has a buffer

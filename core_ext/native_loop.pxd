@@ -14,6 +14,7 @@ cdef extern from "hr_h2_server.h" nogil:
         HR_H2_TURN_MAX
         HR_H2_IDLE_S
         HR_H2_MEMORY_BYTES
+        HR_H2_CREDIT_BYTES
         HR_H2_MEMORY_BYTES_MIN
         HR_TLS_SECRET_BYTES
 

@@ -26,6 +26,9 @@ MEMORY_MESSAGE = b"too many answers wait for their readers; try again later"
 MEMORY_BYTES = HR_H2_MEMORY_BYTES
 MEMORY_BYTES_MIN = HR_H2_MEMORY_BYTES_MIN
 
+cdef enum:
+    CREDITS_MIN = 8  # per loop: what loops take ahead is a quarter of the memory at most
+
 
 cdef dict counted(const hr_calls *calls):
     return {
@@ -54,8 +57,9 @@ cdef class NativeServer:
             raise ValueError(f"a server has 1 to {HR_H2_LOOPS_MAX} loops, not {loop_count}")
         if not 1 <= connection_count_max <= HR_H2_CONNECTIONS_MAX:
             raise ValueError(f"a server takes 1 to {HR_H2_CONNECTIONS_MAX} connections, not {connection_count_max}")
-        if memory_bytes_max < HR_H2_MEMORY_BYTES_MIN:
-            raise ValueError(f"connections need {HR_H2_MEMORY_BYTES_MIN} bytes of memory, not {memory_bytes_max}")
+        memory_bytes_min = max(HR_H2_MEMORY_BYTES_MIN, loop_count * CREDITS_MIN * HR_H2_CREDIT_BYTES)
+        if memory_bytes_max < memory_bytes_min:
+            raise ValueError(f"connections need {memory_bytes_min} bytes of memory, not {memory_bytes_max}")
         if not 1 <= len(back_name) <= BACK_NAME_BYTES_MAX or b"\0" in back_name:
             raise ValueError(f"an abstract socket's name has 1 to {BACK_NAME_BYTES_MAX} bytes and no zero among them")
         if secret and (len(secret) != HR_TLS_SECRET_BYTES or b"\0" in secret):

@@ -31,7 +31,7 @@ cdef class OnDemand:
         for i in range(HR_ON_DEMAND_IDLE_MAX):
             hr_on_demand_reader_close(&self.view, self.view.idle[i])
         if self.view.programs != NULL:
-            for i in range(self.view.program_count):
+            for i in range(self.view.program_count + 1):  # one may be half-built
                 free(self.view.programs[i].sources)
         free(self.view.programs)
         free(self.view.fields)

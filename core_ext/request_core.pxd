@@ -98,8 +98,10 @@ cdef extern from "hr_answer.h" nogil:
     void hr_plan_set_add(hr_plan_set *set, const uint8_t *name, uint32_t name_bytes, const hr_plan *plan)
     hr_overlay_row *hr_overlay_find(const hr_overlay *overlay, const uint8_t *prefix, uint32_t prefix_bytes,
                                     uint32_t view_id)
-    int hr_call_begin(hr_call *call, hr_table *table, const hr_plan_set *plan_set, const hr_plan *given,
-                      const hr_overlay *overlay, int64_t read_us, const uint8_t *data, size_t length)
+    int hr_call_open(hr_call *call, hr_table *table, const hr_plan_set *plan_set, const hr_plan *given,
+                     const hr_overlay *overlay, int64_t read_us, const uint8_t *data, size_t length)
+    int hr_call_find(hr_call *call)
+    void hr_call_leave(hr_call *call)
     int hr_write_answer(hr_call *call, uint8_t *out)
     void hr_call_end(hr_call *call)
 

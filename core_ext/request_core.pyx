@@ -2,7 +2,7 @@
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cython cimport final
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
 from core_ext.computed cimport ComputedView
@@ -55,6 +55,7 @@ cdef enum:
     # Values of a read from which the GIL is given up: about 100 us of work. Below, giving it up beside one busy
     # Python thread costs milliseconds (DESIGN section 7).
     GIL_VALUES_MIN = 40000
+    GIL_PROGRAMS_MIN = 4000  # the same of on-demand programs, times rows
     CACHE_LINE_BYTES = 64
 
 
@@ -424,6 +425,25 @@ cdef object refused(int status, hr_call *call):
         column=request.bad_column, kind=kind, row=request.bad_row, count=request.bad_count, rows=request.row_count))
 
 
+cdef inline bint computes_long(const hr_call *call) noexcept nogil:
+    if call.plan.on_demand == NULL:
+        return False
+    return <uint64_t>call.request.row_count * call.plan.on_demand.program_count >= GIL_PROGRAMS_MIN
+
+
+cdef int answer_apart(hr_call *call, hr_served_draft *draft, const uint8_t *trace, uint8_t **out) noexcept nogil:
+    # A whole answer without the interpreter, which nobody may wait for inside the table: it is outside afterwards.
+    cdef int status = hr_call_find(call)
+    if status != HR_OK:
+        return status
+    hr_served_note(draft, call, trace)
+    out[0] = <uint8_t *>malloc(call.response_bytes)
+    if out[0] == NULL:
+        hr_call_leave(call)
+        return HR_E_NO_MEMORY
+    return hr_write_answer(call, out[0])
+
+
 @final
 cdef class RequestCore:
     def __cinit__(self, RowTable table not None, uint32_t shard_count):
@@ -470,6 +490,7 @@ cdef class RequestCore:
         cdef size_t length = PyBytes_GET_SIZE(request)
         cdef int status
         cdef uint8_t *out
+        cdef uint8_t *apart = NULL
         memset(&call, 0, sizeof(call))
         memset(&draft, 0, sizeof(draft))
         if trace_id is not None and len(trace_id) == HR_SERVED_TRACE_BYTES:
@@ -477,25 +498,34 @@ cdef class RequestCore:
         if self.ring is not None:
             hr_served_choose(&self.ring.served, &draft, applied, data, length, read_time_us)
         try:
-            status = hr_call_begin(
+            status = hr_call_open(
                 &call, self.table.table, &published.names, given, beside, read_time_us, data, length)
-            if status == HR_OK:
-                hr_served_note(&draft, &call, trace)
-                response = PyBytes_FromStringAndSize(NULL, call.response_bytes)
-                out = <uint8_t *>PyBytes_AS_STRING(response)
-                if <uint64_t>call.row_count * call.plan.output_count < GIL_VALUES_MIN:
-                    status = hr_write_answer(&call, out)
-                else:
-                    with nogil:
-                        status = hr_write_answer(&call, out)
+            if status == HR_OK and computes_long(&call):
+                with nogil:
+                    status = answer_apart(&call, &draft, trace, &apart)
                 if status == HR_OK:
-                    hr_served_finish(&draft, out)
-                    return response
+                    hr_served_finish(&draft, apart)
+                    return PyBytes_FromStringAndSize(<const char *>apart, call.response_bytes)
+            elif status == HR_OK:
+                status = hr_call_find(&call)
+                if status == HR_OK:
+                    hr_served_note(&draft, &call, trace)
+                    response = PyBytes_FromStringAndSize(NULL, call.response_bytes)
+                    out = <uint8_t *>PyBytes_AS_STRING(response)
+                    if <uint64_t>call.row_count * call.plan.output_count < GIL_VALUES_MIN:
+                        status = hr_write_answer(&call, out)
+                    else:
+                        with nogil:
+                            status = hr_write_answer(&call, out)
+                    if status == HR_OK:
+                        hr_served_finish(&draft, out)
+                        return response
             if status == HR_MISS:
                 return missed(&call, request, self.shard_count)
             if status == HR_UNRESOLVED:
                 return Unresolved(*wanted_selection(request))
             raise refused(status, &call)
         finally:
+            free(apart)
             hr_served_finish(&draft, NULL)
             hr_call_end(&call)

@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple
 
+from headrace.definitions.on_demand import REQUEST_FIELD_COUNT_MAX
 from headrace.definitions.on_demand_plans import OnDemandPlan
 from headrace.definitions.views import Feature
+from headrace.errors import InvalidArgument
 from headrace.expressions import CompiledExpression
 from headrace.names import VersionRef
 from headrace.types import ValueType
@@ -54,7 +56,10 @@ class Selection:
     _places: dict[StoredFeature, tuple[From, int]] = field(default_factory=dict)
 
     def add(self, view: VersionRef, feature: str, keys: Sequence[str]) -> tuple[From, int]:
-        """Place of a feature that is read by the request columns `keys` of its join keys."""
+        """Place of a feature that is read by the request columns `keys` of its join keys.
+
+        Raises InvalidArgument where a request field would have two types, or there would be too many.
+        """
         wanted = StoredFeature(view, feature, tuple(keys))
         if wanted not in self._places:
             plan = self.plan_of(view)
@@ -76,8 +81,24 @@ class Selection:
     def _source(self, plan: OnDemandPlan, name: str, keys: Mapping[str, str]) -> tuple[From, int]:
         column = plan.columns[name]
         if column.entry is None:
-            self.request_fields.setdefault(column.name, column.type)
-            return From.REQUEST, list(self.request_fields).index(column.name)
+            return From.REQUEST, self._field(column.name, column.type)
         entry = column.entry
         below = [keys[entry.request_column(key)] for key in self.keys_of(entry.view)]
         return self.add(entry.view, column.name, below)
+
+    def _field(self, name: str, kind: ValueType) -> int:
+        known = self.request_fields.setdefault(name, kind)
+        if known != kind:
+            raise InvalidArgument(
+                f"request field {name!r} is {known} for one view and {kind} for another: read them in two requests",
+                reason="REQUEST_FIELD_CONFLICT",
+                field="features",
+                metadata={"request_field": name},
+            )
+        if len(self.request_fields) > REQUEST_FIELD_COUNT_MAX:
+            raise InvalidArgument(
+                f"the selection reads more than {REQUEST_FIELD_COUNT_MAX} request fields: split it",
+                reason="TOO_MANY_REQUEST_FIELDS",
+                field="features",
+            )
+        return list(self.request_fields).index(name)

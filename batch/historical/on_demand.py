@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from batch.arrays import array_of
+from batch.arrays import array_of, whole
 from batch.historical.checks import cast, names_of
 from batch.historical.gathered import Gathered, Looked
 from batch.historical.inputs import FeatureColumn, HistoryInput
@@ -83,11 +83,11 @@ def result_columns(views: Sequence[HistoryInput], on_demand: OnDemandJoin | None
 
 def _looked(features: pa.Table, name: str) -> Looked:
     value, status = names_of(name)
-    return Looked(_one(features.column(value)), np.asarray(_one(features.column(status))))
+    return Looked(whole(features.column(value)), np.asarray(whole(features.column(status))))
 
 
 def _field(spine: pa.Table, name: str, kind: ValueType) -> Looked:
-    values = cast(_one(spine.column(name)), kind)
+    values = cast(whole(spine.column(name)), kind)
     is_null = np.asarray(values.is_null())
     return Looked(values, np.where(is_null, np.uint8(rules.NULL), np.uint8(rules.PRESENT)))
 
@@ -117,7 +117,3 @@ def _statuses(columns: Sequence[Looked], is_null: NDArray[np.bool_], row_count: 
         found[missing] = rules.MISSING | (column.statuses[missing] & _CAUSES)
         found[empty & (states == rules.EXPIRED)] = rules.EXPIRED
     return found | stale
-
-
-def _one(column: pa.ChunkedArray) -> pa.Array:
-    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks or [pa.array([], column.type)])

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from batch.arrays import whole
 from batch.historical.checks import names_of
 from batch.historical.failures import writing
 from batch.historical.inputs import HistoryInput, kind_of
@@ -112,7 +113,7 @@ class ResultFile:
             self._pending.result()
 
     def _update(self, features: pa.Table) -> None:
-        arrays = [_single(column) for column in features.columns]
+        arrays = [whole(column) for column in features.columns]
         values = [arrow_column(array) for array in arrays[::2]]
         self._digest.update(values, [np.asarray(array) for array in arrays[1::2]])
 
@@ -124,7 +125,3 @@ class ResultFile:
 def _is_wide(kind: pa.DataType) -> bool:
     """Numbers and times of 64 bits: ids and instants seldom repeat enough for a dictionary to be less than they are."""
     return pa.types.is_primitive(kind) and not pa.types.is_boolean(kind) and kind.bit_width >= 64
-
-
-def _single(column: pa.ChunkedArray) -> pa.Array:
-    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks or [pa.array([], column.type)])

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from batch.arrays import whole
 from batch.historical.checks import cast
 from batch.offline import columns as system
 from core_ext.arrow import arrow_column
@@ -43,7 +44,7 @@ class RowMaker:
 
     def keys_of(self, batch: pa.RecordBatch | pa.Table) -> KeyBatch:
         """Canonical keys of rows of the table."""
-        columns = [cast(_one(batch.column(name)), ValueType(kind)) for name, kind in self.keys]
+        columns = [cast(whole(batch.column(name)), ValueType(kind)) for name, kind in self.keys]
         return encode_keys([int(kind) for _, kind in self.keys], [arrow_column(column) for column in columns])
 
     def rows(self, events: pa.Table, covered: Sequence[int]) -> pa.Table:
@@ -57,7 +58,7 @@ class RowMaker:
         keys = self.keys_of(events)
         order = {name: _numbers(events, name) for name in (*_ORDER, system.AVAILABLE_TIME)}
         entities, _ = Spine(keys, order[system.EVENT_TIME]).entities()
-        erased = _one(events.column(system.TOMBSTONE)).to_numpy(zero_copy_only=False)
+        erased = whole(events.column(system.TOMBSTONE)).to_numpy(zero_copy_only=False)
         places = np.lexsort([*(order[name] for name in _ORDER), entities])
         ends = np.flatnonzero(np.diff(entities[places], append=-1))
         newest = places[ends]
@@ -97,7 +98,7 @@ class RowMaker:
         if windows is None:
             return heads
         dense = np.cumsum(is_live) - 1
-        columns = {name: cast(_one(events.column(name)), kind) for name, kind in self.columns.items()}
+        columns = {name: cast(whole(events.column(name)), kind) for name, kind in self.columns.items()}
         taken = {name: column.take(pa.array(chosen)) for name, column in columns.items()}
         event_us = order[system.EVENT_TIME]
         deltas = windows.update(
@@ -120,7 +121,7 @@ class RowMaker:
 
     def _latest(self, events: pa.Table, order: Mapping[str, NDArray[Any]], live: NDArray[np.int64]) -> list[bytes]:
         taken = events.take(pa.array(live)).combine_chunks()
-        columns = [arrow_column(cast(_one(taken.column(name)), self.columns[name])) for name in self.latest]
+        columns = [arrow_column(cast(whole(taken.column(name)), self.columns[name])) for name in self.latest]
         rows = encode_rows(self.view.stored, columns, order[system.EVENT_TIME][live])
         return rows.stamp_each(
             np.arange(len(live)),
@@ -174,13 +175,7 @@ def _edge(view: ComputedView) -> int:
 
 
 def _numbers(events: pa.Table, name: str) -> NDArray[Any]:
-    column = _one(events.column(name))
+    column = whole(events.column(name))
     if pa.types.is_timestamp(column.type):
         column = column.cast(pa.int64())
     return np.asarray(column).astype(np.int64)
-
-
-def _one(column: pa.ChunkedArray | pa.Array) -> pa.Array:
-    if isinstance(column, pa.Array):
-        return column
-    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks or [pa.array([], column.type)])

@@ -99,27 +99,35 @@ def served_references(samples: Samples) -> dict[str, Reference]:
 
 def training_references(manifest: Manifest, roots: Roots) -> dict[str, Reference]:
     """References that are the columns of a training set."""
+    origins: dict[str, list[FeatureOrigin]] = {}
+    for origin in manifest.features:
+        origins.setdefault(f"{origin.feature_view}:{origin.feature}", []).append(origin)
     return {
-        f"{origin.feature_view}:{origin.feature}": Reference(origin.value_type, _Column(manifest.result, origin, roots))
-        for origin in manifest.features
+        name: Reference(found[0].value_type, _Columns(manifest.result, tuple(found), roots))
+        for name, found in origins.items()
     }
 
 
 @dataclass(frozen=True, slots=True)
-class _Column:
-    """One column of a result, read from its beginning by every loop over it."""
+class _Columns:
+    """Columns of a result that are one feature, read from their beginning by every loop over them.
+
+    A service may join a feature twice, by other keys; what was served does not say by which.
+    """
 
     uri: str
-    origin: FeatureOrigin
+    origins: tuple[FeatureOrigin, ...]
     roots: Roots
 
     def __iter__(self) -> Iterator[pa.Array]:
         filesystem, path = located(self.roots.resolve(self.uri, "result"))
-        kind = self.origin.value_type.arrow
+        kind = self.origins[0].value_type.arrow
+        names = [origin.output for origin in self.origins]
         try:
             with filesystem.open_input_file(path) as file:
-                for batch in pq.ParquetFile(file).iter_batches(BATCH_ROWS, columns=[self.origin.output]):
-                    yield batch.column(0).cast(kind)
+                for batch in pq.ParquetFile(file).iter_batches(BATCH_ROWS, columns=names):
+                    for name in names:
+                        yield batch.column(name).cast(kind)
         except (OSError, pa.ArrowException) as error:
             raise DataLoss(
                 f"the result {self.uri} of the reference cannot be read: {error}; verify or rebuild the training set",

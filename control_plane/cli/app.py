@@ -58,7 +58,7 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
-Kind = Annotated[str, typer.Argument(help="source, entity, view, service or model.")]
+Kind = Annotated[str, typer.Argument(help="source, entity, view, on_demand_view, service or model.")]
 Definitions = Annotated[Path, typer.Argument(help="Definition file (.py, .yaml) or a folder of them.")]
 HERE: Final = Path(".")
 

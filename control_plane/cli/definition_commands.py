@@ -9,7 +9,7 @@ from control_plane.cli.kinds import HEADER, parse_kind, record_document, record_
 from control_plane.cli.output import Format, plain, print_document, print_table
 from control_plane.cli.session import Session
 from headrace.client import Client, Plan
-from headrace.definitions import Change, ChangeKind, DefinitionSet, load
+from headrace.definitions import Change, ChangeKind, DefinitionSet, FeatureView, OnDemandView, load
 from headrace.errors import FailedPrecondition, NotFound, PeerError, Unavailable
 from headrace.names import VersionRef
 
@@ -95,9 +95,8 @@ def retire(session: Session, kind: str, name: str) -> None:
 def await_served(client: Client, definitions: DefinitionSet, applied: Plan, limit_s: float = SERVING_LIMIT_S) -> None:
     """Returns when the feature server resolves a feature at the applied revision; raises Unavailable else."""
     versions = {change.name: change.version for change in applied.changes}
-    features = [
-        f"{VersionRef(view.name, versions[view.name])}:{view.features[0].name}" for view in definitions.feature_views
-    ][:1]
+    views: list[FeatureView | OnDemandView] = [*definitions.feature_views, *definitions.on_demand_views]
+    features = [f"{VersionRef(view.name, versions[view.name])}:{view.features[0].name}" for view in views][:1]
     deadline = time.monotonic() + limit_s
     while features and not _serves(client, features, applied.registry_revision):
         if time.monotonic() > deadline:

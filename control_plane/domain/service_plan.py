@@ -10,6 +10,7 @@ from control_plane.domain.on_demand_plan import on_demand_plans
 from control_plane.domain.pinned import active_version
 from control_plane.domain.verdicts import Problem, Verdict, created, refused, renewed, unchanged, updated
 from headrace.definitions.checks import suggestion
+from headrace.definitions.on_demand import REQUEST_FIELD_COUNT_MAX
 from headrace.definitions.registered import (
     RegisteredOnDemandView,
     RegisteredService,
@@ -17,8 +18,9 @@ from headrace.definitions.registered import (
     State,
     select,
 )
-from headrace.definitions.services import FeatureService, ServiceEntry
+from headrace.definitions.services import KEY_COLUMN_COUNT_MAX, FeatureService, ServiceEntry
 from headrace.definitions.views import FEATURE_COUNT_MAX
+from headrace.errors import FailedPrecondition
 from headrace.names import NAME_LENGTH_MAX
 from headrace.types import ValueType
 
@@ -84,7 +86,11 @@ def _resolve(draft: Draft, index: int, entry: ServiceEntry, problems: list[Probl
         if name not in known:
             message = f"view {view.ref} has no feature {name!r}{suggestion(name, known)}"
             problems.append(Problem("UNKNOWN_FEATURE", f"{path}.features[{position}]", message))
-    what, keys, fields = _request_columns(draft, view)
+    try:
+        what, keys, fields = _request_columns(draft, view)
+    except FailedPrecondition as error:
+        problems.append(Problem(error.reason, f"{path}.feature_view", error.message))
+        return None
     for key in entry.join_key_mapping:
         if key not in keys:
             message = f"{what} has no join key {key!r}{suggestion(key, keys)}"
@@ -148,6 +154,9 @@ def _request_problems(resolved: list[tuple[int, _Resolved]]) -> list[Problem]:
                     "map one of them to another name"
                 )
                 problems.append(Problem("WRONG_TYPE", f"entries[{index}].join_key_mapping", message))
+    if len(types) > KEY_COLUMN_COUNT_MAX:
+        message = f"the service is read by {len(types)} join key columns; at most {KEY_COLUMN_COUNT_MAX} are allowed"
+        problems.append(Problem("TOO_MANY", "entries", f"{message}: split it"))
     return [*problems, *_field_problems(resolved, types)]
 
 
@@ -163,6 +172,9 @@ def _field_problems(resolved: list[tuple[int, _Resolved]], key_types: Mapping[st
             if name in key_types:
                 message = f"request field {name!r} has the name of a join key column; map that key to another name"
                 problems.append(Problem("RESERVED_NAME", path, message))
+    if len(fields) > REQUEST_FIELD_COUNT_MAX:
+        message = f"the service takes {len(fields)} request fields; at most {REQUEST_FIELD_COUNT_MAX} are allowed"
+        problems.append(Problem("TOO_MANY", "entries", f"{message}: split it"))
     return problems
 
 

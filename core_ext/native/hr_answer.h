@@ -250,9 +250,8 @@ static inline const hr_plan *hr_call_plan(const hr_call *call, const hr_plan_set
 
 /* ---- the request core ---- */
 
-/* Parses, chooses the plan, finds rows and measures. On HR_OK call hr_write_answer with response_bytes of
- * room. Always end with hr_call_end. `given` overrides the published plans. */
-static inline int hr_call_begin(
+/* Parses and chooses the plan; hr_call_find goes on. Always end with hr_call_end. `given` overrides the published plans. */
+static inline int hr_call_open(
     hr_call *call, hr_table *table, const hr_plan_set *set, const hr_plan *given, const hr_overlay *overlay,
     int64_t read_us, const uint8_t *bytes, size_t length)
 {
@@ -263,14 +262,28 @@ static inline int hr_call_begin(
     call->reader = -1;
     if (status != HR_OK) return status;
     call->plan = given != NULL ? given : hr_call_plan(call, set);
-    if (call->plan == NULL) return HR_UNRESOLVED;
-    call->reader = hr_read_begin(table);
+    return call->plan != NULL ? HR_OK : HR_UNRESOLVED;
+}
+
+/* Finds rows, computes and measures. On HR_OK call hr_write_answer with response_bytes of room. */
+static inline int hr_call_find(hr_call *call)
+{
+    int status;
+    call->reader = hr_read_begin(call->table);
     status = hr_resolve_rows(call);
-    if (status == HR_OK && call->request.min_offset_count > 0 && overlay == NULL) status = HR_MISS;
+    if (status == HR_OK && call->request.min_offset_count > 0 && call->overlay == NULL) status = HR_MISS;
     if (status == HR_OK) status = hr_compute_on_demand(call);
     if (status == HR_OK) status = hr_measure_answer(call);
     if (status != HR_OK) hr_call_leave(call);
     return status;
+}
+
+static inline int hr_call_begin(
+    hr_call *call, hr_table *table, const hr_plan_set *set, const hr_plan *given, const hr_overlay *overlay,
+    int64_t read_us, const uint8_t *bytes, size_t length)
+{
+    int status = hr_call_open(call, table, set, given, overlay, read_us, bytes, length);
+    return status == HR_OK ? hr_call_find(call) : status;
 }
 
 static inline void hr_call_end(hr_call *call)

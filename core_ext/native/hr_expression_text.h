@@ -42,9 +42,10 @@ static inline uint8_t *hr_text_arena_take(hr_text_arena *arena, size_t size)
     return chunk->bytes + chunk->used - size;
 }
 
-/* Keeps one chunk for the next block. */
+/* Keeps one chunk for the next block, which may find the memory that this one did not. */
 static inline void hr_text_arena_empty(hr_text_arena *arena)
 {
+    arena->failed = 0;
     while (arena->first != NULL && arena->first->next != NULL) {
         hr_text_chunk *next = arena->first->next;
         free(arena->first);

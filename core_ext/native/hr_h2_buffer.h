@@ -8,7 +8,7 @@
 
 #include "hr_plan.h"
 
-enum { HR_BUFFER_KEPT_BYTES = 8192 };  /* more than most calls need is given back */
+enum { HR_BUFFER_KEPT_BYTES = 4096 };  /* more is given back: three of them stay below what makes a connection greedy */
 
 typedef struct {
     uint8_t *data;

@@ -200,6 +200,7 @@ static inline void hr_serve_read(hr_stream *stream)
     size_t room = left < HR_H2_ANSWER_BYTES_MAX ? left : HR_H2_ANSWER_BYTES_MAX;
     int64_t begin_ns = hr_now_ns();
     uint8_t *answer = NULL;
+    hr_served_draft draft = {0};
     hr_span message;
     int status, waits = 0;
     if ((stream->timeout_ns > 0 && begin_ns - stream->begin_ns >= stream->timeout_ns)
@@ -209,12 +210,14 @@ static inline void hr_serve_read(hr_stream *stream)
     }
     if (stream->method == HR_METHOD_ROWS) status = hr_answer_rows(loop->server, message, room, &answer, &bytes);
     else if (stream->method == HR_METHOD_HEALTH) status = hr_answer_health(loop->server, message, &answer, &bytes);
-    else status = hr_answer_message(loop->server, message, room, &answer, &bytes, &waits);
+    else status = hr_answer_message(loop->server, message, room, &answer, &bytes, &waits, &draft);
     if (status == HR_OK && !hr_make_room(loop, connection, bytes)) {
+        hr_served_finish(&draft, NULL);
         free(answer);
         hr_count(&loop->counts.memory_refused, 1);
         hr_answer_full(stream, loop->server->memory_message, loop->server->memory_details);
     } else if (status == HR_OK) {
+        hr_served_finish(&draft, answer + HR_GRPC_PREFIX_BYTES);
         hr_submit_answer(stream, answer, bytes);
         if (stream->method == HR_METHOD_FEATURES) hr_count_answer(&loop->counts.features, hr_now_ns() - begin_ns);
         if (stream->method == HR_METHOD_ROWS) hr_count_answer(&loop->counts.rows, hr_now_ns() - begin_ns);

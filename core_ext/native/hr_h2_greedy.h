@@ -21,10 +21,9 @@ static inline hr_connection *hr_greediest(hr_loop *loop, const hr_connection *bu
     return still != NULL ? still : moving;
 }
 
-/* Whether so many bytes more may be held. Where not, connections of this loop are closed until a quarter is free. Those
- * of other loops are theirs to close: they are woken. What the loop has in credit it may spend at any time, so that
- * small answers go on. */
-static inline int hr_make_room(hr_loop *loop, const hr_connection *but, uint64_t bytes)
+/* Whether so many bytes more may be held. Where not, connections of this loop are closed until a quarter is free. What
+ * the loop has in credit it may spend at any time, so that small answers go on. */
+static inline int hr_free_room(hr_loop *loop, const hr_connection *but, uint64_t bytes)
 {
     hr_server *server = loop->server;
     if ((bytes > 0 && loop->credit_bytes >= bytes) || hr_has_room(server, hr_memory_bytes(server), bytes)) return 1;
@@ -38,7 +37,15 @@ static inline int hr_make_room(hr_loop *loop, const hr_connection *but, uint64_t
         hr_pump(loop, &most->front_source, most->front, &most->front_out);
         hr_close(most);
     }
-    if (hr_has_room(server, hr_memory_bytes(server), bytes)) return 1;
+    return hr_has_room(server, hr_memory_bytes(server), bytes);
+}
+
+/* The same; connections of other loops are theirs to close: they are woken. Who was woken wakes nobody, or loops that
+ * have nothing to close would wake each other for ever. */
+static inline int hr_make_room(hr_loop *loop, const hr_connection *but, uint64_t bytes)
+{
+    hr_server *server = loop->server;
+    if (hr_free_room(loop, but, bytes)) return 1;
     for (uint32_t i = 0; i < server->loop_count; i++)
         if (server->loops[i] != loop) hr_wake(server->loops[i]);
     return 0;

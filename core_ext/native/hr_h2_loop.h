@@ -339,7 +339,7 @@ static inline void hr_take_inbox(hr_loop *loop)
     ssize_t ignored = read(loop->event, &count, sizeof(count));
     (void)ignored;
     hr_take_done(loop);
-    hr_make_room(loop, NULL, HR_H2_ANSWER_BYTES_MAX);  /* another loop may have woken this one for it */
+    hr_free_room(loop, NULL, HR_H2_ANSWER_BYTES_MAX);  /* another loop may have woken this one for it */
     for (;;) {
         int fd = -1;
         pthread_mutex_lock(&loop->lock);

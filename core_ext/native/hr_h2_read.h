@@ -211,19 +211,19 @@ static inline int hr_grpc_message(const hr_buffer *in, hr_span *message)
 }
 
 /* Prefix and message of the answer, for the caller to free. HR_E_RESPONSE_TOO_LARGE is beyond `room`; `waits` tells
- * whether the read may have to wait for a write. */
+ * whether the read may have to wait for a write. On HR_OK the caller ends the draft, once it knows that it is served. */
 static inline int hr_answer_message(
-    hr_server *server, hr_span message, size_t room, uint8_t **answer, size_t *bytes, int *waits)
+    hr_server *server, hr_span message, size_t room, uint8_t **answer, size_t *bytes, int *waits, hr_served_draft *draft)
 {
     hr_call call;
-    hr_served_draft draft;
     struct timespec now;
     int64_t read_us;
     int status;
     clock_gettime(CLOCK_REALTIME, &now);
     read_us = now.tv_sec * 1000000LL + now.tv_nsec / 1000;
     memset(&call, 0, sizeof(call));
-    hr_served_choose(server->served, &draft, NULL, message.at, hr_span_bytes(message), read_us);
+    call.room = room > HR_GRPC_PREFIX_BYTES ? room - HR_GRPC_PREFIX_BYTES : 1;
+    hr_served_choose(server->served, draft, NULL, message.at, hr_span_bytes(message), read_us);
     pthread_rwlock_rdlock(&server->published->lock);
     status = hr_call_begin(
         &call, server->table, server->published->plans, NULL, NULL, read_us, message.at, hr_span_bytes(message));
@@ -235,13 +235,13 @@ static inline int hr_answer_message(
         status = *answer != NULL ? HR_OK : HR_E_NO_MEMORY;
     }
     if (status == HR_OK) {
-        hr_served_note(&draft, &call, NULL);
+        hr_served_note(draft, &call, NULL);
         (*answer)[0] = 0;
         hr_store_u32_be(*answer + 1, (uint32_t)call.response_bytes);
         status = hr_write_answer(&call, *answer + HR_GRPC_PREFIX_BYTES);
         if (status != HR_OK) free(*answer);
     }
-    hr_served_finish(&draft, status == HR_OK ? *answer + HR_GRPC_PREFIX_BYTES : NULL);
+    if (status != HR_OK) hr_served_finish(draft, NULL);
     hr_call_end(&call);
     pthread_rwlock_unlock(&server->published->lock);
     return status;

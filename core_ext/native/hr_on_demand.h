@@ -248,6 +248,29 @@ static inline int hr_run_program(hr_call *call, hr_on_demand_reader *reader, uin
     return HR_OK;
 }
 
+/* Bytes that the answer has whatever its values are. */
+static inline uint64_t hr_least_bytes(const hr_call *call)
+{
+    uint64_t row_bytes = 0;
+    for (uint32_t i = 0; i < call->plan->output_count; i++) {
+        const hr_column *column = &call->plan->outputs[i].column;
+        row_bytes += 1 + (column->is_variable ? 4 : column->slot_bytes) + (call->request.include_event_times ? 8 : 0);
+    }
+    return row_bytes * call->row_count;
+}
+
+/* Refuses what can have no room, or would hold a loop for long, before it is computed. */
+static inline int hr_check_work(hr_call *call)
+{
+    const hr_on_demand *view = call->plan->on_demand;
+    uint64_t steps = 0;
+    call->request.bad_count = hr_least_bytes(call);
+    if (call->request.bad_count > (call->room > 0 ? call->room : HR_RESPONSE_BYTES_MAX)) return HR_E_RESPONSE_TOO_LARGE;
+    if (call->room == 0) return HR_OK;
+    for (uint32_t i = 0; i < view->program_count; i++) steps += view->programs[i].program->instruction_count;
+    return steps * call->row_count <= HR_ON_DEMAND_STEPS_MAX ? HR_OK : HR_E_RESPONSE_TOO_LARGE;
+}
+
 static inline int hr_compute_columns(hr_call *call, hr_on_demand_reader *reader)
 {
     const hr_plan *plan = call->plan;
@@ -257,6 +280,7 @@ static inline int hr_compute_columns(hr_call *call, hr_on_demand_reader *reader)
         status = hr_load_feature(call, &plan->inputs[i], at++);
     for (uint32_t i = 0; i < plan->on_demand->field_count && status == HR_OK; i++)
         status = hr_load_request(call, i, at++);
+    if (status == HR_OK) status = hr_check_work(call);
     for (uint32_t i = 0; i < plan->on_demand->program_count && status == HR_OK; i++)
         status = hr_run_program(call, reader, i, at++);
     return status;

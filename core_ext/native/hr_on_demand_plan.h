@@ -10,6 +10,7 @@ enum { HR_FROM_FEATURE = 1, HR_FROM_REQUEST = 2, HR_FROM_PROGRAM = 3 };
 enum {
     HR_ON_DEMAND_IDLE_MAX = 8,               /* readers kept for the next read */
     HR_ON_DEMAND_ROWS_MAX = 64,              /* rows of one pass: registers of fifty programs stay in the L2 cache */
+    HR_ON_DEMAND_STEPS_MAX = 1 << 20,        /* instructions times rows that a loop runs: about 3 ms */
     HR_ON_DEMAND_SCRATCH_BYTES_MAX = 16 << 20
 };
 

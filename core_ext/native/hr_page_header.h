@@ -21,7 +21,7 @@ typedef struct {
 
 /* Sizes in bytes; an encoding is -1 where the page has none. */
 typedef struct {
-    int64_t type, plain_bytes, stored_bytes, value_count, encoding, level_encoding;
+    int64_t type, plain_bytes, stored_bytes, value_count, encoding, level_encoding, repeat_encoding;
 } hr_page_header;
 
 static inline uint8_t hr_thrift_byte(hr_thrift *in)
@@ -89,6 +89,7 @@ static inline void hr_page_inner(hr_thrift *in, hr_page_header *header)
     while ((type = hr_thrift_field(in, &id)) != 0 && !in->is_broken) {
         int64_t *to = id == 1 ? &header->value_count : id == 2 ? &header->encoding : NULL;
         if (id == 3) to = &header->level_encoding;
+        if (id == 4) to = &header->repeat_encoding;
         if (to == NULL || type != HR_THRIFT_I32) hr_thrift_skip(in, type, 0);
         else *to = hr_thrift_integer(in);
     }
@@ -100,7 +101,7 @@ static inline size_t hr_page_header_read(const uint8_t *at, size_t left, hr_page
     hr_thrift in = {at, at + left, 0};
     int64_t id = 0;
     int type;
-    *header = (hr_page_header){-1, -1, -1, -1, -1, -1};
+    *header = (hr_page_header){-1, -1, -1, -1, -1, -1, -1};
     while ((type = hr_thrift_field(&in, &id)) != 0 && !in.is_broken) {
         int64_t *to = id == 1 ? &header->type : id == 2 ? &header->plain_bytes : id == 3 ? &header->stored_bytes : NULL;
         if (to != NULL && type == HR_THRIFT_I32) *to = hr_thrift_integer(&in);

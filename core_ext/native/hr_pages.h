@@ -90,15 +90,11 @@ static inline int hr_runs_next(hr_runs *runs)
     runs->first = runs->past;
     if (head & 1) {
         uint64_t size = (head >> 1) * runs->bits;  /* groups of 8 numbers take `bits` bytes each */
-        if (size > left) {  /* the last group may end with the page */
-            size = left;
-            runs->past += runs->bits == 0 ? 8 * (int64_t)(head >> 1) : (int64_t)(8 * size / runs->bits);
-        } else {
-            runs->past += 8 * (int64_t)(head >> 1);
-        }
+        if (size > left) return 0;
+        runs->past += 8 * (int64_t)(head >> 1);
         runs->packed = in.at;
         runs->packed_end = runs->at = in.at + size;
-        return runs->past > runs->first;
+        return 1;
     }
     if (bytes > left) return 0;
     for (runs->repeated = 0, i = 0; i < bytes; i++) runs->repeated |= (uint32_t)in.at[i] << 8 * i;
@@ -106,6 +102,12 @@ static inline int hr_runs_next(hr_runs *runs)
     runs->past += (int64_t)(head >> 1);
     runs->at = in.at + bytes;
     return 1;
+}
+
+/* The same for levels, which are 0 or 1. */
+static inline int hr_runs_next_level(hr_runs *runs)
+{
+    return hr_runs_next(runs) && (runs->packed != NULL || runs->repeated <= 1);
 }
 
 /* Number i of the current run, which holds it. */
@@ -158,7 +160,7 @@ static inline int hr_page_levels(
     if (size > (size_t)(end - *at)) return HR_PAGES_OTHER;
     runs = hr_runs_of(*at, *at + size, 1);
     *at += size;
-    if (!hr_runs_next(&runs)) return HR_PAGES_OTHER;
+    if (!hr_runs_next_level(&runs)) return HR_PAGES_OTHER;
     if (runs.packed == NULL && runs.repeated == 1 && runs.past >= count) return HR_PAGES_OK;
     *levels = to = hr_page_reserve(&pages->level_room, (size_t)count + 1);
     if (to == NULL) return HR_PAGES_NO_MEMORY;
@@ -166,7 +168,7 @@ static inline int hr_page_levels(
         past = runs.past < count ? runs.past : count;
         for (; i < past; i++) to[i] = (uint8_t)(hr_runs_number(&runs, i) & 1);
         if (i == count) return HR_PAGES_OK;
-        if (!hr_runs_next(&runs)) return HR_PAGES_OTHER;
+        if (!hr_runs_next_level(&runs)) return HR_PAGES_OTHER;
     }
 }
 
@@ -303,7 +305,8 @@ static inline int hr_pages_take(hr_pages *pages, const hr_page_wanted *wanted)
             status = hr_pages_take_dictionary(pages, &header);
         } else if (header.type != HR_PAGE_DATA) {
             return HR_PAGES_OTHER;
-        } else if (header.value_count < 0 || header.value_count > pages->row_count - first) {
+        } else if (header.value_count < 0 || header.value_count > pages->row_count - first
+                   || header.level_encoding < 0 || header.repeat_encoding < 0) {
             return HR_PAGES_OTHER;
         } else {
             int64_t end = first + header.value_count;

@@ -41,6 +41,7 @@ typedef struct {
     uint64_t *value_bytes;         /* per output */
     uint64_t *message_bytes;       /* per output */
     uint64_t response_bytes;
+    uint64_t room;                  /* of the answer, in a loop; 0: what any answer may have */
     uint32_t columns_of_keys[HR_ENTITY_COLUMNS_MAX];  /* request column of a join key */
     uint32_t *request_columns_of_fields;  /* request column of a field of request data */
     hr_on_demand_column *on_demand;  /* inputs, request fields, results */

@@ -48,14 +48,19 @@ typedef struct {
 
 static inline int hr_served_begin(hr_served *served, uint64_t threshold, size_t bytes_max, uint32_t shard_count)
 {
+    pthread_condattr_t kind;
+    int is_made;
     served->threshold = threshold;
     served->bytes_max = bytes_max;
     served->shard_count = shard_count;
     served->applied = calloc(shard_count, 2 * sizeof(int64_t));
     if (served->applied == NULL) return HR_E_NO_MEMORY;
     for (uint32_t shard = 0; shard < shard_count; shard++) served->applied[2 * shard + 1] = -1;
-    return pthread_mutex_init(&served->lock, NULL) == 0 && pthread_cond_init(&served->changed, NULL) == 0 ? HR_OK
-                                                                                                         : HR_E_NO_MEMORY;
+    pthread_condattr_init(&kind);
+    pthread_condattr_setclock(&kind, CLOCK_MONOTONIC);  /* a wall clock that is set back would hold the log up */
+    is_made = pthread_mutex_init(&served->lock, NULL) == 0 && pthread_cond_init(&served->changed, &kind) == 0;
+    pthread_condattr_destroy(&kind);
+    return is_made ? HR_OK : HR_E_NO_MEMORY;
 }
 
 static inline void hr_served_free_all(hr_served_record *record)
@@ -250,7 +255,7 @@ static inline hr_served_record *hr_served_take(hr_served *served, int64_t timeou
     hr_served_record *taken;
     struct timespec end;
     int status = 0;
-    clock_gettime(CLOCK_REALTIME, &end);
+    clock_gettime(CLOCK_MONOTONIC, &end);
     end.tv_sec += timeout_ns / 1000000000;
     end.tv_nsec += timeout_ns % 1000000000;
     if (end.tv_nsec >= 1000000000) end.tv_sec++, end.tv_nsec -= 1000000000;

@@ -24,6 +24,7 @@ class Header(NamedTuple):
     value_count: int | None
     encoding: int | None
     level_encoding: int | None
+    repeat_encoding: int | None
 
 
 class Bytes:
@@ -77,11 +78,15 @@ def _rows(kind: ChunkKind, chunk: Bytes, row_count: int) -> list[bytes | None]:
             dictionary = _split(_plain(kind, header, stored), kind.width)[:count]
             if len(dictionary) < count:
                 raise OtherPageError
-        elif header.type != _DATA or not 0 <= count <= kind.row_count - len(rows):
+        elif header.type != _DATA or not 0 <= count <= kind.row_count - len(rows) or not _tells_levels(header):
             raise OtherPageError
         elif count:
             rows += _page(kind, header, Bytes(_plain(kind, header, stored)), dictionary, row_count - len(rows))
     return rows[:row_count]
+
+
+def _tells_levels(header: Header) -> bool:
+    return min(-1 if one is None else one for one in (header.level_encoding, header.repeat_encoding)) >= 0
 
 
 def _page(
@@ -93,7 +98,9 @@ def _page(
         if header.level_encoding != _RLE:
             raise OtherPageError
         size = int.from_bytes(page.take(4), "little")
-        levels = [level & 1 for level in _first(_runs(Bytes(page.take(size)), 1), header.value_count)]
+        levels = _first(_runs(Bytes(page.take(size)), 1), header.value_count)
+        if max(levels) > 1:
+            raise OtherPageError
     needed = sum(levels[:wanted])
     rest = page.take(len(page.data) - page.at)
     if header.encoding == _PLAIN:
@@ -131,12 +138,8 @@ def _runs(data: Bytes, bits: int) -> Iterator[int]:
         if count == 0 or count > 2**31 - 1:
             raise OtherPageError
         if head & 1:
-            size = min(count * bits, len(data.data) - data.at)
-            packed = int.from_bytes(data.take(size), "little")
-            found = 8 * count if size == count * bits else 8 * size // bits
-            if found == 0:
-                raise OtherPageError
-            for i in range(found):
+            packed = int.from_bytes(data.take(count * bits), "little")
+            for i in range(8 * count):
                 yield packed >> i * bits & (1 << bits) - 1
         else:
             repeated = int.from_bytes(data.take((bits + 7) // 8), "little")
@@ -194,13 +197,13 @@ def _header(data: Bytes) -> Header:
             outer[identity] = data.integer()
         elif identity in (5, 7) and kind == 12:
             for name, of in _fields(data):
-                if name in (1, 2, 3) and of == 5:
+                if name in (1, 2, 3, 4) and of == 5:
                     inner[name] = data.integer()
                 else:
                     _skip(data, of, 0)
         else:
             _skip(data, kind, 0)
-    header = Header(*(outer.get(i) for i in (1, 2, 3)), *(inner.get(i) for i in (1, 2, 3)))
+    header = Header(*(outer.get(i) for i in (1, 2, 3)), *(inner.get(i) for i in (1, 2, 3, 4)))
     if header.plain_bytes is None or header.stored_bytes is None or header.plain_bytes < 0 or header.stored_bytes < 0:
         raise OtherPageError
     return header

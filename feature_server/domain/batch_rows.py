@@ -48,18 +48,22 @@ class BatchWrite:
         self.stale_count = 0
 
     def write(self, batches: Iterable[pa.RecordBatch]) -> None:
-        """Join keys and the column `_row`. Nothing is written where a row fails a check."""
-        checked = [(batch, self._keys(batch), self._rows(batch)) for batch in batches]
-        for batch, (slots, keys), rows in checked:
+        """Join keys and the column `_row`. Nothing is written where a row or a position fails a check."""
+        checked, first = [], 0
+        for batch in batches:
+            slots, keys = self._keys(batch, first)
             shards = slots.astype(np.int64) * len(self._shards) // SLOT_COUNT
+            checked.append((shards, keys, self._rows(batch, first)))
+            first += batch.num_rows
+        covered = {shard: self._offset(shard) for shards, *_ in checked for shard in np.unique(shards).tolist()}
+        for shards, keys, rows in checked:
             for shard in np.unique(shards).tolist():
                 chosen = np.flatnonzero(shards == shard)
-                covered = self._offset(shard)
                 for start in range(0, len(chosen), ROWS_MAX):
-                    self._append(shard, chosen[start : start + ROWS_MAX], keys, rows, covered)
-            self.row_count += batch.num_rows
+                    self._append(shard, chosen[start : start + ROWS_MAX], keys, rows, covered[shard])
+            self.row_count += len(rows)
 
-    def _keys(self, batch: pa.RecordBatch) -> tuple[NDArray[np.uint16], list[bytes]]:
+    def _keys(self, batch: pa.RecordBatch, first: int) -> tuple[NDArray[np.uint16], list[bytes]]:
         entity = self._target.entity
         wanted = {name: ValueType(kind).arrow for name, kind in zip(entity.key_names, entity.key_scalars, strict=True)}
         for name, kind in {**wanted, ROW: pa.binary()}.items():
@@ -71,11 +75,11 @@ class BatchWrite:
                     field=name,
                     metadata={"column": name},
                 )
-        encoded = encoded_keys(self._target, [batch.column(name) for name in wanted], self.row_count)
+        encoded = encoded_keys(self._target, [batch.column(name) for name in wanted], first)
         every = np.arange(batch.num_rows)
         return encoded.slots, encoded.storage_keys(entity.entity_id, self._target.view_id, every)
 
-    def _rows(self, batch: pa.RecordBatch) -> list[bytes]:
+    def _rows(self, batch: pa.RecordBatch, first: int) -> list[bytes]:
         rows: list[bytes] = batch.column(ROW).to_pylist()
         for place, row in enumerate(rows):
             try:
@@ -83,7 +87,7 @@ class BatchWrite:
                 self._layout.view.check(row)
             except (CorruptRowError, CorruptMapError) as error:
                 raise InvalidArgument(
-                    f"row {place} is none of {self._target.ref}: {error}", reason="BAD_ROW", field=ROW
+                    f"row {first + place} is none of {self._target.ref}: {error}", reason="BAD_ROW", field=ROW
                 ) from error
         return rows
 

@@ -13,6 +13,7 @@ from core_ext.row_codec import Schema
 from feature_server.domain.layouts import ViewLayout
 from feature_server.domain.on_demand_columns import OnDemandColumns, on_demand_columns
 from feature_server.domain.selected import AnyColumn, AnyLayout, SelectedColumn, SelectedOnDemand
+from headrace.definitions.services import KEY_COLUMN_COUNT_MAX
 from headrace.errors import InvalidArgument
 from headrace.types import Scalar, ValueType
 
@@ -81,6 +82,13 @@ def _join_keys(columns: Sequence[AnyColumn]) -> dict[str, Scalar]:
                     field="features",
                     metadata={"join_key": name, "entity": column.keyed},
                 )
+    if len(join_keys) > KEY_COLUMN_COUNT_MAX:
+        raise InvalidArgument(
+            f"{len(join_keys)} join key columns in one selection; at most {KEY_COLUMN_COUNT_MAX}: split it",
+            reason="TOO_MANY_JOIN_KEYS",
+            field="features",
+            metadata={"count": str(len(join_keys))},
+        )
     return join_keys
 
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from core_ext.keys import shard_of_slot, slot_of_key
 from core_ext.served_ring import HEAD_BYTES, UNKNOWN_TIME_US
 from core_ext.served_slots import TEXTS, read_slots
-from feature_server.domain.selection import OF_NO_ROW, Prepared
+from feature_server.domain.selected import AnyColumn, SelectedColumn
+from feature_server.domain.selection import Prepared
 from headrace.served import COLUMNS, TRACE_BYTES
 from headrace.types import Shape, ValueType
 
@@ -57,9 +58,9 @@ class Selection:
     def __init__(self, prepared: Prepared) -> None:
         self.prepared = prepared
         self.kinds = np.array([_kind(column.value_type) for column in prepared.columns], np.int32)
-        self.is_stored = np.array(prepared.lookups, np.int64) != OF_NO_ROW
-        self.lookups = np.where(self.is_stored, prepared.lookups, 0)
-        self.groups = np.where(self.is_stored, prepared.groups, 0)
+        self.is_logged = np.array([_goes_offline(column) for column in prepared.columns], np.bool_)
+        self.lookups = np.where(self.is_logged, prepared.lookups, 0)
+        self.groups = np.where(self.is_logged, prepared.groups, 0)
 
     @cached_property
     def features(self) -> pa.Array:
@@ -76,9 +77,9 @@ def served_rows(reads: Sequence[ServedRead], selection: Selection) -> pa.Table:
     """One row per value, read after read and column after column, as COLUMNS has them, some as dictionaries.
 
     Values that were read without an entity key are of no entity, and are left out; so are those computed on demand,
-    whose request data is not logged. Raises MalformedAnswerError.
+    whose request data is not logged, and those of views that stay online. Raises MalformedAnswerError.
     """
-    if not selection.is_stored.any():
+    if not selection.is_logged.any():
         return COLUMNS.empty_table()
     slots = [read_slots(read.answer, selection.kinds) for read in reads]
     columns = len(selection.kinds)
@@ -111,9 +112,13 @@ def served_rows(reads: Sequence[ServedRead], selection: Selection) -> pa.Table:
         names=COLUMNS.names,
     )
     has_key = np.array([bool(key) for key in keys])
-    if has_key.all() and selection.is_stored.all():
+    if has_key.all() and selection.is_logged.all():
         return table
-    return table.filter(pa.array(has_key[key_at] & selection.is_stored[place]))
+    return table.filter(pa.array(has_key[key_at] & selection.is_logged[place]))
+
+
+def _goes_offline(column: AnyColumn) -> bool:
+    return isinstance(column, SelectedColumn) and column.view.definition.offline
 
 
 def _kind(value_type: ValueType) -> int:

@@ -50,11 +50,12 @@ class ServedSegments:
             folder.mkdir(parents=True, exist_ok=True)
             found = [_opened(path) for path in sorted(folder.glob(f"*{SUFFIX}"))]
             self._segments = [segment for segment in found if segment.byte_count]
+            epoch = max((segment.epoch for segment in found), default=0) + 1
+            self._begin(epoch, 0)
+            # Only now: the names of empty segments are all that may say which epochs there were.
             for segment in found:
                 if not segment.byte_count:
                     segment.path.unlink()
-            epoch = max((segment.epoch for segment in found), default=0) + 1
-            self._begin(epoch, 0)
         except OSError as error:
             raise Unavailable(
                 f"the log of served answers in {folder} cannot be used: {error.strerror}; look at its rights and space",

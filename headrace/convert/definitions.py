@@ -104,7 +104,7 @@ def view_to_pb(view: FeatureView) -> pb.FeatureView:
         fallback=pb.Fallback.ValueType(view.fallback),
         freshness_sla_duration=None if view.freshness_sla is None else duration_to_pb(view.freshness_sla),
         filter=view.filter,
-        online_only=not view.offline,
+        offline=None if view.offline else False,
         metadata=_metadata(view),
     )
 
@@ -121,7 +121,7 @@ def view_from_pb(message: pb.FeatureView) -> FeatureView:
         fallback=_member(Fallback, message.fallback or Fallback.NONE, "fallback"),
         freshness_sla=None if limit is None else duration_from_pb(limit, "freshness_sla_duration"),
         filter=message.filter,
-        offline=not message.online_only,
+        offline=message.offline if message.HasField("offline") else True,
         **_common(message.name, message.metadata),
     )
 

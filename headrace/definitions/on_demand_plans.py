@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from headrace.definitions.checks import invalid, located, suggestion
 from headrace.definitions.entities import Entity
-from headrace.definitions.on_demand import OnDemandView, RequestSource
+from headrace.definitions.on_demand import REQUEST_FIELD_COUNT_MAX, OnDemandView, RequestSource
 from headrace.definitions.plans import expression_of_type
 from headrace.definitions.registered import RegisteredOnDemandView, RegisteredView, RegistryState
 from headrace.definitions.services import ServiceEntry
@@ -190,6 +190,9 @@ def _request_fields(
             if name in keys:
                 message = f"request field {name!r} has the name of a join key column; rename the field, or map the key"
                 raise invalid(message, "RESERVED_NAME", path, name=name)
+    if len(fields) > REQUEST_FIELD_COUNT_MAX:
+        message = f"the sources have {len(fields)} request fields; at most {REQUEST_FIELD_COUNT_MAX} are allowed"
+        raise invalid(message, "TOO_MANY", "sources", count=len(fields))
     return fields
 
 

@@ -11,6 +11,7 @@ from headrace.definitions.views import FEATURE_COUNT_MAX
 from headrace.names import NAME_LENGTH_MAX, REFERENCE_LENGTH_MAX, VersionRef, check_word, is_word, parse_version_ref
 
 ENTRY_COUNT_MAX: Final = 200  # views of one answer; each costs a row read per entity
+KEY_COLUMN_COUNT_MAX: Final = 64  # of one read, over all entries; core_ext/native/hr_request.h has the same
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ import sys
 import threading
 from typing import Final
 
-BESIDE_READS: Final = 10  # steps of niceness of threads that no read waits for: a tenth of a busy core is theirs
+BESIDE_READS: Final = 10  # steps of niceness where no read of the loop waits: a tenth of a busy core is left to them
 
 
 def lower_priority(steps: int) -> None:

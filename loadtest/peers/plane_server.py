@@ -26,14 +26,18 @@ CERTIFICATE_S: Final = 10.0
 NOWHERE: Final = f"{LOOPBACK}:1"  # a server started again knows its definitions from the copy of the registry
 
 
+def telemetry_words(collector_port: int) -> list[str]:
+    """Options that turn spans and metrics on."""
+    return ["--metrics-port", str(free_port()), "--otlp-endpoint", f"http://{LOOPBACK}:{collector_port}"]
+
+
 class PlaneServer:
     """The server; spans and metrics go to whatever listens on the collector's port."""
 
     def __init__(self, folder: Path, memory: Memory, user_count: int, collector_port: int) -> None:
         self.folder, self.memory, self.user_count = folder, memory, user_count
-        self._telemetry = ["--loops", "1", "--metrics-port", str(free_port())]
-        self._telemetry += ["--otlp-endpoint", f"http://{LOOPBACK}:{collector_port}"]
-        self.peer = HeadracePeer(folder, memory, lambda line: [*line, *self._telemetry])
+        self._options = ["--loops", "1", *telemetry_words(collector_port)]
+        self.peer = HeadracePeer(folder, memory, lambda line: [*line, *self._options])
         try:
             with RegistryClient(self.peer.control) as registry:
                 registry.apply(plane_data.definitions())
@@ -63,7 +67,7 @@ class PlaneServer:
         certificate, key = _certificate(self.folder)
         port = free_port()
         words = [sys.executable, "-m", "feature_server.app", "--data", str(self.folder / "feature_server")]
-        words += ["--port", str(port), "--registry", NOWHERE, *self.memory.options(), *self._telemetry]
+        words += ["--port", str(port), "--registry", NOWHERE, *self.memory.options(), *self._options]
         words += ["--tls-cert", str(certificate), "--tls-key", str(key)]
         with Child(words, self.folder / "tls.log", cwd=ROOT) as child:
             child.wait_until(lambda: listens(port), "the feature server with TLS")

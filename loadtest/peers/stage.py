@@ -16,7 +16,7 @@ from loadtest.peers.empty_grpcio import METHOD
 from loadtest.peers.feast_peer import FeastServer, FeastWorker
 from loadtest.peers.h2load import Target, grpc_target
 from loadtest.peers.headrace_peer import HeadracePeer, Memory
-from loadtest.peers.plane_server import PlaneServer
+from loadtest.peers.plane_server import PlaneServer, telemetry_words
 from loadtest.peers.processes import ROOT, Child, free_port, listens
 from loadtest.peers.redis_peer import RedisPeer
 from loadtest.peers.scale import Scale
@@ -83,8 +83,8 @@ def start(scale: Scale, cached: Path, ending: ExitStack) -> Stage:
     folder = Path(ending.enter_context(tempfile.TemporaryDirectory(prefix="headrace-peers-")))
     empty, empty_port = start_empty(folder, ending)
     with ThreadPoolExecutor(3) as pool:
-        ours = pool.submit(_start_headrace, scale, folder, ending)
-        fallback = pool.submit(_start_grpcio, scale, folder, ending)
+        ours = pool.submit(_start_headrace, scale, folder, empty_port, ending)
+        fallback = pool.submit(_start_grpcio, scale, folder, empty_port, ending)
         plane = pool.submit(_start_plane, scale, folder, empty_port, ending)
         redis = RedisPeer(cached / "redis", free_port())
         ending.callback(redis.child.stop)
@@ -107,17 +107,20 @@ def start_empty(folder: Path, ending: ExitStack) -> tuple[Child, int]:
     return child, port
 
 
-def _start_headrace(scale: Scale, folder: Path, ending: ExitStack) -> HeadracePeer:
-    peer = HeadracePeer(folder / "headrace", Memory(scale.table_bytes, BLOCK_CACHE_BYTES, WRITE_BUFFER_BYTES))
+def _start_headrace(scale: Scale, folder: Path, collector_port: int, ending: ExitStack) -> HeadracePeer:
+    """With telemetry, as the server of one loop has it that its CPU is compared with."""
+    memory = Memory(scale.table_bytes, BLOCK_CACHE_BYTES, WRITE_BUFFER_BYTES)
+    peer = HeadracePeer(folder / "headrace", memory, lambda line: [*line, *telemetry_words(collector_port)])
     ending.callback(peer.stop)
     peer.load(scale.entities)
     return peer
 
 
-def _start_grpcio(scale: Scale, folder: Path, ending: ExitStack) -> HeadracePeer:
+def _start_grpcio(scale: Scale, folder: Path, collector_port: int, ending: ExitStack) -> HeadracePeer:
     """The same server without the native loop, with the rows that are compared."""
+    words = ["--transport", "grpcio", *telemetry_words(collector_port)]
     memory = Memory(scale.table_bytes, BLOCK_CACHE_BYTES, WRITE_BUFFER_BYTES)
-    peer = HeadracePeer(folder / "grpcio", memory, lambda line: [*line, "--transport", "grpcio"])
+    peer = HeadracePeer(folder / "grpcio", memory, lambda line: [*line, *words])
     ending.callback(peer.stop)
     peer.load(scale.compared_entities)
     return peer

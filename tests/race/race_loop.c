@@ -43,7 +43,9 @@ static hr_plan_set sets[2] = {{3, 1, names[0]}, {3, 2, names[1]}};
 static void make_plans(void)
 {
     for (int i = 0; i < 2; i++) {
-        plans[i] = (hr_plan){{0}, i + 1, 1, 1, 1, 1, &join_key, &lookup, &group, &output, &by_group};
+        plans[i] = (hr_plan){
+            .revision = i + 1, .join_key_count = 1, .lookup_count = 1, .group_count = 1, .output_count = 1,
+            .join_keys = &join_key, .lookups = &lookup, .groups = &group, .outputs = &output, .by_group = &by_group};
         hr_plan_set_add(&sets[i], (const uint8_t *)"a.b.c", 5, &plans[i]);
     }
 }

@@ -3,6 +3,7 @@
 import resource
 import socket
 import ssl
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,8 +15,18 @@ import pytest
 
 native_loop = pytest.importorskip("core_ext.native_loop", reason="the native loop was not compiled in")
 
-from core_ext.request_core import RequestCore  # noqa: E402 - behind the skip
+from core_ext.expressions import Program  # noqa: E402 - behind the skip
+from core_ext.on_demand import FROM_REQUEST, OnDemand  # noqa: E402 - behind the skip
+from core_ext.request_core import ON_DEMAND, Plan, RequestCore  # noqa: E402 - behind the skip
 from core_ext.row_table import RowTable  # noqa: E402 - behind the skip
+from core_ext.served_ring import ServedRing  # noqa: E402 - behind the skip
+from headrace.expressions import compile_expression  # noqa: E402 - behind the skip
+from headrace.types import Scalar, ValueType  # noqa: E402 - behind the skip
+from protos.feature.v1.online_feature_service_pb2 import (  # noqa: E402 - behind the skip
+    EntityColumn,
+    GetOnlineFeaturesRequest,
+    RequestColumn,
+)
 from tests.integration import frames  # noqa: E402 - behind the skip
 from tests.integration.certificates import Authority  # noqa: E402 - behind the skip
 from tests.unit.core_ext.test_request_core import request  # noqa: E402 - behind the skip
@@ -31,10 +42,13 @@ Answer = Callable[[bytes, bytes, bytes, float, float | None], Outcome]
 class Loop:
     """A native server with nobody behind it, and threads that answer."""
 
-    def __init__(self, answer: Answer, thread_count: int, idle_s: int, memory: int) -> None:
+    def __init__(self, answer: Answer, thread_count: int, idle_s: int, memory: int, log: ServedRing | None) -> None:
         listener = socket.create_server(("127.0.0.1", 0), backlog=1_024)
+        self.core = RequestCore(RowTable(1 << 20), 8)
+        if log is not None:
+            self.core.log_reads(log)
         self.server = native_loop.NativeServer(
-            RequestCore(RowTable(1 << 20), 8), listener, b"nobody", 2, idle_s=idle_s, memory_bytes_max=memory
+            self.core, listener, b"nobody", 2, idle_s=idle_s, memory_bytes_max=memory
         )
         self.server.allow_all()
         self.server.start()
@@ -60,8 +74,10 @@ class Loop:
 
 
 @contextmanager
-def running(answer: Answer, thread_count: int = 1, idle_s: int = 60, memory: int = 512 << 20) -> Iterator[Loop]:
-    loop = Loop(answer, thread_count, idle_s, memory)
+def running(
+    answer: Answer, thread_count: int = 1, idle_s: int = 60, memory: int = 512 << 20, log: ServedRing | None = None
+) -> Iterator[Loop]:
+    loop = Loop(answer, thread_count, idle_s, memory, log)
     try:
         yield loop
     finally:
@@ -293,6 +309,91 @@ def test_every_byte_that_was_counted_is_given_back() -> None:
         assert loop.server.memory_bytes() == 0
 
 
-def test_too_little_memory_is_refused() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener, pytest.raises(ValueError, match="bytes of memory"):
-        native_loop.NativeServer(RequestCore(RowTable(1 << 20), 8), listener, b"nobody", 1, memory_bytes_max=1 << 20)
+@pytest.mark.parametrize(
+    ("loop_count", "needed"), [(1, 16 << 20), (8, 16 << 20), (9, 9 * 8 * (256 << 10)), (32, 32 * 8 * (256 << 10))]
+)
+def test_too_little_memory_is_refused(loop_count: int, needed: int) -> None:
+    core = RequestCore(RowTable(1 << 20), 8)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        with pytest.raises(ValueError, match=f"need {needed} bytes of memory, not {needed - 1}"):
+            native_loop.NativeServer(core, listener, b"nobody", loop_count, memory_bytes_max=needed - 1)
+        native_loop.NativeServer(core, listener, b"nobody", loop_count, memory_bytes_max=needed)
+
+
+# ---- memory that many hold a little of, none enough to be closed for it ----
+
+HELD_BYTES = 12_000  # of a reader's answer; from 16 KiB on it would be closed
+HELD_READERS = 1_050
+SMALL_CAP = 16 << 20
+NO_WINDOW = frames.frame(frames.SETTINGS, payload=struct.pack(">HI", 4, 0))  # nothing of an answer may be sent
+
+
+def wait_until(is_so: Callable[[], bool], what: str) -> None:
+    until = time.monotonic() + LIMIT_S
+    while not is_so():
+        assert time.monotonic() < until, what
+        time.sleep(0.005)
+
+
+@contextmanager
+def full_of_small_answers(log: ServedRing | None = None) -> Iterator[Loop]:
+    """Loops whose memory readers hold that take nothing, so that none of 3 MiB is left."""
+    with running(lambda *_: bytes(HELD_BYTES), memory=SMALL_CAP, log=log) as loop, ExitStack() as stack:
+        for number in range(1, HELD_READERS + 1):
+            client = stack.enter_context(frames.raw_client(loop.port, greets=False))
+            client.send(frames.PREFACE, NO_WINDOW, LARGE_READ)
+            if number % 50 == 0:
+                wait_until(lambda: loop.server.counts()["missed"] >= number, "every read is a miss")  # noqa: B023
+        wait_until(lambda: loop.server.memory_bytes() > HELD_READERS * HELD_BYTES, "readers hold their answers")
+        yield loop
+
+
+def test_loops_with_nothing_to_close_let_one_another_sleep() -> None:
+    with full_of_small_answers() as loop:
+        began_s = time.process_time()
+        time.sleep(0.5)
+        assert time.process_time() - began_s < 0.1
+        assert (loop.server.counts()["greedy_connections"], loop.server.connection_count()) == (0, HELD_READERS)
+
+
+COMPUTED_ROWS, COMPUTED_COLUMNS = 1_000, 350
+COMPUTED_BYTES = COMPUTED_ROWS * COMPUTED_COLUMNS * 9
+
+
+def computed_read(core: RequestCore, program_count: int = 1) -> bytes:
+    """A request that the loop itself answers from its data; publishes what it asks for."""
+    compiled = compile_expression("asked + 1.0", {"asked": ValueType(Scalar.F64)})
+    programs = [(Program(compiled.program), [(FROM_REQUEST, 0)], None, 1)] * program_count
+    on_demand = OnDemand([("asked", Scalar.F64)], programs)
+    columns = [(f"c{at}", ON_DEMAND, 0, None) for at in range(COMPUTED_COLUMNS)]
+    plan = Plan(bytes(32), 1, [("user", Scalar.I64)], [(1, [0])], [], columns, [], on_demand)
+    core.publish([plan], {"a.b.computed": plan}, 1)
+    asked = RequestColumn(name="asked", values=bytes(8 * COMPUTED_ROWS))
+    asked.value_type.scalar_type = int(Scalar.F64)  # type: ignore[assignment]  # the number of SCALAR_TYPE_F64
+    return GetOnlineFeaturesRequest(
+        feature_service="a.b.computed",
+        entity_columns=[EntityColumn(join_key="user", int64_values=[7] * COMPUTED_ROWS)],
+        request_columns=[asked],
+    ).SerializeToString()
+
+
+def test_answer_that_there_is_no_memory_for_is_not_in_the_log() -> None:
+    refusing, answering = ServedRing(1.0, 64 << 20, 8), ServedRing(1.0, 64 << 20, 8)
+    with running(lambda *_: b"", log=answering) as loop:
+        assert len(loop.read(computed_read(loop.core), timeout=LIMIT_S)) > COMPUTED_BYTES
+        assert answering.counts()["sampled"] == 1
+    with full_of_small_answers(refusing) as loop:
+        data = computed_read(loop.core)
+        with pytest.raises(grpc.RpcError) as caught:
+            loop.read(data, timeout=LIMIT_S)
+        assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert loop.server.counts()["memory_refused"] == 1
+        assert refusing.counts() == {"sampled": 0, "dropped": 0, "held_bytes": 0}
+
+
+def test_read_that_would_hold_a_loop_for_long_is_left_to_the_server_behind() -> None:
+    with running(lambda *_: b"") as loop:
+        with pytest.raises(grpc.RpcError) as caught:  # there is none
+            loop.read(computed_read(loop.core, (1 << 20) // COMPUTED_ROWS + 1), timeout=LIMIT_S)
+        assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+        assert [loop.server.counts()[name] for name in ("missed", "forwarded")] == [0, 1]

@@ -17,14 +17,20 @@ WIDTHS: Final = {pa.int32(): 4, pa.float32(): 4, pa.int64(): 8, pa.float64(): 8,
 ROWS: Final = 5_000
 
 
-def written(array: pa.Array, *, nullable: bool = True, **options: Any) -> tuple[ChunkKind, bytes]:
-    """The only column chunk of a file with one column."""
+def file_of(array: pa.Array, *, nullable: bool = True, **options: Any) -> tuple[ChunkKind, bytes, slice]:
+    """A file with one column, and where its only chunk is."""
     sink = io.BytesIO()
     pq.write_table(pa.table([array], pa.schema([pa.field("x", array.type, nullable)])), sink, **options)
     chunk = pq.ParquetFile(io.BytesIO(sink.getvalue())).metadata.row_group(0).column(0)
     start = chunk.dictionary_page_offset if chunk.has_dictionary_page else chunk.data_page_offset
     kind = ChunkKind(WIDTHS[array.type], CODECS[chunk.compression], nullable, len(array))
-    return kind, sink.getvalue()[start : start + chunk.total_compressed_size]
+    return kind, sink.getvalue(), slice(start, start + chunk.total_compressed_size)
+
+
+def written(array: pa.Array, *, nullable: bool = True, **options: Any) -> tuple[ChunkKind, bytes]:
+    """The only column chunk of a file with one column."""
+    kind, data, place = file_of(array, nullable=nullable, **options)
+    return kind, data[place]
 
 
 def taken(kind: ChunkKind, chunk: bytes, sources: list[int]) -> list[bytes | None] | None:
@@ -96,6 +102,74 @@ def test_damage_is_read_as_the_twin_reads_it(array: pa.Array, options: dict[str,
     rows = list(range(len(array)))
     assert taken(kind, bytes(broken), rows) == twin.chunk_values(kind, bytes(broken), len(array))
     assert read(kind, bytes(broken)) in (None, twin.chunk_values(kind, bytes(broken), len(array)))
+
+
+@given(arrays(), OPTIONS, st.data())
+def test_damage_that_is_taken_is_what_pyarrow_reads(
+    array: pa.Array, options: dict[str, Any], data: st.DataObject
+) -> None:
+    nullable = bool(array.null_count) or data.draw(st.booleans())
+    kind, whole, place = file_of(array, nullable=nullable, write_statistics=False, **options)
+    broken = bytearray(whole)
+    at = data.draw(st.integers(place.start, place.stop - 1))
+    broken[at] = data.draw(st.sampled_from([0, 1, 2, 3, 4, 0x15, 0xFF]) | st.integers(0, 255))
+    found = taken(kind, bytes(broken[place]), list(range(len(array))))
+    if found is not None:
+        read_back = pq.read_table(io.BytesIO(bytes(broken)), use_threads=False).column(0).combine_chunks()
+        assert found == cells_of(read_back)
+
+
+def changed(chunk: bytes, old: bytes, new: bytes) -> bytes:
+    assert chunk.count(old) == 1, "the place is known by its bytes"
+    return chunk.replace(old, new)
+
+
+PLAIN: Final[dict[str, Any]] = {"use_dictionary": False, "compression": "none", "write_statistics": False}
+LEVELS: Final = b"\3\0\0\0\xc8\1"  # three bytes: 100 times the level that follows
+RLE_TWICE: Final = b"\x15\6\x15\6"  # encodings of both kinds of levels, fields 3 and 4 of a data page header
+
+
+def left_to_arrow(kind: ChunkKind, chunk: bytes) -> bool:
+    """Whether neither the core nor its twin takes a chunk."""
+    rows = list(range(kind.row_count))
+    return taken(kind, chunk, rows) is None and twin.chunk_values(kind, chunk, kind.row_count) is None
+
+
+@pytest.mark.parametrize("level", [2, 3, 255])
+def test_levels_over_one_are_left_to_arrow(level: int) -> None:
+    kind, chunk = written(pa.array(np.arange(100)), **PLAIN)
+    assert not left_to_arrow(kind, changed(chunk, LEVELS + b"\1", LEVELS + b"\0"))
+    assert left_to_arrow(kind, changed(chunk, LEVELS + b"\1", LEVELS + bytes([level])))
+
+
+def test_level_over_one_in_a_later_run_is_left_to_arrow() -> None:
+    array = pa.array(np.arange(100), mask=np.arange(100) >= 60)
+    kind, chunk = written(array, **PLAIN)
+    runs = b"\x78\1\x50\0"  # 60 that are there, 40 that are not
+    assert taken(kind, chunk, list(range(100))) == cells_of(array)
+    assert left_to_arrow(kind, changed(chunk, runs, b"\x78\1\x50\2"))
+
+
+def test_packed_run_longer_than_its_bytes_is_left_to_arrow() -> None:
+    kind, chunk = written(pa.array(np.arange(16)), nullable=False, compression="none", write_statistics=False)
+    packed = bytes([0x10, 0x32, 0x54, 0x76, 0x98, 0xBA, 0xDC, 0xFE])  # 16 numbers of 4 bits
+    assert not left_to_arrow(kind, chunk)
+    assert left_to_arrow(kind, changed(chunk, b"\4\5" + packed, b"\4\7" + packed))
+
+
+def test_packed_levels_longer_than_their_bytes_are_left_to_arrow() -> None:
+    kind, chunk = written(pa.array(np.arange(16), mask=np.arange(16) % 2 > 0), **PLAIN)
+    levels = b"\3\0\0\0\5\x55\x55"  # three bytes: two groups of eight, packed
+    assert not left_to_arrow(kind, chunk)
+    assert left_to_arrow(kind, changed(chunk, levels, b"\3\0\0\0\7\x55\x55"))
+
+
+@pytest.mark.parametrize("nullable", [False, True])
+@pytest.mark.parametrize("kept", [b"\x25\6", b"\x15\6"], ids=["without field 3", "without field 4"])
+def test_data_page_header_without_an_encoding_of_levels_is_left_to_arrow(kept: bytes, *, nullable: bool) -> None:
+    kind, chunk = written(pa.array(np.arange(100)), nullable=nullable, **PLAIN)
+    assert not left_to_arrow(kind, chunk)
+    assert left_to_arrow(kind, changed(chunk, RLE_TWICE, kept))
 
 
 def test_a_dictionary_that_grew_too_great_goes_on_plain() -> None:

@@ -1,14 +1,21 @@
 """On-demand features in the request core: what the twin computes, byte for byte, and the rules for their statuses."""
 
 import random
+import resource
 import struct
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import core_ext
 from core_ext import rules
 from core_ext.expressions import Program
 from core_ext.on_demand import FROM_FEATURE, FROM_PROGRAM, FROM_REQUEST, OnDemand
@@ -71,6 +78,13 @@ def test_answers_equal_the_twins(case: Case, share: float) -> None:
     assert served(case, request, share) == expected(case, request)
 
 
+@settings(RELAXED, max_examples=8)
+@given(on_demand_cases(st.just(4_000)), st.sampled_from([0.0, 0.5, 1.0]))
+def test_answers_of_reads_that_give_up_the_interpreter_equal_the_twins(case: Case, share: float) -> None:
+    request = request_bytes(case.sample)
+    assert served(case, request, share) == expected(case, request)
+
+
 @settings(RELAXED, max_examples=40)
 @given(on_demand_cases(FEW_ROWS), st.integers(0, 2**32))
 def test_any_encoding_of_a_request_gets_the_same_answer(case: Case, order: int) -> None:
@@ -112,14 +126,14 @@ def plan_of(*programs: tuple[object, ...], ttl_us: int = 0, stale_us: int = 0, f
     return Plan(bytes(32), 1, [("user", I64)], [(1, [0])], groups, columns, [(0, 0, None)], on_demand)
 
 
-def request(values: Sequence[float] = (2.0,), *, include_expired: bool = False) -> bytes:
+def request(values: Sequence[float] = (2.0,), *, include_expired: bool = False, has_times: bool = True) -> bytes:
     asked = RequestColumn(name="asked", values=struct.pack(f"<{len(values)}d", *values))
     asked.value_type.scalar_type = F64  # type: ignore[assignment]  # the number of SCALAR_TYPE_F64
     return GetOnlineFeaturesRequest(
         feature_service="a.b.c",
         entity_columns=[EntityColumn(join_key="user", int64_values=[7] * len(values))],
         request_columns=[asked],
-        options=ReadOptions(include_event_times=True, include_expired=include_expired),
+        options=ReadOptions(include_event_times=has_times, include_expired=include_expired),
     ).SerializeToString()
 
 
@@ -335,3 +349,141 @@ def test_a_result_that_is_no_program_is_refused() -> None:
     groups = [(0, 5, SCHEMA, 0, 0, 1, None)]
     with pytest.raises(ValueError, match="out of range"):
         Plan(bytes(32), 1, [("user", I64)], [(1, [0])], groups, [("c", ON_DEMAND, 0, None)])
+
+
+# ---- long reads ----
+
+ROWS_MAX = 10_000
+
+
+def without_rows(program_count: int, output_count: int) -> Plan:
+    """A plan that reads request data alone; outputs are of the last programs."""
+    on_demand = OnDemand([("asked", F64)], [program("asked + 1.0")] * program_count)  # type: ignore[list-item]
+    columns = [(f"c{at}", ON_DEMAND, program_count - 1 - at, None) for at in range(output_count)]
+    return Plan(bytes(32), 1, [("user", I64)], [(1, [0])], [], columns, [], on_demand)
+
+
+@pytest.mark.parametrize(("has_times", "value_bytes"), [(False, 8 + 1), (True, 8 + 1 + 8)])
+def test_an_answer_that_is_too_large_whatever_its_values_are_is_refused(*, has_times: bool, value_bytes: int) -> None:
+    data, outputs = request([2.0] * ROWS_MAX, has_times=has_times), 1_000
+    with pytest.raises(Refused) as caught:
+        RequestCore(RowTable(1 << 18), 8).serve(data, READ_TIME_US, without_rows(outputs, outputs))
+    assert caught.value.reason == "RESPONSE_TOO_LARGE"
+    assert f"over {value_bytes * ROWS_MAX * outputs} bytes" in caught.value.message
+
+
+class Ticker:
+    """A thread that runs whenever the interpreter lets it."""
+
+    def __init__(self) -> None:
+        self.count, self.pause_s, self._is_over = 0, 0.0, False
+        self._thread = threading.Thread(target=self._tick)
+
+    def __enter__(self) -> "Ticker":
+        self._thread.start()
+        while self.count == 0:
+            time.sleep(0.001)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over = True
+        self._thread.join()
+
+    def _tick(self) -> None:
+        before_s = time.perf_counter()
+        while not self._is_over:
+            now_s = time.perf_counter()
+            self.pause_s = max(self.pause_s, now_s - before_s)
+            before_s = now_s
+            self.count += 1
+
+
+def test_a_long_read_lets_other_threads_run() -> None:
+    core, plan, data = RequestCore(RowTable(1 << 18), 8), without_rows(400, 1), request([2.0] * ROWS_MAX)
+    shares = []
+    for _ in range(10):  # others may hold the processors now and then
+        with Ticker() as ticker:
+            first, ticker.pause_s, began_s = ticker.count, 0.0, time.perf_counter()
+            assert isinstance(core.serve(data, READ_TIME_US, plan), bytes)
+            spent_s, ticks = time.perf_counter() - began_s, ticker.count - first
+        shares.append(ticker.pause_s / spent_s)
+        if shares[-1] < 0.5 and ticks > 100:
+            return
+    pytest.fail(f"the other thread stood still for these shares of a read: {shares}")
+
+
+# ---- memory ----
+
+READ_UNDER_A_LIMIT = """
+import resource, struct, sys
+core_ext_path, root, scalar = sys.argv[1].split(":"), sys.argv[2], 6
+sys.path.insert(0, root)
+import core_ext
+core_ext.__path__[:] = core_ext_path
+from core_ext.expressions import Program
+from core_ext.on_demand import FROM_REQUEST, OnDemand
+from core_ext.request_core import ON_DEMAND, Plan, Refused, RequestCore
+from core_ext.row_table import RowTable
+from headrace.expressions import compile_expression
+from headrace.types import Scalar, ValueType
+from protos.feature.v1.online_feature_service_pb2 import EntityColumn, GetOnlineFeaturesRequest, RequestColumn
+
+def request(rows, size):
+    offsets = struct.pack(f"<{rows + 1}I", *range(0, (rows + 1) * size, size))
+    asked = RequestColumn(name="asked", values=b"x" * size * rows, offsets=offsets)
+    asked.value_type.scalar_type = scalar
+    keys = EntityColumn(join_key="user", int64_values=[7] * rows)
+    return GetOnlineFeaturesRequest(
+        feature_service="a.b.c", entity_columns=[keys], request_columns=[asked]).SerializeToString()
+
+def outcome(data):
+    try:
+        return len(core.serve(data, 1, plan))
+    except Refused as refused:
+        return refused.reason
+    except MemoryError:
+        return "the interpreter's own"
+
+compiled = compile_expression("length(concat(asked, asked))", {"asked": ValueType(Scalar.STRING)})
+on_demand = OnDemand([("asked", scalar)], [(Program(compiled.program), [(FROM_REQUEST, 0)], None, 1)])
+plan = Plan(bytes(32), 1, [("user", 3)], [(1, [0])], [], [("c", ON_DEMAND, 0, None)], [], on_demand)
+core, small, large = RequestCore(RowTable(1 << 18), 8), request(1, 10), request(64, 30_000)
+first = outcome(small)
+soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+for headroom in [1 << 20, 1 << 19, 1 << 18, 1 << 17, 1 << 16, 1 << 15, 0]:
+    held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (held + headroom, hard))
+    limited = outcome(large)
+    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    if limited == "OUT_OF_MEMORY":
+        break
+print(first, limited, outcome(small), outcome(small), isinstance(outcome(large), int))
+"""
+
+
+def test_a_read_without_memory_leaves_memory_to_the_next() -> None:
+    root = Path(__file__).parents[3]
+    done = subprocess.run(
+        [sys.executable, "-c", READ_UNDER_A_LIMIT, ":".join(core_ext.__path__), str(root)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={"MALLOC_MMAP_THRESHOLD_": "32768", "MALLOC_TRIM_THRESHOLD_": "0"},  # what is freed goes back at once
+    )
+    assert done.stdout.split() == ["28", "OUT_OF_MEMORY", "28", "28", "True"], done.stderr
+
+
+def test_on_demand_that_is_refused_keeps_no_memory() -> None:
+    names = [f"i{at}" for at in range(24)]
+    compiled = compile_expression(" + ".join(names), dict.fromkeys(names, ValueType(Scalar.F64)))
+    wrong = (Program(compiled.program), [(FROM_FEATURE, at) for at in range(len(names))], b"1234", rules.FALLBACK_NONE)
+
+    def refuse(count: int) -> int:
+        for _ in range(count):
+            with pytest.raises(ValueError, match="a default of 4 bytes"):
+                OnDemand([], [wrong])
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+    before = refuse(1_000)
+    assert refuse(40_000) - before < 4 << 20

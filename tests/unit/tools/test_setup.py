@@ -66,7 +66,8 @@ def test_no_compiler_says_what_to_install(checkout: Path, programs: Path) -> Non
 def test_missing_programs_fail_the_tests_rather_than_skip(checkout: Path, programs: Path) -> None:
     code, said = set_up(checkout, programs, "test")
     assert code == 1
-    packages = "redis-server nghttp2-client valgrind openjdk-17-jre-headless openjdk-17-jdk-headless nodejs npm"
+    packages = "redis-server nghttp2-client nghttp2-server valgrind"
+    packages += " openjdk-17-jre-headless openjdk-17-jdk-headless nodejs npm"
     assert said.startswith(f"setup: a program of the tests is missing: install {packages} (Debian, ")
     assert said.count("\n") == 1
 

@@ -1,6 +1,7 @@
 """Samples of served values: canonical bytes back as columns, thinned evenly, compared with references."""
 
 import random
+from collections import Counter
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,28 @@ def test_training_set_is_a_reference(tmp_path: Path) -> None:
     result.write_bytes(b"no parquet")
     with pytest.raises(DataLoss, match="verify or rebuild"):
         judged(references, sampled(normal(2_000, 2)))
+
+
+def test_feature_that_is_joined_twice_has_the_values_of_both_columns_as_reference(tmp_path: Path) -> None:
+    result = tmp_path / "result.parquet"
+    buyers, sellers = normal(1_500, 1), normal(1_500, 2, 4)
+    table = pa.table({"buyer_spent": buyers, "score": normal(1_500, 3), "seller_spent": sellers})
+    pq.write_table(table, result, row_group_size=700)
+    origins = tuple(
+        FeatureOrigin(output, "f64", "shop.users.activity@v1", feature, 1, "")
+        for output, feature in (("buyer_spent", "basket"), ("score", "score"), ("seller_spent", "basket"))
+    )
+    counts = dict.fromkeys(table.column_names, 0)
+    manifest = Manifest("week", "run", 0, 0, "1", "0" * 64, origins, str(result), 1_500, "0" * 64, counts)
+    references = training_references(manifest, Roots([str(tmp_path)]))
+    other = "shop.users.activity@v1:score"
+    assert references.keys() == {NAME, other}
+    assert pa.concat_arrays(references[other].columns).to_pylist() == table["score"].to_pylist()
+    for _ in range(2):  # read from the beginning by every loop
+        assert Counter(pa.concat_arrays(references[NAME].columns).to_pylist()) == Counter([*buyers, *sellers])
+    both = [*normal(1_000, 4), *normal(1_000, 5, 4)]
+    assert judged(references, sampled(both))[0].drift is Drift.STEADY
+    assert judged(references, sampled(normal(2_000, 6, 4)))[0].drift is Drift.DRIFTED
 
 
 def test_feature_of_another_type_or_without_a_reference_is_not_judged() -> None:

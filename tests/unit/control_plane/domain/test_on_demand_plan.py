@@ -1,5 +1,6 @@
 """Plans of on-demand views: what is registered, what a change makes, and every refusal."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ from headrace.definitions import (
     derived,
     load,
 )
+from headrace.definitions.on_demand import REQUEST_FIELD_COUNT_MAX
 from headrace.definitions.on_demand_plans import DEPTH_MAX, plans_of_state
+from headrace.definitions.services import KEY_COLUMN_COUNT_MAX
 from headrace.errors import FailedPrecondition
 from headrace.names import VersionRef
 from tests.unit.control_plane.domain.plan_cases import NOW, applied, only
@@ -239,6 +242,73 @@ def test_a_service_refuses_request_fields_that_clash() -> None:
     mapped = service("flights.ml.mapped", entries=[ServiceEntry(TRIP, [], {"airport": "distance_km"})])
     reasons = [problem.reason for problem in plan(BASE, only(feature_services=mapped), NOW).problems]
     assert reasons == ["RESERVED_NAME"]
+
+
+def numbered(name: str, prefix: str, count: int, *more: Any, factor: str = "dep_delay") -> OnDemandView:
+    """A view that takes so many request fields of its own."""
+    fields = RequestSource(f"{prefix}_fields", {f"{prefix}{number}": "f64" for number in range(count)})
+    feature = Feature(f"{prefix}_first", "f64", derived(f"coalesce({', '.join(fields.fields)}) * {factor}"))
+    return OnDemandView(name, owner="flights", sources=[VIEW, fields, *more], features=[feature])
+
+
+LEFT, RIGHT = "flights.ml.left", "flights.ml.right"
+
+
+@pytest.mark.parametrize(("count", "reasons"), [(128, []), (129, ["TOO_MANY"]), (200, ["TOO_MANY"])])
+def test_request_fields_of_a_view_are_counted_over_its_sources(count: int, reasons: list[str]) -> None:
+    own = RequestSource("more", {f"m{number}": "f64" for number in range(count)})
+    alone = plan(BASE, only(on_demand_views=numbered(LEFT, "l", count, own)), NOW)
+    below = applied(BOTH, only(on_demand_views=numbered(RIGHT, "r", count)))
+    over = numbered(LEFT, "l", count, ServiceEntry(RIGHT), factor="dep_delay * r_first")
+    above = plan(below, only(on_demand_views=over), NOW)
+    for made in (alone, above):
+        assert [problem.reason for problem in made.problems] == reasons
+    for problem in (*alone.problems, *above.problems):
+        assert problem.field == "on_demand_views[0].sources"
+        assert f"{2 * count} request fields; at most {REQUEST_FIELD_COUNT_MAX}" in problem.message
+
+
+@pytest.mark.parametrize(("count", "reasons"), [(128, []), (129, ["TOO_MANY"]), (200, ["TOO_MANY"])])
+def test_request_fields_of_a_service_are_counted_over_its_entries(count: int, reasons: list[str]) -> None:
+    wanted = DefinitionSet(
+        on_demand_views=[numbered(LEFT, "l", count), numbered(RIGHT, "r", count)],
+        feature_services=[service("flights.ml.both", entries=[ServiceEntry(LEFT), ServiceEntry(RIGHT)])],
+    )
+    made = plan(BASE, wanted, NOW)
+    assert [problem.reason for problem in made.problems] == reasons
+    for problem in made.problems:
+        assert problem.field == "feature_services[0].entries"
+        assert f"{2 * count} request fields; at most {REQUEST_FIELD_COUNT_MAX} are allowed: split" in problem.message
+
+
+@pytest.mark.parametrize(("count", "reasons"), [(KEY_COLUMN_COUNT_MAX, []), (KEY_COLUMN_COUNT_MAX + 1, ["TOO_MANY"])])
+def test_join_key_columns_of_a_service_are_counted_over_its_entries(count: int, reasons: list[str]) -> None:
+    entries = [ServiceEntry(VIEW, [], {"airport": f"k{number}"}, f"k{number}_") for number in range(count)]
+    made = plan(BASE, only(feature_services=service("flights.ml.wide", entries=entries)), NOW)
+    assert [problem.reason for problem in made.problems] == reasons
+    for problem in made.problems:
+        assert problem.field == "feature_services[0].entries"
+        assert f"{count} join key columns; at most {KEY_COLUMN_COUNT_MAX}" in problem.message
+
+
+@pytest.mark.parametrize("pinned", [TRIP, FAST])
+def test_a_service_over_what_is_computed_otherwise_here_is_one_problem(pinned: str) -> None:
+    record = BASE.on_demand_views[TRIP][0]
+    damaged = replace(record, transform_digest=bytes(32))
+    state = replace(BASE, on_demand_views={**BASE.on_demand_views, TRIP: (damaged,)})
+    entries = [ServiceEntry(f"{VIEW}@v1"), ServiceEntry(f"{pinned}@v1", output_prefix="x_")]
+    wanted = DefinitionSet(
+        feature_services=[
+            service("flights.ml.bad", entries=entries),
+            service("flights.ml.good", entries=entries[:1]),
+        ]
+    )
+    made = plan(state, wanted, NOW)
+    assert [change.change_kind for change in made.changes] == [ChangeKind.REFUSED, ChangeKind.CREATE]
+    assert [(problem.reason, problem.field) for problem in made.problems] == [
+        ("TRANSFORM_CHANGED", "feature_services[0].entries[1].feature_view")
+    ]
+    assert f"{TRIP}@v1" in made.problems[0].message
 
 
 def test_what_is_read_is_not_retired() -> None:

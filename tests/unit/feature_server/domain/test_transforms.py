@@ -1,7 +1,7 @@
 """Views that compute: events are written, windows and expressions are read."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -9,12 +9,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from core_ext.keys import encode_key, storage_key
 from core_ext.row_codec import decode_row
 from feature_server.domain.replays import Replays
 from feature_server.domain.row_log import LogEntry, RowLog
+from feature_server.domain.shard import Position
 from feature_server.domain.shard_writes import Durability
 from headrace.definitions import Column, Feature, FeatureService, ServiceEntry, Source, derived, latest, window
-from headrace.errors import InvalidArgument, ResourceExhausted
+from headrace.errors import HeadraceError, InvalidArgument, ResourceExhausted
 from protos.feature.v1 import online_feature_service_pb2 as pb
 from tests.unit.feature_server.parts import NOW_US, OWNER, PRINCIPAL, Parts, shop_definitions, state_of
 
@@ -178,6 +180,57 @@ def test_events_are_not_replayed_as_rows(orders: Parts) -> None:
         replays.write(ORDERS, lambda: [events((1, 10, 2.0, 1, "a", True))], Durability.LOG, (), PRINCIPAL)
     assert caught.value.reason == "BAD_BATCH_COLUMN"
     assert read(orders, [1])["visits"] == ([0], [PRESENT])
+
+
+def batch_rows(parts: Parts, users: Sequence[int], bad: Sequence[int] = ()) -> pa.RecordBatch:
+    """Rows as a batch makes them, those of `bad` cut short; each is the row of user 1."""
+    view = parts.catalogue.view(ORDERS)
+    stored = storage_key(view.entity.entity_id, encode_key([3], [1]), view.view_id)
+    [row] = parts.shards[parts.shard_of(1)].read([stored])
+    assert row is not None
+    rows = [row[:-1] if user in bad else row for user in users]
+    return pa.record_batch({"user_id": pa.array(users, pa.int64()), "_row": pa.array(rows, pa.binary())})
+
+
+POSITIONS: dict[str, tuple[Callable[[Position], list[Position]], str]] = {
+    "none": (lambda one: [], "NO_POSITION"),
+    "of another epoch": (lambda one: [one._replace(epoch=one.epoch + 1)], "EPOCH_MISMATCH"),
+    "behind the log": (lambda one: [one._replace(offset=one.offset + 1)], "EPOCH_MISMATCH"),
+}
+
+
+@pytest.mark.parametrize("case", POSITIONS)
+@pytest.mark.parametrize("shard", [0, 1])
+def test_batch_without_every_position_writes_to_no_shard(orders: Parts, case: str, shard: int) -> None:
+    write(orders, events((1, 10, 2.0, 3, "a", True)))
+    spoilt, reason = POSITIONS[case]
+    users = list(range(2, 12))
+    assert {orders.shard_of(user) for user in users} == {0, 1}
+    batches = [batch_rows(orders, users[:5]), batch_rows(orders, users[5:])]
+    before = [orders.shards[number].status() for number in (0, 1)]
+    covered = [Position(number, status.epoch, status.offset) for number, status in enumerate(before)]
+    covered[shard : shard + 1] = spoilt(covered[shard])
+    replays = Replays(orders.catalogue, orders.shards, orders.clock)
+    with pytest.raises(HeadraceError) as caught:
+        replays.write(ORDERS, lambda: batches, Durability.LOG, covered, PRINCIPAL)
+    assert (caught.value.reason, caught.value.metadata["shard"]) == (reason, str(shard))
+    assert [orders.shards[number].status() for number in (0, 1)] == before
+    assert read(orders, users)["visits"][0] == [0] * len(users)
+
+
+def test_rows_are_numbered_over_the_batches_of_a_request(orders: Parts) -> None:
+    write(orders, events((1, 10, 2.0, 3, "a", True)))
+    status = [orders.shards[number].status() for number in (0, 1)]
+    covered = [Position(number, one.epoch, one.offset) for number, one in enumerate(status)]
+    batches = [batch_rows(orders, [2, 3, 4]), batch_rows(orders, [5, 6], bad=[6])]
+    replays = Replays(orders.catalogue, orders.shards, orders.clock)
+    with pytest.raises(InvalidArgument, match=f"^row 4 is none of {ORDERS}@v1: ") as caught:
+        replays.write(ORDERS, lambda: batches, Durability.LOG, covered, PRINCIPAL)
+    assert caught.value.reason == "BAD_ROW"
+    assert read(orders, [2, 3, 4, 5])["visits"][0] == [0] * 4
+    done = replays.write(ORDERS, lambda: batches[:1], Durability.LOG, covered, PRINCIPAL)
+    assert (done.row_count, done.stale_count, list(done.deferred)) == (3, 0, [])
+    assert read(orders, [2, 3, 4])["visits"][0] == [1] * 3
 
 
 class KeptLog:

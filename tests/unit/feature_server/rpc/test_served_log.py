@@ -1,6 +1,7 @@
 """The log of served answers on both transports: every value as the client got it, and what is dropped is counted."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from core_ext.served_ring import is_sampled
 from feature_server.domain.row_log import LogPosition
 from feature_server.domain.shard_writes import Durability
 from feature_server.rpc.native_front import HAS_NATIVE, TRANSPORTS
+from headrace.definitions import FeatureService, ServiceEntry
 from headrace.served import NO_ROW_US, decode_rows, frames_of
 from headrace.types import parse_type
 from protos.feature.v1 import online_feature_service_pb2 as pb
@@ -22,6 +24,7 @@ from tests.unit.feature_server.parts import (
     ENTITY,
     FEATURES,
     NOW_US,
+    OWNER,
     PRINCIPAL,
     SERVICE,
     VIEW,
@@ -51,9 +54,11 @@ def logged(tmp_path: Path) -> Iterator[Parts]:
     opened.close()
 
 
-def write(parts: Parts, users: Sequence[int], event_us: int = NOW_US, batch: pa.RecordBatch | None = None) -> None:
+def write(
+    parts: Parts, users: Sequence[int], event_us: int = NOW_US, batch: pa.RecordBatch | None = None, view: str = VIEW
+) -> None:
     rows = batch if batch is not None else shop_batch(users, event_us)
-    parts.writes.write(VIEW, lambda _: [rows], Durability.LOG, ("", 0), PRINCIPAL)
+    parts.writes.write(view, lambda _: [rows], Durability.LOG, ("", 0), PRINCIPAL)
 
 
 def rows_of(parts: Parts) -> list[dict[str, Any]]:
@@ -148,6 +153,35 @@ def test_expired_values_are_logged_as_they_were_asked_for(tmp_path: Path, transp
     assert [(row["status"], row["value"]) for row in plain] == [(EXPIRED | WITHHELD, b"")] * len(FEATURES)
     assert [(row["status"], row["value"]) for row in shown] == [(EXPIRED, expected_value(1, name)) for name in FEATURES]
     parts.close()
+
+
+def test_views_that_stay_online_are_not_logged(logged: Parts, transport: str) -> None:
+    shop = shop_definitions()
+    hidden = replace(shop.feature_views[0], name="shop.web.hidden", offline=False)
+    entries = [
+        ServiceEntry("shop.web.hidden@v1", list(FEATURES), output_prefix="h_"),
+        ServiceEntry(VIEW, ["age", "name"]),
+    ]
+    services = [
+        FeatureService("shop.web.mixed", owner=OWNER, entries=entries),
+        FeatureService("shop.web.online", owner=OWNER, entries=entries[:1]),
+    ]
+    logged.catalogue.publish(
+        state_of(replace(shop, feature_views=[hidden, *shop.feature_views], feature_services=services))
+    )
+    for view, event_us in (("shop.web.hidden@v1", NOW_US - 7), (VIEW, NOW_US)):
+        write(logged, [1, 2], event_us, view=view)
+    with serving(logged, transport) as served:
+        for _ in range(2):  # the second time from the table
+            answer = served.get(request([1, 2], "shop.web.mixed"))
+            assert [list(column.statuses) for column in answer.columns] == [[PRESENT] * 2] * (len(FEATURES) + 2)
+            served.get(request([1, 2], "shop.web.online"))
+    rows = [(row["feature"], row["entity_key"], row["value"], row["row_event_time_us"]) for row in rows_of(logged)]
+    assert rows == 2 * [
+        (f"{VIEW}:{name}", key(user), expected_value(user, name), NOW_US) for name in ("age", "name") for user in (1, 2)
+    ]
+    assert logged.served_writer.sampled_count == 4
+    assert not any(logged.served_writer.dropped().values())
 
 
 def test_share_of_none_logs_none(tmp_path: Path, transport: str) -> None:

@@ -95,6 +95,22 @@ def test_log_that_is_empty_never_uses_an_epoch_again(tmp_path: Path) -> None:
         log.close()
 
 
+def test_start_that_fails_keeps_the_epochs_that_there_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(3):
+        opened(tmp_path).close()
+
+    def no_space(*_: object) -> None:
+        raise OSError("no space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ServedSegments, "_begin", no_space)
+        with pytest.raises(Unavailable, match="cannot be used"):
+            opened(tmp_path)
+    log = opened(tmp_path)
+    assert log.status().end == LogPosition(4, 0)
+    assert [path.name[:10] for path in segments(tmp_path)] == ["0000000004"], "empty segments of before are gone"
+
+
 def test_torn_end_at_every_byte_leaves_whole_frames(tmp_path: Path) -> None:
     log = opened(tmp_path / "whole", segment_bytes=1 << 20)
     streams = fill(log, 3)

@@ -12,7 +12,7 @@ from headrace.definitions.transform import canonical_json
 from headrace.errors import InvalidArgument
 from protos.common.v1 import value_pb2
 from protos.control.v1 import definitions_pb2 as pb
-from tests.unit.headrace.definitions.samples import sets, source, whole_set
+from tests.unit.headrace.definitions.samples import sets, source, view, whole_set
 
 
 @given(sets())
@@ -39,6 +39,22 @@ def test_unset_fallback_is_none() -> None:
     message = set_to_pb(whole_set())
     message.feature_views[0].fallback = pb.FALLBACK_UNSPECIFIED
     assert set_from_pb(message).feature_views[0].fallback is Fallback.NONE
+
+
+@pytest.mark.parametrize("offline", [True, False])
+def test_offline_comes_back_through_its_wire_bytes(offline: bool) -> None:
+    message = set_to_pb(whole_set(feature_views=[view(offline=offline)]))
+    sent = pb.DefinitionSet.FromString(message.SerializeToString())
+    assert sent.feature_views[0].HasField("offline") is not offline, "what is the default is not said"
+    assert set_from_pb(sent).feature_views[0].offline is offline
+    sent.feature_views[0].offline = offline
+    assert set_from_pb(sent).feature_views[0].offline is offline
+
+
+def test_unset_offline_is_true() -> None:
+    message = set_to_pb(whole_set(feature_views=[view(offline=False)]))
+    message.feature_views[0].ClearField("offline")
+    assert set_from_pb(message).feature_views[0].offline is True
 
 
 def no_kind(message: pb.DefinitionSet) -> None:
