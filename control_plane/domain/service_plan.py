@@ -20,7 +20,7 @@ from headrace.definitions.registered import (
 )
 from headrace.definitions.services import KEY_COLUMN_COUNT_MAX, FeatureService, ServiceEntry
 from headrace.definitions.views import FEATURE_COUNT_MAX
-from headrace.errors import FailedPrecondition
+from headrace.errors import FailedPrecondition, InvalidArgument
 from headrace.names import NAME_LENGTH_MAX
 from headrace.types import ValueType
 
@@ -88,7 +88,7 @@ def _resolve(draft: Draft, index: int, entry: ServiceEntry, problems: list[Probl
             problems.append(Problem("UNKNOWN_FEATURE", f"{path}.features[{position}]", message))
     try:
         what, keys, fields = _request_columns(draft, view)
-    except FailedPrecondition as error:
+    except (InvalidArgument, FailedPrecondition) as error:
         problems.append(Problem(error.reason, f"{path}.feature_view", error.message))
         return None
     for key in entry.join_key_mapping:

@@ -9,7 +9,7 @@ from headrace.definitions.entities import Entity
 from headrace.definitions.on_demand import REQUEST_FIELD_COUNT_MAX, OnDemandView, RequestSource
 from headrace.definitions.plans import expression_of_type
 from headrace.definitions.registered import RegisteredOnDemandView, RegisteredView, RegistryState
-from headrace.definitions.services import ServiceEntry
+from headrace.definitions.services import KEY_COLUMN_COUNT_MAX, ServiceEntry
 from headrace.definitions.transform import NO_TIME_ZONE_DATA, transform_digest
 from headrace.definitions.transforms import Derived
 from headrace.errors import FailedPrecondition
@@ -172,6 +172,9 @@ def _keys(view: OnDemandView, upstreams: Mapping[VersionRef, _Upstream]) -> dict
                     path,
                     column=column,
                 )
+    if len(keys) > KEY_COLUMN_COUNT_MAX:
+        message = f"the sources are read by {len(keys)} join key columns; at most {KEY_COLUMN_COUNT_MAX} are allowed"
+        raise invalid(message, "TOO_MANY", "sources", count=len(keys))
     return keys
 
 

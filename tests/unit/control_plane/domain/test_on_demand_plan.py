@@ -291,6 +291,18 @@ def test_join_key_columns_of_a_service_are_counted_over_its_entries(count: int, 
         assert f"{count} join key columns; at most {KEY_COLUMN_COUNT_MAX}" in problem.message
 
 
+@pytest.mark.parametrize(("count", "reasons"), [(KEY_COLUMN_COUNT_MAX, []), (KEY_COLUMN_COUNT_MAX + 1, ["TOO_MANY"])])
+def test_join_key_columns_of_a_view_are_counted_over_its_sources(count: int, reasons: list[str]) -> None:
+    sources = [ServiceEntry(VIEW, [], {"airport": f"k{number}"}, f"k{number}_") for number in range(count)]
+    features = [Feature("first", "f32", derived(f"coalesce({', '.join(f'k{at}_dep_delay' for at in range(count))})"))]
+    wide = OnDemandView("flights.ml.wide", owner="flights", sources=sources, features=features)
+    made = plan(BASE, only(on_demand_views=wide), NOW)
+    assert [problem.reason for problem in made.problems] == reasons
+    for problem in made.problems:
+        assert problem.field == "on_demand_views[0].sources"
+        assert f"{count} join key columns; at most {KEY_COLUMN_COUNT_MAX}" in problem.message
+
+
 @pytest.mark.parametrize("pinned", [TRIP, FAST])
 def test_a_service_over_what_is_computed_otherwise_here_is_one_problem(pinned: str) -> None:
     record = BASE.on_demand_views[TRIP][0]
