@@ -70,7 +70,7 @@ sanitize: ## the tests of core_ext and of the transports, races and fuzz under A
 	@$(SETUP) sanitize
 	@LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" \
 		ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 PYTHONMALLOC=malloc \
-		$(BIN)/python -m pytest tests/unit/core_ext $(wildcard tests/fuzz tests/race tests/integration/test_transport_*.py) -m "not slow" --core-build=build/sanitize --capture=sys -q $(PYTEST)
+		$(BIN)/python -m pytest tests/unit/core_ext $(wildcard tests/fuzz tests/race tests/integration/test_transport_*.py) -m "not slow and not memory" --core-build=build/sanitize --capture=sys -q $(PYTEST)
 
 lock: ## pin the dependencies anew into requirements/ (ARGS=--upgrade takes newer versions)
 	@tools/lock.sh $(ARGS)

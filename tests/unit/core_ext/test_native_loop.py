@@ -273,6 +273,7 @@ def p99_s(loop: Loop, calls: int = 300) -> float:
     return sorted(spans)[calls * 99 // 100]
 
 
+@pytest.mark.memory
 def test_slow_readers_of_large_answers_stay_within_the_memory_and_others_are_served() -> None:
     large = bytes(LARGE_BYTES)
 

@@ -461,6 +461,7 @@ print(first, limited, outcome(small), outcome(small), isinstance(outcome(large),
 """
 
 
+@pytest.mark.memory
 def test_a_read_without_memory_leaves_memory_to_the_next() -> None:
     root = Path(__file__).parents[3]
     done = subprocess.run(
@@ -474,6 +475,7 @@ def test_a_read_without_memory_leaves_memory_to_the_next() -> None:
     assert done.stdout.split() == ["28", "OUT_OF_MEMORY", "28", "28", "True"], done.stderr
 
 
+@pytest.mark.memory
 def test_on_demand_that_is_refused_keeps_no_memory() -> None:
     names = [f"i{at}" for at in range(24)]
     compiled = compile_expression(" + ".join(names), dict.fromkeys(names, ValueType(Scalar.F64)))
