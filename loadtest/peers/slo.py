@@ -1,14 +1,12 @@
 """p99 at 60 % of saturation: h2load holds a steady load, Locust adds 200 calls a second open-loop and judges.
 
-The generators, the writer and the judge stand for other machines: root runs them before the server, which gets the
-cores that they leave. A generator that waits for a core sends what it missed in one burst, which no machine of its own
-would. The rate that they held is read from their records, and a window with less than asked fails.
+Every entity was read once before. Generators and the writer run at the lowest priority, so that the server and the judge
+do not queue behind them for a core; the rate that they held is read from their records, and a window with less than asked
+fails.
 """
 
 import json
-import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+from headrace.serving.priority import lower_priority
 from loadtest.dataset import WRITE_VIEW
 from loadtest.loading import Writer, write_requests
 from loadtest.online import run
@@ -32,8 +31,9 @@ JUDGE_RATE: Final = 200
 LOCUST_START_S: Final = 30.0  # imports, and the requests that it makes before the run, on busy cores
 HOLDERS: Final = 2  # processes of h2load, each with half of the connections and keys of its own
 SATURATION_S_MIN: Final = 2.0
-GENERATOR_NICENESS: Final = -5
-JUDGE_NICENESS: Final = -10
+WARM_ROWS: Final = 1_000  # of one read
+GENERATOR_NICENESS: Final = 19
+NICE: Final = ("nice", "-n", str(GENERATOR_NICENESS))
 HELD_SHARE_MIN: Final = 0.95
 WRITE_RATE: Final = 50_000
 WRITE_BATCH_ROWS: Final = 2_500
@@ -93,6 +93,7 @@ class Generator:
 def judge(stage: Stage, saturation_rps: float, duration_s: float, writing: bool = False) -> Judged:
     """One window of judged load in scenario 1x200, rows cached; while writing, of the saturation beside the writer."""
     place = Place(stage.headrace.features, stage.scale.compared_entities, stage.folder)
+    _warm(stage)
     with ExitStack() as ending:
         writer = ending.enter_context(_writing(place, duration_s + stage.scale.span_s)) if writing else None
         if writer:
@@ -102,6 +103,12 @@ def judge(stage: Stage, saturation_rps: float, duration_s: float, writing: bool 
         held = [_holder(stage, number, amount) for number in range(HOLDERS)]
         found = judged(place, held, rate * CONNECTIONS, duration_s)
     return replace(found, written_rate=writer.rate() if writer else 0.0)
+
+
+def _warm(stage: Stage) -> None:
+    """Reads every entity once, as rows come into the table when they are first read."""
+    for first in range(0, stage.scale.compared_entities, WARM_ROWS):
+        stage.headrace.read(list(range(first, min(first + WARM_ROWS, stage.scale.compared_entities))))
 
 
 def _target(stage: Stage, number: int) -> Target:
@@ -122,8 +129,7 @@ def _holder(stage: Stage, number: int, amount: Amount) -> Generator:
 def judged(place: Place, held: list[Generator], asked_rate: float, duration_s: float) -> Judged:
     """Locust's verdict while the given load generators hold their load."""
     with ExitStack() as ending:
-        first = _before_the_server(GENERATOR_NICENESS)
-        children = [ending.enter_context(Child([*first, *one.command], one.output)) for one in held]
+        children = [ending.enter_context(Child([*NICE, *one.command], one.output)) for one in held]
         summary = _locust(place, duration_s)
         dead = next((child for child in children if child.process.poll() is not None), None)
         if dead is not None:
@@ -139,11 +145,6 @@ def judged(place: Place, held: list[Generator], asked_rate: float, duration_s: f
     )
 
 
-def _before_the_server(niceness: int) -> list[str]:
-    """Words before a command line; others than root may not ask for it."""
-    return ["nice", "-n", str(niceness)] if os.geteuid() == 0 else []
-
-
 def _locust(place: Place, duration_s: float) -> dict[str, object]:
     words = ["--host", place.features, "--scenario", "1x200", "--rate", str(JUDGE_RATE)]
     words += ["--duration", f"{duration_s:g}s", "--entities", str(place.user_count)]
@@ -155,7 +156,6 @@ def locust_summary(words: list[str], stem: Path, limit_s: float) -> dict[str, ob
     summary = stem.with_suffix(".json")
     summary.unlink(missing_ok=True)
     line = run.command(run.parse(words), summary, stem.with_suffix(".html"))
-    line = [*_before_the_server(JUDGE_NICENESS), *line]
     done = subprocess.run(line, cwd=ROOT, capture_output=True, timeout=limit_s, check=False)
     if not summary.exists():
         raise load_failed(f"Locust wrote no {summary.name}: {done.stderr[-500:].decode(errors='replace')}")
@@ -180,8 +180,7 @@ class _PacedWriter:
 
     def run(self) -> None:
         """Sends batches at their due times until stopped."""
-        if os.geteuid() == 0 and sys.platform == "linux":
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), GENERATOR_NICENESS)
+        lower_priority(GENERATOR_NICENESS)
         writer = Writer(self.features)
         gap_s = WRITE_BATCH_ROWS / WRITE_RATE
         began = time.perf_counter()
