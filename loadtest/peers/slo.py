@@ -1,8 +1,8 @@
 """p99 at 60 % of saturation: h2load holds a steady load, Locust adds 200 calls a second open-loop and judges.
 
-Every entity was read once before. Generators and the writer run at the lowest priority, so that the server and the judge
-do not queue behind them for a core; the rate that they held is read from their records, and a window with less than asked
-fails.
+Every entity was read once before. Generators and the writer run at the lowest priority, so that the server and the
+judge do not queue behind them for a core; the rate that they held is read from their records, and a window with less
+than asked fails.
 """
 
 import json
