@@ -53,6 +53,7 @@ class Judged:
     asked_rate: float
     held_rate: float
     written_rate: float = 0.0
+    lag_p99_ms: float = 0.0  # of Locust's own calls behind their due times; part of the latencies
 
     def why_not(self) -> str:
         """What broke besides the latency; empty when nothing did."""
@@ -66,7 +67,8 @@ class Judged:
 
     def context(self) -> dict[str, float | str]:
         """What stands beside the figure."""
-        out: dict[str, float | str] = {"p50_ms": self.p50_ms, "calls": self.calls, "errors": self.errors}
+        out: dict[str, float | str] = {"p50_ms": self.p50_ms, "lag_p99_ms": self.lag_p99_ms}
+        out |= {"calls": self.calls, "errors": self.errors}
         out |= {"asked_rps": self.asked_rate, "held_rps": self.held_rate}
         return out | ({"written_rows_per_s": self.written_rate} if self.written_rate else {})
 
@@ -137,6 +139,7 @@ def judged(place: Place, held: list[Generator], asked_rate: float, duration_s: f
     return Judged(
         p99_ms=float(str(summary["p99_ms"])),
         p50_ms=float(str(summary["p50_ms"])),
+        lag_p99_ms=float(str(summary["lag_p99_ms"])),
         calls=int(str(summary["call_count"])),
         errors=int(str(summary["error_count"])),
         faults=str(summary["faults"]),

@@ -5,13 +5,16 @@ import dataclasses
 from loadtest.peers.online import verdict
 from loadtest.peers.slo import WRITE_RATE, Judged
 
-GOOD = Judged(p99_ms=4.0, p50_ms=1.0, calls=800, errors=0, faults="()", asked_rate=2_000, held_rate=1_990)
+GOOD = Judged(
+    p99_ms=4.0, p50_ms=1.0, calls=800, errors=0, faults="()", asked_rate=2_000, held_rate=1_990, lag_p99_ms=0.5
+)
 
 
 def test_good_window_is_a_figure_with_its_load_beside_it() -> None:
     found = verdict("p99_ms_at_60pct_cached", GOOD).to_json()
     assert (found["value"], found["ok"]) == (4.0, True)
-    assert found["context"] == {"p50_ms": 1.0, "calls": 800, "errors": 0, "asked_rps": 2_000, "held_rps": 1_990}
+    expected = {"p50_ms": 1.0, "lag_p99_ms": 0.5, "calls": 800, "errors": 0, "asked_rps": 2_000, "held_rps": 1_990}
+    assert found["context"] == expected
 
 
 def test_slow_window_misses_its_target() -> None:
