@@ -40,7 +40,7 @@ cdef extern from "hr_computed.h" nogil:
         const hr_column *stored
         hr_computed_source *sources
         hr_computed_program *programs
-        hr_computed_reader **idle
+        void **idle
 
     hr_computed_reader *hr_computed_take(hr_computed *view)
     void hr_computed_give_back(hr_computed *view, hr_computed_reader *reader)

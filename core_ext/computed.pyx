@@ -79,7 +79,7 @@ cdef class ComputedView:
     def __dealloc__(self):
         cdef uint32_t i
         for i in range(HR_COMPUTED_IDLE_MAX):
-            hr_computed_reader_close(&self.view, self.view.idle[i])
+            hr_computed_reader_close(&self.view, <hr_computed_reader *>self.view.idle[i])
         if self.view.programs != NULL:
             for i in range(self.view.program_count):
                 free(self.view.programs[i].inputs)

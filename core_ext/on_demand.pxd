@@ -34,7 +34,7 @@ cdef extern from "hr_on_demand_plan.h" nogil:
         uint32_t field_count, program_count, block_rows
         hr_request_field *fields
         hr_on_demand_program *programs
-        hr_on_demand_reader **idle
+        void **idle
 
     uint32_t hr_on_demand_block_rows(const hr_on_demand *view)
     uint32_t hr_field_width(uint32_t type)

@@ -29,7 +29,7 @@ cdef class OnDemand:
     def __dealloc__(self):
         cdef uint32_t i
         for i in range(HR_ON_DEMAND_IDLE_MAX):
-            hr_on_demand_reader_close(&self.view, self.view.idle[i])
+            hr_on_demand_reader_close(&self.view, <hr_on_demand_reader *>self.view.idle[i])
         if self.view.programs != NULL:
             for i in range(self.view.program_count + 1):  # one may be half-built
                 free(self.view.programs[i].sources)

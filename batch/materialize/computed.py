@@ -24,7 +24,7 @@ from batch.historical.spill import Spill
 from batch.historical.tables import Rows
 from batch.materialize.computed_rows import ROW, RowMaker
 from batch.materialize.gained import files_of, gained_files
-from batch.materialize.marks import Mark, read_mark, write_mark
+from batch.materialize.marks import Mark, bring_up, write_mark
 from batch.materialize.materialize import RUN_KIND, Materialized, Progress, note_snapshot
 from batch.offline.catalogue import Catalogue
 from batch.offline.columns import ViewColumns
@@ -105,27 +105,21 @@ class ComputedMaterialization:
         table = self._catalogue.load(columns.identifier)
         with self._runs.run(RUN_KIND, {"feature_view": str(columns.ref), "store": store_id}) as run:
             done = Materialized()
-            mark = read_mark(table, store_id)
-            if mark.target and mark.target != mark.base and table.snapshot_by_id(mark.target) is not None:
-                mark = self._advance(table, (maker, columns, mark), store_id, done, progress)
-            snapshot = table.current_snapshot()
-            if snapshot is not None and snapshot.snapshot_id != mark.base:
-                mark = Mark(mark.base, snapshot.snapshot_id)
-                self._advance(table, (maker, columns, mark), store_id, done, progress)
+            bring_up(
+                table, store_id, lambda mark: self._advance(table, (maker, columns, mark), store_id, done, progress)
+            )
             note_snapshot(run, columns, table)
         return done
 
     def _advance(
         self, table: Table, asked: tuple[RowMaker, ViewColumns, Mark], store_id: str, done: Materialized, tell: Progress
-    ) -> Mark:
+    ) -> None:
         maker, columns, mark = asked
         epochs = {shard.shard: shard.epoch for shard in self._shards.list()[1]}
         files = gained_files(table, mark.base, mark.target, store_id, epochs)
         if files is None or files:
             self._go(self._way(table, columns, maker, mark, files), store_id, done, tell)
-        mark = Mark(mark.target, mark.target)
-        write_mark(lambda: self._catalogue.load(columns.identifier), store_id, mark)
-        return mark
+        write_mark(lambda: self._catalogue.load(columns.identifier), store_id, Mark(mark.target, mark.target))
 
     def _way(
         self, table: Table, columns: ViewColumns, maker: RowMaker, mark: Mark, files: Sequence[FileScanTask] | None

@@ -34,6 +34,17 @@ def read_mark(table: Table, store_id: str) -> Mark:
         raise DataLoss(f"table property {PROPERTY_PREFIX}{store_id} is {text!r}", reason="MARK_CORRUPT") from error
 
 
+def bring_up(table: Table, store_id: str, go: Callable[[Mark], None]) -> None:
+    """Goes from the mark of a store to the newest snapshot; where a killed run was going comes first, if it is kept."""
+    mark = read_mark(table, store_id)
+    if mark.target and mark.target != mark.base and table.snapshot_by_id(mark.target) is not None:
+        go(mark)
+        mark = Mark(mark.target, mark.target)
+    snapshot = table.current_snapshot()
+    if snapshot is not None and snapshot.snapshot_id != mark.base:
+        go(Mark(mark.base, snapshot.snapshot_id))
+
+
 def write_mark(load: Callable[[], Table], store_id: str, mark: Mark) -> None:
     """Moves the mark."""
     for _ in range(COMMIT_TRIES_MAX):

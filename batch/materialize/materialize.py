@@ -11,7 +11,7 @@ from pyiceberg.io.pyarrow import ArrowScan
 from pyiceberg.table import FileScanTask, Table
 
 from batch.materialize.gained import files_of
-from batch.materialize.marks import Mark, read_mark, write_mark
+from batch.materialize.marks import Mark, bring_up, write_mark
 from batch.offline.catalogue import Catalogue
 from batch.offline.columns import EVENT_TIME, ViewColumns
 from batch.offline.runs import Run, Runs
@@ -54,13 +54,7 @@ class Materialization:
         table = self._catalogue.load(columns.identifier)
         with self._runs.run(RUN_KIND, {"feature_view": str(columns.ref), "store": store_id}) as run:
             done = Materialized()
-            mark = read_mark(table, store_id)
-            if mark.target and mark.target != mark.base and table.snapshot_by_id(mark.target) is not None:
-                self._advance(table, columns, store_id, mark, done, progress)
-                mark = Mark(mark.target, mark.target)
-            snapshot = table.current_snapshot()
-            if snapshot is not None and snapshot.snapshot_id != mark.base:
-                self._advance(table, columns, store_id, Mark(mark.base, snapshot.snapshot_id), done, progress)
+            bring_up(table, store_id, lambda mark: self._advance(table, columns, store_id, mark, done, progress))
             note_snapshot(run, columns, table)
         return done
 

@@ -1,6 +1,5 @@
 """Commands on rows: write, read, materialize."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from control_plane.cli.output import Format, plain, print_document, print_table
 from control_plane.cli.request_values import parse_request_data
 from control_plane.cli.session import Session
 from control_plane.cli.tables import FileRows, read_rows, select
+from control_plane.cli.typed_columns import parse_columns, split_values
 from headrace.client import Durability, FeatureBatch, ReadOptions, RegistryClient, ValueState, WriteToken
 from headrace.definitions import (
     DefinitionKind,
@@ -115,38 +115,32 @@ def read(
 
 def parse_entities(texts: Sequence[str], join_keys: Mapping[str, Scalar]) -> dict[str, list[Any]]:
     """Key columns of "user_id=1,2,3" or "user_id=[1,null]", in the types that the selection asks for."""
-    columns: dict[str, list[Any]] = {}
-    for text in texts:
-        name, separator, values = text.partition("=")
-        if not separator or name not in join_keys or name in columns:
-            raise InvalidArgument(
-                f"--entity {text!r} is not one of the keys to send; write each once, as KEY=VALUE,VALUE: "
-                f"{', '.join(join_keys)}",
-                reason="ENTITY_KEY",
-                field="--entity",
-                metadata={"entity": text, "join_keys": ",".join(join_keys)},
-            )
-        columns[name] = [_key(name, value, join_keys[name]) for value in _values(name, values)]
-    missing = [name for name in join_keys if name not in columns]
-    if missing:
-        raise InvalidArgument(
-            f"--entity {missing[0]}=... is missing; this selection needs {', '.join(join_keys)}",
+
+    def unknown(text: str) -> InvalidArgument:
+        return InvalidArgument(
+            f"--entity {text!r} is not one of the keys to send; write each once, as KEY=VALUE,VALUE: "
+            f"{', '.join(join_keys)}",
+            reason="ENTITY_KEY",
+            field="--entity",
+            metadata={"entity": text, "join_keys": ",".join(join_keys)},
+        )
+
+    def missing(names: list[str]) -> InvalidArgument:
+        return InvalidArgument(
+            f"--entity {names[0]}=... is missing; this selection needs {', '.join(join_keys)}",
             reason="ENTITY_KEY_MISSING",
             field="--entity",
-            metadata={"missing": ",".join(missing)},
+            metadata={"missing": ",".join(names)},
         )
-    return columns
 
+    def convert(name: str, text: str) -> list[Any]:
+        try:
+            values = split_values(text)
+        except ValueError as error:
+            raise _bad_key(name, text, "a JSON list") from error
+        return [_key(name, value, join_keys[name]) for value in values]
 
-def _values(name: str, text: str) -> Sequence[object]:
-    if not text.startswith("["):
-        return text.split(",")
-    try:
-        values = json.loads(text)
-    except ValueError as error:
-        raise _bad_key(name, text, "a JSON list") from error
-    assert isinstance(values, list), "a JSON text that starts with a bracket is a list"
-    return values
+    return parse_columns(texts, join_keys, convert, unknown=unknown, missing=missing)
 
 
 def _key(name: str, value: object, kind: Scalar) -> int | str | bytes | None:

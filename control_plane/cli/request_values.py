@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from control_plane.cli.typed_columns import parse_columns, split_values
 from headrace.definitions.values import value_from_document
 from headrace.errors import InvalidArgument
 from headrace.types import Scalar, ValueType
@@ -14,40 +15,34 @@ _FLOATS: Final = frozenset({Scalar.F32, Scalar.F64})
 
 def parse_request_data(texts: Sequence[str], fields: Mapping[str, ValueType]) -> dict[str, list[object]]:
     """Columns in the types of the fields that the selection asks for."""
-    columns: dict[str, list[object]] = {}
-    for text in texts:
-        name, separator, values = text.partition("=")
-        if not separator or name not in fields or name in columns:
-            known = ", ".join(fields) if fields else "this selection takes none"
-            raise InvalidArgument(
-                f"--request {text!r} is not one of the request fields to send; write each once, as FIELD=VALUE,VALUE: "
-                f"{known}",
-                reason="REQUEST_FIELD",
-                field="--request",
-                metadata={"request": text, "request_fields": ",".join(fields)},
-            )
-        columns[name] = [_value(name, value, fields[name]) for value in _values(name, values)]
-    missing = [name for name in fields if name not in columns]
-    if missing:
-        raise InvalidArgument(
-            f"--request {missing[0]}=... is missing; this selection needs "
+
+    def unknown(text: str) -> InvalidArgument:
+        known = ", ".join(fields) if fields else "this selection takes none"
+        return InvalidArgument(
+            f"--request {text!r} is not one of the request fields to send; write each once, as FIELD=VALUE,VALUE: "
+            f"{known}",
+            reason="REQUEST_FIELD",
+            field="--request",
+            metadata={"request": text, "request_fields": ",".join(fields)},
+        )
+
+    def missing(names: list[str]) -> InvalidArgument:
+        return InvalidArgument(
+            f"--request {names[0]}=... is missing; this selection needs "
             f"{', '.join(f'{name} ({kind})' for name, kind in fields.items())}",
             reason="REQUEST_FIELD_MISSING",
             field="--request",
-            metadata={"missing": ",".join(missing)},
+            metadata={"missing": ",".join(names)},
         )
-    return columns
 
+    def convert(name: str, text: str) -> list[object]:
+        try:
+            values = split_values(text)
+        except ValueError as error:
+            raise _bad_value(name, text, "a JSON list") from error
+        return [_value(name, value, fields[name]) for value in values]
 
-def _values(name: str, text: str) -> Sequence[object]:
-    if not text.startswith("["):
-        return text.split(",")
-    try:
-        values = json.loads(text)
-    except ValueError as error:
-        raise _bad_value(name, text, "a JSON list") from error
-    assert isinstance(values, list), "a JSON text that starts with a bracket is a list"
-    return values
+    return parse_columns(texts, fields, convert, unknown=unknown, missing=missing)
 
 
 def _value(name: str, value: object, kind: ValueType) -> object:

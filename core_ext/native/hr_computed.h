@@ -6,6 +6,7 @@
 #define HR_COMPUTED_H
 
 #include "hr_expression_run.h"
+#include "hr_idle.h"
 #include "hr_row.h"
 #include "hr_rules.h"
 #include "hr_window_fold.h"
@@ -34,7 +35,7 @@ typedef struct {
     const hr_column *columns, *stored;
     hr_computed_source *sources;    /* one per column */
     hr_computed_program *programs;
-    hr_computed_reader *idle[HR_COMPUTED_IDLE_MAX];
+    void *idle[HR_COMPUTED_IDLE_MAX];           /* hr_computed_reader */
 } hr_computed;
 
 /* What one image needs; one thread at a time. */
@@ -77,22 +78,13 @@ static inline hr_computed_reader *hr_computed_reader_open(const hr_computed *vie
 /* A reader from the idle ones, else a new one; NULL: no memory. */
 static inline hr_computed_reader *hr_computed_take(hr_computed *view)
 {
-    for (uint32_t i = 0; i < HR_COMPUTED_IDLE_MAX; i++) {
-        hr_computed_reader *reader = __atomic_exchange_n(&view->idle[i], NULL, __ATOMIC_ACQUIRE);
-        if (reader != NULL) return reader;
-    }
-    return hr_computed_reader_open(view);
+    hr_computed_reader *reader = hr_idle_take(view->idle, HR_COMPUTED_IDLE_MAX);
+    return reader != NULL ? reader : hr_computed_reader_open(view);
 }
 
 static inline void hr_computed_give_back(hr_computed *view, hr_computed_reader *reader)
 {
-    for (uint32_t i = 0; i < HR_COMPUTED_IDLE_MAX; i++) {
-        hr_computed_reader *none = NULL;
-        if (__atomic_compare_exchange_n(
-                &view->idle[i], &none, reader, 0, __ATOMIC_RELEASE, __ATOMIC_RELAXED))
-            return;
-    }
-    hr_computed_reader_close(view, reader);
+    if (!hr_idle_put(view->idle, HR_COMPUTED_IDLE_MAX, reader)) hr_computed_reader_close(view, reader);
 }
 
 /* ---- cells ---- */

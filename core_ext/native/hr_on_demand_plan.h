@@ -4,6 +4,7 @@
 #define HR_ON_DEMAND_PLAN_H
 
 #include "hr_expression_run.h"
+#include "hr_idle.h"
 #include "hr_request_data.h"
 
 enum { HR_FROM_FEATURE = 1, HR_FROM_REQUEST = 2, HR_FROM_PROGRAM = 3 };
@@ -36,7 +37,7 @@ typedef struct {
     uint32_t field_count, program_count, block_rows;
     hr_request_field *fields;
     hr_on_demand_program *programs;          /* each after those that it reads */
-    hr_on_demand_reader *idle[HR_ON_DEMAND_IDLE_MAX];
+    void *idle[HR_ON_DEMAND_IDLE_MAX];           /* hr_on_demand_reader */
 } hr_on_demand;
 
 /* Rows of one pass: as many as keep the registers of all programs within their bound. */
@@ -80,20 +81,13 @@ static inline hr_on_demand_reader *hr_on_demand_reader_open(const hr_on_demand *
 /* A reader from the idle ones, else a new one; NULL: no memory. */
 static inline hr_on_demand_reader *hr_on_demand_take(hr_on_demand *view)
 {
-    for (uint32_t i = 0; i < HR_ON_DEMAND_IDLE_MAX; i++) {
-        hr_on_demand_reader *reader = __atomic_exchange_n(&view->idle[i], NULL, __ATOMIC_ACQUIRE);
-        if (reader != NULL) return reader;
-    }
-    return hr_on_demand_reader_open(view);
+    hr_on_demand_reader *reader = hr_idle_take(view->idle, HR_ON_DEMAND_IDLE_MAX);
+    return reader != NULL ? reader : hr_on_demand_reader_open(view);
 }
 
 static inline void hr_on_demand_give_back(hr_on_demand *view, hr_on_demand_reader *reader)
 {
-    for (uint32_t i = 0; i < HR_ON_DEMAND_IDLE_MAX; i++) {
-        hr_on_demand_reader *none = NULL;
-        if (__atomic_compare_exchange_n(&view->idle[i], &none, reader, 0, __ATOMIC_RELEASE, __ATOMIC_RELAXED)) return;
-    }
-    hr_on_demand_reader_close(view, reader);
+    if (!hr_idle_put(view->idle, HR_ON_DEMAND_IDLE_MAX, reader)) hr_on_demand_reader_close(view, reader);
 }
 
 #endif

@@ -84,10 +84,7 @@ class ShardServicer:
         self, request: pb.AcknowledgeRowLogRequest, context: grpc.ServicerContext
     ) -> pb.AcknowledgeRowLogResponse:
         """Lets a shard drop what is drained."""
-        if not request.HasField("position"):
-            raise InvalidArgument("position is missing; say how far the log is drained", reason="NO_POSITION")
-        position = LogPosition(request.position.epoch, request.position.next_offset)
-        status = self._reads.acknowledge(request.shard, position, self._principal())
+        status = self._reads.acknowledge(request.shard, _drained(request), self._principal())
         return pb.AcknowledgeRowLogResponse(state=_log_state(status))
 
     def ReadServedLog(  # noqa: N802 - named by the contract
@@ -108,10 +105,7 @@ class ShardServicer:
         self, request: pb.AcknowledgeServedLogRequest, context: grpc.ServicerContext
     ) -> pb.AcknowledgeServedLogResponse:
         """Lets the log of answers drop what is drained."""
-        if not request.HasField("position"):
-            raise InvalidArgument("position is missing; say how far the log is drained", reason="NO_POSITION")
-        position = LogPosition(request.position.epoch, request.position.next_offset)
-        status = self._reads.acknowledge_served(position, self._principal())
+        status = self._reads.acknowledge_served(_drained(request), self._principal())
         return pb.AcknowledgeServedLogResponse(state=_log_state(status))
 
     def ReplayRows(  # noqa: N802 - named by the contract
@@ -131,6 +125,12 @@ class ShardServicer:
             stale_count=answer.stale_count,
             deferred_rows=answer.deferred,
         )
+
+
+def _drained(request: pb.AcknowledgeRowLogRequest | pb.AcknowledgeServedLogRequest) -> LogPosition:
+    if not request.HasField("position"):
+        raise InvalidArgument("position is missing; say how far the log is drained", reason="NO_POSITION")
+    return LogPosition(request.position.epoch, request.position.next_offset)
 
 
 def _log_state(status: RowLogStatus | None) -> pb.RowLogState | None:

@@ -1,15 +1,16 @@
 """The client of the shards of a feature server, for peers and for the drain of their row logs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple
 
 import grpc
 import pyarrow as pa
 
 from headrace.client.calls import Durability
 from headrace.client.channel import CHANNEL_OPTIONS, metadata
+from headrace.client.closing import Closing
 from headrace.client.ingest import ipc_bytes
 from headrace.status import from_rpc_error
 from protos.feature.v1 import online_feature_service_pb2 as pb_online
@@ -83,7 +84,7 @@ class BatchResult(NamedTuple):
     deferred: Sequence[int]
 
 
-class ShardClient:
+class ShardClient(Closing):
     """Lists shards, reads their row logs and acknowledges them. Needs the permission PEER."""
 
     def __init__(
@@ -117,17 +118,10 @@ class ShardClient:
             start=pb.RowLogPosition(epoch=start.epoch, next_offset=start.next_offset),
             max_chunk_bytes=max_chunk_bytes,
         )
-        stream = self._channel.unary_stream(
-            _SERVICE + "ReadRowLog", pb.ReadRowLogRequest.SerializeToString, pb.ReadRowLogResponse.FromString
-        )
-        call = stream(request, timeout=timeout_s, metadata=self._metadata)
-        try:
-            for answer in call:
+        with closing(self._stream("ReadRowLog", request, timeout_s)) as stream:
+            for raw in stream:
+                answer = pb.ReadRowLogResponse.FromString(raw)
                 yield RowLogChunk(answer.epoch, answer.first_offset, answer.next_offset, answer.records)
-        except grpc.RpcError as error:
-            raise from_rpc_error(error) from error
-        finally:
-            call.cancel()
 
     def acknowledge_row_log(
         self, shard: int, position: LogPosition, timeout_s: float = CALL_TIMEOUT_S_DEFAULT
@@ -152,17 +146,10 @@ class ShardClient:
         request = pb.ReadServedLogRequest(
             start=pb.RowLogPosition(epoch=start.epoch, next_offset=start.next_offset), max_chunk_bytes=max_chunk_bytes
         )
-        stream = self._channel.unary_stream(
-            _SERVICE + "ReadServedLog", pb.ReadServedLogRequest.SerializeToString, pb.ReadServedLogResponse.FromString
-        )
-        call = stream(request, timeout=timeout_s, metadata=self._metadata)
-        try:
-            for answer in call:
+        with closing(self._stream("ReadServedLog", request, timeout_s)) as stream:
+            for raw in stream:
+                answer = pb.ReadServedLogResponse.FromString(raw)
                 yield ServedChunk(answer.epoch, answer.first_offset, answer.next_offset, answer.frames)
-        except grpc.RpcError as error:
-            raise from_rpc_error(error) from error
-        finally:
-            call.cancel()
 
     def acknowledge_served_log(self, position: LogPosition, timeout_s: float = CALL_TIMEOUT_S_DEFAULT) -> RowLogState:
         """Lets the server drop answers that lie before a position; the state after it."""
@@ -211,13 +198,17 @@ class ShardClient:
         """Closes the channel; calls in flight fail."""
         self._channel.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    def _stream(
+        self, method: str, request: Any, timeout_s: float
+    ) -> Generator[bytes, None, None]:  # Any: a generated message
+        stream: grpc.UnaryStreamMultiCallable[bytes, bytes] = self._channel.unary_stream(_SERVICE + method)
+        call = stream(request.SerializeToString(), timeout=timeout_s, metadata=self._metadata)
+        try:
+            yield from call
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from error
+        finally:
+            call.cancel()
 
     def _unary(self, method: str, request: Any, timeout_s: float) -> bytes:  # Any: a generated message
         call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(_SERVICE + method)

@@ -4,8 +4,7 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
 
 import grpc
 
@@ -24,6 +23,7 @@ from headrace.client.calls import (
     read_call,
 )
 from headrace.client.channel import INGEST, SERVICE
+from headrace.client.closing import Closing
 from headrace.client.entities import EntityValues
 from headrace.client.handles import RenewedHandles, renewal
 from headrace.client.ingest import BatchedWrite, WritableTable, WriteResult
@@ -36,7 +36,7 @@ from headrace.errors import CallerError
 T = TypeVar("T")
 
 
-class Client:
+class Client(Closing):
     """Reads and writes features over one channel; safe to share between threads. Close it, or use it in a with block.
 
     target is "host:port". The channel is TLS with `tls`, the file of the authority of the server's certificate or a Tls
@@ -123,14 +123,6 @@ class Client:
     def close(self) -> None:
         """Closes the channel; calls in flight fail."""
         self._transport.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _call(self, call: Call[T], timeout_s: float) -> T:
         return call.decode(self._transport.unary(SERVICE + call.method, call.request, timeout_s))

@@ -4,17 +4,17 @@ import random
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import grpc
 
+from headrace.client.closing import Closing
 from headrace.client.retries import RETRY_POLICY_DEFAULT, Retries, RetryBudget, RetryPolicy
 from headrace.client.tls import Tls, channel_credentials
 from headrace.client.transport import Transport
 
 
-class UnaryClient:
+class UnaryClient(Closing):
     """Calls the methods of `service`, a path such as "/package.v1.Service/", over one channel."""
 
     service: ClassVar[str]
@@ -39,14 +39,6 @@ class UnaryClient:
     def close(self) -> None:
         """Closes the channel; calls in flight fail."""
         self._transport.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _unary(self, method: str, request: Any, timeout_s: float) -> bytes:  # Any: a generated message
         return self._transport.unary(self.service + method, request.SerializeToString(), timeout_s)

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pyiceberg.catalog.sql import SqlCatalog
 from pyspark.sql import SparkSession
@@ -36,6 +38,12 @@ def jars() -> list[Path]:
         return find_jars(ROOT / ".cache/jars/spark")
     except FailedPrecondition as exc:
         pytest.fail(exc.message)
+
+
+def write(table: pa.Table, path: Path, group_rows: int) -> str:
+    """A Parquet file in groups of so many rows."""
+    pq.write_table(table, path, row_group_size=group_rows)
+    return str(path)
 
 
 @contextmanager

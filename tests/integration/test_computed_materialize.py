@@ -11,7 +11,7 @@ import pytest
 
 from batch.drain.drain import Drain
 from batch.drain.views import Views, logged_views
-from batch.materialize import computed
+from batch.materialize import computed, marks
 from batch.materialize.computed import ComputedMaterialization
 from batch.materialize.computed_rows import RowMaker, row_maker
 from batch.materialize.marks import Mark, read_mark
@@ -196,7 +196,7 @@ def test_rows_sent_twice_change_nothing(twins: Twins, monkeypatch: pytest.Monkey
     first = twins.store.materialize(VIEWS[0])
     assert first.row_count > 0 and first.stale_count == 0
     before = {status.shard: status.content_hash for status in states(twins.store)}
-    monkeypatch.setattr(computed, "read_mark", lambda table, store: Mark())
+    monkeypatch.setattr(marks, "read_mark", lambda table, store: Mark())
     second = twins.store.materialize(VIEWS[0])
     assert (second.row_count, second.stale_count) == (first.row_count, first.row_count)
     assert {status.shard: status.content_hash for status in states(twins.store)} == before

@@ -1,6 +1,5 @@
 """The historical join on Spark gives the rows and the digest of the local engine, and runs once per run id."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
@@ -16,27 +15,11 @@ from batch.spark.inputs import file_rows, history_of_files, history_of_table
 from batch.spark.plan import HistoricalPlan, TableSnapshot, plan_historical
 from batch.spark.session import Catalogue
 from headrace.errors import AlreadyExists, HeadraceError
-from tests.integration.lakes import LOCAL, as_pyiceberg, catalogue_at, session_on
+from tests.integration.lakes import as_pyiceberg, write
 from tests.unit.batch.historical import samples
 
 RUN = UUID(int=7)
 CUTOFF_US = samples.START_US + 20
-
-
-@pytest.fixture(scope="module")
-def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
-    return catalogue_at(tmp_path_factory.mktemp("lake"))
-
-
-@pytest.fixture(scope="module")
-def spark(catalogue: Catalogue) -> Iterator[SparkSession]:
-    with session_on(LOCAL, catalogue) as session:
-        yield session
-
-
-def write(table: pa.Table, path: Path, group_rows: int) -> str:
-    pq.write_table(table, path, row_group_size=group_rows)
-    return str(path)
 
 
 def two_views(history: str) -> list[HistoryInput]:

@@ -1,7 +1,6 @@
 """Windows, latest columns and derived features on Spark are those of the local engine, to the bit."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
 
@@ -19,28 +18,12 @@ from batch.spark.plan import TableSnapshot, plan_historical
 from batch.spark.result import JobResult
 from batch.spark.session import Catalogue
 from batch.spark.window_history import plan_window_history, run_window_history
-from tests.integration.lakes import LOCAL, as_pyiceberg, catalogue_at, session_on
+from tests.integration.lakes import as_pyiceberg, catalogue_at, session_on, write
 from tests.integration.windowed import SPAN_US, START_US, events, spine, windowed_view
 
 CUTOFF_US = START_US + SPAN_US // 2
 TIMES_US = [START_US + SPAN_US * part // 6 for part in range(-1, 7)]
 USERS = 40
-
-
-@pytest.fixture(scope="module")
-def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
-    return catalogue_at(tmp_path_factory.mktemp("lake"))
-
-
-@pytest.fixture(scope="module")
-def spark(catalogue: Catalogue) -> Iterator[SparkSession]:
-    with session_on(LOCAL, catalogue) as session:
-        yield session
-
-
-def write(table: pa.Table, path: Path, group_rows: int) -> str:
-    pq.write_table(table, path, row_group_size=group_rows)
-    return str(path)
 
 
 def joined(session: SparkSession, folder: Path, entities: str, history: str, cutoff_us: int, run: int = 1) -> JobResult:
