@@ -40,7 +40,7 @@ test: ## every test that is not marked slow; about 20 minutes on 2 cores, 40 at 
 
 test-slow: ## the tests marked slow, one after the other, recorded in docs/results; hours
 	@$(SETUP) test && $(SETUP) program bazel
-	@$(BIN)/python -m pytest tests -m slow --core-build=build/checked --record docs/results $(PYTEST)
+	@$(BIN)/python -m pytest tests -m slow --core-build=build/checked --seed random --record docs/results $(PYTEST)
 
 lint: build ## ruff, cython-lint and buf
 	@$(BIN)/ruff check .

@@ -12,6 +12,7 @@ from tests.record import RunRecord
 ROOT = Path(__file__).parent.parent
 OPTIONAL_CORES = {"native_loop"}  # compiled only where their libraries are: see setup.py
 SEED_MAX = 2**32 - 1  # what every consumer of the seed accepts
+SEED = 20131  # of every run that asks for no other: the same commit gives the same outcome
 
 # Timings never decide a test: the machines are shared, so Hypothesis must not fail a slow example.
 hypothesis.settings.register_profile("headrace", deadline=None, print_blob=True)
@@ -19,7 +20,7 @@ hypothesis.settings.load_profile("headrace")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--seed", type=int, default=None, help="repeat the random choices of an earlier run")
+    parser.addoption("--seed", type=_seed, default=SEED, help="what random choices begin with, or `random`")
     parser.addoption(
         "--core-build",
         default=None,
@@ -29,10 +30,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--record", default=None, metavar="DIR", help="write outcomes, machine and commit into DIR, dated")
 
 
+def _seed(text: str) -> int:
+    return random.SystemRandom().randint(0, SEED_MAX) if text == "random" else int(text)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    if config.option.seed is None:
-        config.option.seed = random.SystemRandom().randint(0, SEED_MAX)
     if getattr(config.option, "hypothesis_seed", None) is None:
         config.option.hypothesis_seed = str(config.option.seed)
     use_core_build(config.option.core_build)
