@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from array import array
 from dataclasses import asdict, dataclass
 from typing import Final
@@ -31,6 +32,8 @@ class Summary:
     p99_ms: float
     max_ms: float
     lag_p99_ms: float
+    began_at_s: float  # Unix time of the first and of the last arrival; 0 without one
+    ended_at_s: float
     faults: tuple[str, ...]
     breaches: tuple[str, ...]
 
@@ -53,10 +56,13 @@ class Recorder:
         self._faults: list[str] = []
         self._error_count = 0
         self._planned_count = 0
+        self._began_at_s = self._ended_at_s = 0.0
 
     def plan(self) -> None:
         """Counts an arrival that fell due."""
         self._planned_count += 1
+        self._ended_at_s = time.time()
+        self._began_at_s = self._began_at_s or self._ended_at_s
 
     def answered(self, latency_ms: float, lag_ms: float) -> None:
         """Records a good answer."""
@@ -93,6 +99,8 @@ class Recorder:
             p99_ms=p99,
             max_ms=latencies[-1] if latencies else 0.0,
             lag_p99_ms=_percentile(lags, 0.99),
+            began_at_s=self._began_at_s,
+            ended_at_s=self._ended_at_s,
             faults=tuple(self._faults),
             breaches=tuple(breaches),
         )

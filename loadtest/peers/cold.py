@@ -61,7 +61,7 @@ def measure(folder: Path, tools: Path, duration_s: float, sizes: Cold = Cold()) 
         held = _aim(peer, folder / "held", sizes, SEED + 1)
         line = grpc_load.command(tool, held, rate, duration_s + slo.LOCUST_START_S)
         output = folder / "held.log"
-        generator = Generator(line, output, output, lambda record: grpc_load.parse(record.read_text()).rate)
+        generator = Generator(line, output, output, lambda record, _: grpc_load.parse(record.read_text()).rate)
         return slo.judged(place, [generator], rate, duration_s)
 
 

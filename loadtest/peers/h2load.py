@@ -134,17 +134,14 @@ def parse(output: str, log: str) -> Load:
     return Load(int(requests[2]), bad, float(finished[3]), int(traffic[3]), latencies)
 
 
-def logged_rate(log: Path) -> float:
-    """Requests a second between the first and the last line of a per-request log, of a run that was ended early."""
-    count, first, last = 0, b"", b""
-    with log.open("rb") as lines:
-        for line in lines:
-            if line.endswith(b"\n"):  # the last one may be cut off
-                count, first, last = count + 1, first or line, line
-    if count < 2:
-        raise load_failed(f"{log.name} names {count} requests: nothing held the load")
-    span_us = int(last.split(b"\t")[0]) - int(first.split(b"\t")[0])
-    return (count - 1) / (span_us / 1e6) if span_us > 0 else 0.0
+def logged_rate(log: Path, window_s: tuple[float, float]) -> float:
+    """Requests a second that began within the window (Unix times), by a per-request log. Raises Unavailable."""
+    first_us, last_us = (round(at * 1e6) for at in window_s)
+    with log.open("rb") as lines:  # the last line may be cut off
+        count = sum(first_us <= int(line.split(b"\t")[0]) < last_us for line in lines if line.endswith(b"\n"))
+    if not count or last_us <= first_us:
+        raise load_failed(f"{log.name} names {count} requests of the window: nothing held the load")
+    return count * 1e6 / (last_us - first_us)
 
 
 def load_failed(message: str) -> Unavailable:

@@ -1,11 +1,14 @@
 """p99 at 60 % of saturation: h2load holds a steady load, Locust adds 200 calls a second open-loop and judges.
 
-Every entity was read once before. Generators and the writer run at the lowest priority, so that the server and the
-judge do not queue behind them for a core; the rate that they held is read from their records, and a window with less
-than asked fails.
+Every entity was read once before. Locust stands for clients on machines of their own, so it is scheduled in real time
+where the system permits it: its own wait for a core is no latency of the server. Generators and the writer run at the
+lowest priority, so that the server does not queue behind them; the rate that they held within the judged window is
+read from their records, and a window with less than asked fails.
 """
 
+import functools
 import json
+import shutil
 import subprocess
 import threading
 import time
@@ -20,7 +23,7 @@ from loadtest.dataset import WRITE_VIEW
 from loadtest.loading import Writer, write_requests
 from loadtest.online import run
 from loadtest.peers import h2load
-from loadtest.peers.h2load import CONNECTIONS, Amount, Target, command, load_failed, logged_rate
+from loadtest.peers.h2load import Amount, Target, command, load_failed, logged_rate
 from loadtest.peers.processes import ROOT, Child
 from loadtest.peers.stage import Stage
 from loadtest.rows import SEED
@@ -34,6 +37,8 @@ SATURATION_S_MIN: Final = 2.0
 WARM_ROWS: Final = 1_000  # of one read
 GENERATOR_NICENESS: Final = 19
 NICE: Final = ("nice", "-n", str(GENERATOR_NICENESS))
+HELD_CONNECTIONS: Final = 64  # of all holders; each has one request under way, and sends in steps of 10 ms
+REAL_TIME: Final = ("chrt", "--fifo", "1")
 HELD_SHARE_MIN: Final = 0.95
 WRITE_RATE: Final = 50_000
 WRITE_BATCH_ROWS: Final = 2_500
@@ -54,6 +59,7 @@ class Judged:
     held_rate: float
     written_rate: float = 0.0
     lag_p99_ms: float = 0.0  # of Locust's own calls behind their due times; part of the latencies
+    judge: str = "normal"  # or "real time": how Locust was scheduled
 
     def why_not(self) -> str:
         """What broke besides the latency; empty when nothing did."""
@@ -68,7 +74,7 @@ class Judged:
     def context(self) -> dict[str, float | str]:
         """What stands beside the figure."""
         out: dict[str, float | str] = {"p50_ms": self.p50_ms, "lag_p99_ms": self.lag_p99_ms}
-        out |= {"calls": self.calls, "errors": self.errors}
+        out |= {"judge": self.judge, "calls": self.calls, "errors": self.errors}
         out |= {"asked_rps": self.asked_rate, "held_rps": self.held_rate}
         return out | ({"written_rows_per_s": self.written_rate} if self.written_rate else {})
 
@@ -84,12 +90,12 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Generator:
-    """A process that holds load, writing to `output`; `held_rate` reads from `record` what it held, once ended."""
+    """A process that holds load, writing to `output`; `held_rate` reads from `record` what it held in a window."""
 
     command: list[str]
     output: Path
     record: Path
-    held_rate: Callable[[Path], float]
+    held_rate: Callable[[Path, tuple[float, float]], float]
 
 
 def judge(stage: Stage, saturation_rps: float, duration_s: float, writing: bool = False) -> Judged:
@@ -100,10 +106,10 @@ def judge(stage: Stage, saturation_rps: float, duration_s: float, writing: bool 
         writer = ending.enter_context(_writing(place, duration_s + stage.scale.span_s)) if writing else None
         if writer:
             saturation_rps = _saturation(stage)
-        rate = max(1, round((saturation_rps * SATURATION_SHARE - JUDGE_RATE) / CONNECTIONS))
+        rate = max(1, round((saturation_rps * SATURATION_SHARE - JUDGE_RATE) / HELD_CONNECTIONS))
         amount = Amount(duration_s + LOCUST_START_S, 0, rate)
         held = [_holder(stage, number, amount) for number in range(HOLDERS)]
-        found = judged(place, held, rate * CONNECTIONS, duration_s)
+        found = judged(place, held, rate * HELD_CONNECTIONS, duration_s)
     return replace(found, written_rate=writer.rate() if writer else 0.0)
 
 
@@ -124,7 +130,7 @@ def _saturation(stage: Stage) -> float:
 
 def _holder(stage: Stage, number: int, amount: Amount) -> Generator:
     record = stage.folder / f"slo-{number}.tsv"
-    line = command(_target(stage, number), CONNECTIONS // HOLDERS, amount, record)
+    line = command(_target(stage, number), HELD_CONNECTIONS // HOLDERS, amount, record)
     return Generator(line, record.with_suffix(".log"), record, logged_rate)
 
 
@@ -136,15 +142,17 @@ def judged(place: Place, held: list[Generator], asked_rate: float, duration_s: f
         dead = next((child for child in children if child.process.poll() is not None), None)
         if dead is not None:
             raise load_failed(f"a load generator ended early: {dead.tail()}")
+    window_s = float(str(summary["began_at_s"])), float(str(summary["ended_at_s"]))
     return Judged(
         p99_ms=float(str(summary["p99_ms"])),
         p50_ms=float(str(summary["p50_ms"])),
         lag_p99_ms=float(str(summary["lag_p99_ms"])),
+        judge="real time" if _real_time() else "normal",
         calls=int(str(summary["call_count"])),
         errors=int(str(summary["error_count"])),
         faults=str(summary["faults"]),
         asked_rate=asked_rate,
-        held_rate=sum(one.held_rate(one.record) for one in held),
+        held_rate=sum(one.held_rate(one.record, window_s) for one in held),
     )
 
 
@@ -159,12 +167,22 @@ def locust_summary(words: list[str], stem: Path, limit_s: float) -> dict[str, ob
     summary = stem.with_suffix(".json")
     summary.unlink(missing_ok=True)
     line = run.command(run.parse(words), summary, stem.with_suffix(".html"))
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, timeout=limit_s, check=False)
+    done = subprocess.run([*_real_time(), *line], cwd=ROOT, capture_output=True, timeout=limit_s, check=False)
     if not summary.exists():
         raise load_failed(f"Locust wrote no {summary.name}: {done.stderr[-500:].decode(errors='replace')}")
     found = json.loads(summary.read_text())
     assert isinstance(found, dict)
     return found
+
+
+@functools.cache
+def _real_time() -> tuple[str, ...]:
+    """What a command begins with to be scheduled in real time; nothing where that is not permitted."""
+    permitted = (
+        shutil.which(REAL_TIME[0])
+        and not subprocess.run([*REAL_TIME, "true"], capture_output=True, check=False).returncode
+    )
+    return REAL_TIME if permitted else ()
 
 
 @dataclass(slots=True)

@@ -56,10 +56,11 @@ def test_other_output_is_refused() -> None:
         parse("h2load: could not connect", "")
 
 
-def test_rate_of_a_run_that_was_ended_comes_from_its_log(tmp_path: Path) -> None:
+def test_rate_of_a_window_comes_from_the_log(tmp_path: Path) -> None:
     log = tmp_path / "requests.tsv"
-    log.write_bytes(b"".join(b"%d\t200\t90\n" % (1_000_000 + at * 500) for at in range(2_001)) + b"20000")
-    assert logged_rate(log) == 2_000.0
-    log.write_bytes(b"1000000\t200\t90\n")
-    with pytest.raises(Unavailable, match="nothing held the load"):
-        logged_rate(log)
+    log.write_bytes(b"".join(b"%d\t200\t90\n" % (1_000_000 + at * 500) for at in range(2_001)) + b"1900000")
+    assert logged_rate(log, (1.0, 2.0)) == 2_000.0
+    assert logged_rate(log, (1.5, 2.5)) == 1_001.0, "what was not held counts"
+    for window in ((3.0, 4.0), (0.0, 0.0), (2.0, 1.0)):
+        with pytest.raises(Unavailable, match="nothing held the load"):
+            logged_rate(log, window)

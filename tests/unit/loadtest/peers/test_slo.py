@@ -13,7 +13,15 @@ GOOD = Judged(
 def test_good_window_is_a_figure_with_its_load_beside_it() -> None:
     found = verdict("p99_ms_at_60pct_cached", GOOD).to_json()
     assert (found["value"], found["ok"]) == (4.0, True)
-    expected = {"p50_ms": 1.0, "lag_p99_ms": 0.5, "calls": 800, "errors": 0, "asked_rps": 2_000, "held_rps": 1_990}
+    expected = {
+        "p50_ms": 1.0,
+        "lag_p99_ms": 0.5,
+        "judge": "normal",
+        "calls": 800,
+        "errors": 0,
+        "asked_rps": 2_000,
+        "held_rps": 1_990,
+    }
     assert found["context"] == expected
 
 
