@@ -11,7 +11,6 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pyspark.errors import PythonException
 from pyspark.sql import DataFrame, SparkSession
 
 from batch.historical import join_to_parquet
@@ -21,8 +20,9 @@ from batch.spark.historical import run_historical
 from batch.spark.inputs import file_rows, history_of_files
 from batch.spark.plan import plan_historical
 from batch.spark.session import Catalogue
+from batch.spark.tasks import run_tasks
 from batch.spark.window_history import plan_window_history, run_window_history
-from batch.spark.workers import streamed, translated
+from batch.spark.workers import held_to_kernel
 from headrace.errors import FailedPrecondition, Unavailable
 from tests.integration import windowed
 from tests.integration.lakes import as_pyiceberg, catalogue_at, session_on
@@ -117,23 +117,20 @@ def where(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 
 def test_workers_with_another_kernel_are_refused(spark: SparkSession) -> None:
-    work = streamed(iter, kernel=-1)
-    with pytest.raises(PythonException) as caught:
-        spark.range(1).mapInArrow(work, "id bigint").collect()
-    error = translated(caught.value)
-    assert isinstance(error, FailedPrecondition)
-    assert error.reason == "KERNEL_VERSIONS_DIFFER"
+    with pytest.raises(FailedPrecondition) as caught:
+        run_tasks(spark, "a test", held_to_kernel(abs, kernel=-1), [1])
+    assert caught.value.reason == "KERNEL_VERSIONS_DIFFER"
 
 
 def test_workers_without_headrace_are_named(spark: SparkSession, tmp_path: Path) -> None:
     context = spark.sparkContext
     usual, context.pythonExec = context.pythonExec, bare_python(tmp_path)
     try:
-        with pytest.raises(PythonException) as caught:
-            spark.range(1).mapInArrow(streamed(iter), "id bigint").collect()
+        with pytest.raises(FailedPrecondition) as caught:
+            run_tasks(spark, "a test", abs, [1])
     finally:
         context.pythonExec = usual
-    assert getattr(translated(caught.value), "reason", None) == "WORKERS_WITHOUT_HEADRACE"
+    assert caught.value.reason == "WORKERS_WITHOUT_HEADRACE"
 
 
 def bare_python(folder: Path) -> str:

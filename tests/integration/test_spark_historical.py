@@ -12,7 +12,7 @@ from pyspark.sql import SparkSession
 from batch.historical import HistoryInput, join_to_parquet
 from batch.spark.historical import run_historical
 from batch.spark.inputs import file_rows, history_of_files, history_of_table
-from batch.spark.plan import HistoricalPlan, TableSnapshot, plan_historical
+from batch.spark.plan import HistoricalPlan, plan_historical
 from batch.spark.session import Catalogue
 from headrace.errors import AlreadyExists, HeadraceError
 from tests.integration.lakes import as_pyiceberg, write
@@ -126,7 +126,7 @@ def test_snapshot_of_an_iceberg_table_is_joined_as_of_its_id(
     spine = write(one.spine, tmp_path / "spine.parquet", 100)
     view = samples.view(kept, columns=columns, **bare)
     local = join_to_parquet(spine, [view], str(tmp_path / "local.parquet"), time_column="at", cutoff_us=CUTOFF_US)
-    history = history_of_table(replace(view, rows=()), TableSnapshot("features.v", snapshot.snapshot_id, 500))
+    history = history_of_table(replace(view, rows=()), table, snapshot.snapshot_id)
     plan = plan_historical(
         file_rows(spine, "spine"),
         [history],
