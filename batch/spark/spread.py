@@ -30,8 +30,8 @@ _ROW_FIELD: Final = pa.field(ROW, pa.uint32(), nullable=False)
 class Spreading:
     """What the tasks of one input share. `types` are the columns that travel, `key_names` those of the input.
 
-    Where there is a view, what orders its rows is checked as they are read. By slot the groups are ranges of slots; else
-    keys of one integer have groups of their own.
+    Where there is a view, what orders its rows is checked as they are read. By slot the groups are ranges of slots;
+    else keys of one integer have groups of their own.
     """
 
     stage: str

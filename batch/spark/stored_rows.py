@@ -119,6 +119,14 @@ class SparkParts:
         self._session = session
         self._definitions = definitions
         self._output = output
+        self._made: set[str] = set()
+
+    def remove(self) -> None:
+        """Takes away what this process had made."""
+        for folder in self._made:
+            filesystem, path = located(folder)
+            filesystem.delete_dir(path)
+        self._made.clear()
 
     def __call__(self, table: Table, way: Way, seen: Seen, folder: Path) -> Iterator[Part]:
         """Parts from `mark.file_count` on; only the wanted entities of them are sent."""
@@ -134,6 +142,7 @@ class SparkParts:
             first_part=way.mark.file_count,
             output=self._output,
         )
+        self._made.add(plan.folder)
         made = set(stored_rows(self._session, plan))
         empty = pa.table({name: pa.array([], kind) for name, kind in _fields(plan)})
         for part in range(plan.first_part, plan.part_count):

@@ -1,4 +1,4 @@
-"""The third stage of a join: each task reads some chunks of a history again, for the values of the rows that matched."""
+"""The third stage of a join: each task reads chunks of a history again, for the values of the rows that matched."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
