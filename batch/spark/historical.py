@@ -8,7 +8,7 @@ from batch.historical.inputs import KeyColumn
 from batch.spark.matching import Matched, Matching, matched
 from batch.spark.parts import Found, Writing, part_tasks, write_part
 from batch.spark.pieces import Piece
-from batch.spark.plan import PART_ROWS, HistoricalPlan, History, bundles_of, group_tasks
+from batch.spark.plan import HistoricalPlan, History, bundles_of, group_tasks
 from batch.spark.result import JobResult, find_result, publish, scratch
 from batch.spark.sources import scan_of
 from batch.spark.spread import Spreading, of_history, of_spine, run_spread, spread_history
@@ -62,7 +62,7 @@ def _found(
         history_schema=way.schema,
         time_column=plan.time_column,
         cutoff_us=plan.cutoff_us,
-        part_rows=PART_ROWS,
+        part_rows=plan.part_rows,
         part_count=len(plan.parts),
         folder=folder,
         memory_bytes=plan.memory_bytes,
@@ -83,7 +83,7 @@ def _values(
         carried=history.carried,
         hits=hits,
         scan=scan_of(history.rows),
-        part_rows=PART_ROWS,
+        part_rows=plan.part_rows,
         part_count=len(plan.parts),
         folder=folder,
         memory_bytes=plan.memory_bytes,

@@ -18,7 +18,8 @@ from batch.spark.computed import CarriedOnDemand, CarriedView
 from core_ext.hashing import SLOT_COUNT
 from headrace.types import ValueType
 
-PART_ROWS: Final = 1 << 18  # rows of one result file
+PART_ROWS: Final = 1 << 18  # rows of one result file, or as many as a task may hold
+PART_ROWS_MIN: Final = 1 << 12
 GROUP_ROWS: Final = 1 << 20  # history rows of one slot range
 GROUP_SPINE_ROWS: Final = 1 << 16  # of one slot range: its hash table stays near the caches
 GROUPS_MIN: Final = 4  # so that small inputs use several cores too
@@ -122,6 +123,7 @@ class HistoricalPlan:
     time_column: str
     cutoff_us: int
     groups: int
+    part_rows: int
     parts: tuple[Part, ...]
     folder: str
     memory_bytes: int = TASK_BYTES
@@ -177,7 +179,8 @@ def plan_historical(
         time_column=time_column,
         cutoff_us=cutoff_us,
         groups=group_count(max(history.rows.row_count for history in histories), spine.row_count),
-        parts=tuple(parts_of(spine.row_count)),
+        part_rows=(part_rows := part_rows_of([history.view for history in histories], memory_bytes)),
+        parts=tuple(parts_of(spine.row_count, part_rows)),
         folder=f"{output.rstrip('/')}/{run_id}",
         memory_bytes=memory_bytes,
         on_demand=None if on_demand is None else CarriedOnDemand.of(on_demand),
@@ -234,12 +237,21 @@ def feature_bytes(view: HistoryInput) -> int:
     return sum((column.type.slot_bytes or 2 * VARIABLE_BYTES) + CELL_BYTES for column in view.columns)
 
 
-def parts_of(row_count: int) -> list[Part]:
+def part_rows_of(views: Sequence[HistoryInput], memory_bytes: int) -> int:
+    """Rows of one file of the result, a power of two: a task holds their features twice, as they lie and ordered."""
+    width = sum(map(feature_bytes, views))
+    rows = PART_ROWS
+    while rows > PART_ROWS_MIN and 2 * rows * width > memory_bytes // 2:
+        rows //= 2
+    return rows
+
+
+def parts_of(row_count: int, part_rows: int) -> list[Part]:
     """Files of the result; an empty spine has one empty file, which carries the schema."""
-    if row_count > PARTS_MAX * PART_ROWS:
-        raise refused("SPINE_TOO_LONG", "spine", f"has {row_count} rows; split it at {PARTS_MAX * PART_ROWS}")
-    firsts = range(0, max(row_count, 1), PART_ROWS)
-    return [Part(f"part-{i:07d}.parquet", first, min(PART_ROWS, row_count - first)) for i, first in enumerate(firsts)]
+    if row_count > PARTS_MAX * part_rows:
+        raise refused("SPINE_TOO_LONG", "spine", f"has {row_count} rows; split it at {PARTS_MAX * part_rows}")
+    firsts = range(0, max(row_count, 1), part_rows)
+    return [Part(f"part-{i:07d}.parquet", first, min(part_rows, row_count - first)) for i, first in enumerate(firsts)]
 
 
 def snapshots_of(plan: HistoricalPlan) -> Mapping[str, int]:

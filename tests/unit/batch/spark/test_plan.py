@@ -17,6 +17,7 @@ from batch.spark.plan import (
     GROUPS_MAX,
     GROUPS_MIN,
     PART_ROWS,
+    PART_ROWS_MIN,
     PARTS_MAX,
     TASK_BYTES,
     TASK_BYTES_MIN,
@@ -29,6 +30,7 @@ from batch.spark.plan import (
     bundles_of,
     group_count,
     group_tasks,
+    part_rows_of,
     parts_of,
     plan_historical,
     rows_at_once,
@@ -103,13 +105,20 @@ def test_rewritten_file_is_met_before_its_rows_are_read(files: tuple[str, str]) 
 
 def test_parts_cover_the_spine_once() -> None:
     for rows in (1, PART_ROWS, PART_ROWS + 1, 3 * PART_ROWS - 1):
-        parts = parts_of(rows)
+        parts = parts_of(rows, PART_ROWS)
         assert sum(part.row_count for part in parts) == rows
         assert [part.first_row for part in parts] == [i * PART_ROWS for i in range(len(parts))]
         assert len({part.name for part in parts}) == len(parts)
-    assert [part.row_count for part in parts_of(0)] == [0]
+    assert [part.row_count for part in parts_of(0, PART_ROWS)] == [0]
     with pytest.raises(InvalidArgument, match="split it"):
-        parts_of(PARTS_MAX * PART_ROWS + 1)
+        parts_of(PARTS_MAX * PART_ROWS + 1, PART_ROWS)
+
+
+def test_wide_views_have_files_of_fewer_rows(files: tuple[str, str]) -> None:
+    view = samples.view(files[1])
+    assert part_rows_of([view], TASK_BYTES) == PART_ROWS
+    assert part_rows_of([view], TASK_BYTES_MIN) < PART_ROWS
+    assert part_rows_of([view] * 5_000, TASK_BYTES_MIN) == PART_ROWS_MIN
 
 
 def test_slot_ranges_grow_with_the_rows_up_to_the_slots() -> None:

@@ -112,7 +112,6 @@ def test_result_of_several_files_is_in_spine_order(tmp_path: Path, seed: int, mo
     view = samples.view(write(one.history, tmp_path / "history.parquet", 300))
     local = join_to_parquet(spine, [view], str(tmp_path / "local.parquet"), time_column="at", cutoff_us=CUTOFF_US)
     monkeypatch.setattr(plan, "PART_ROWS", 128)
-    monkeypatch.setattr("batch.spark.historical.PART_ROWS", 128)
     monkeypatch.setattr(parts, "WRITE_ROWS_MAX", 50)
     monkeypatch.setattr(parts, "WRITE_ROWS_MIN", 1)
     Inline(monkeypatch)
