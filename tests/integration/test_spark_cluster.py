@@ -1,10 +1,11 @@
 """A real standalone cluster: two workers on loopback run the compiled cores, and it leaves nothing behind."""
 
 import sys
-import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import numpy as np
@@ -16,11 +17,11 @@ from pyspark.sql import DataFrame, SparkSession
 
 from batch.historical import join_to_parquet
 from batch.historical.window_history import window_history
+from batch.spark import historical, spread
 from batch.spark.cluster import Cluster, standalone_cluster
 from batch.spark.historical import run_historical
 from batch.spark.inputs import file_rows, history_of_files
 from batch.spark.plan import plan_historical
-from batch.spark.result import MANIFEST
 from batch.spark.session import Catalogue
 from batch.spark.tasks import run_tasks
 from batch.spark.window_history import plan_window_history, run_window_history
@@ -28,7 +29,6 @@ from batch.spark.workers import held_to_kernel
 from headrace.errors import FailedPrecondition, Unavailable
 from tests.integration import windowed
 from tests.integration.lakes import as_pyiceberg, catalogue_at, session_on
-from tests.integration.platforms import until
 from tests.unit.batch.historical import samples
 
 
@@ -100,11 +100,14 @@ def test_two_executors_compute_windows_as_the_local_engine_does(spark: SparkSess
 
 
 @pytest.mark.timeout(300)
-def test_executor_that_is_killed_midway_changes_nothing(spark: SparkSession, tmp_path: Path, seed: int) -> None:
-    one = samples.sample(seed, 4_000, 60_000, entities=500, times=1_000)
+@pytest.mark.parametrize("stage", ["reads history", "matches", "gathers", "writes"])
+def test_executor_that_is_killed_midway_changes_nothing(
+    spark: SparkSession, tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    one = samples.sample(seed, 900, 3_000)
     spine, history = str(tmp_path / "spine.parquet"), str(tmp_path / "history.parquet")
-    pq.write_table(one.spine, spine, row_group_size=1_000)
-    pq.write_table(one.history, history, row_group_size=5_000)
+    pq.write_table(one.spine, spine, row_group_size=100)
+    pq.write_table(one.history, history, row_group_size=400)
     view, cutoff_us = samples.view(history), samples.FOREVER_US
     local = join_to_parquet(spine, [view], str(tmp_path / "local.parquet"), time_column="at", cutoff_us=cutoff_us)
     plan = plan_historical(
@@ -115,27 +118,31 @@ def test_executor_that_is_killed_midway_changes_nothing(spark: SparkSession, tmp
         cutoff_us=cutoff_us,
         output=str(tmp_path / "results"),
     )
-    killed: list[int] = []
-    watcher = threading.Thread(target=kill_an_executor, args=(Path(plan.folder), killed))
-    watcher.start()
+    mark = tmp_path / "killed"
+
+    def run(session: SparkSession, what: str, work: Callable[[Any], Any], tasks: Sequence[Any]) -> list[Any]:
+        return run_tasks(session, what, partial(killing, mark, work) if what.startswith(stage) else work, tasks)
+
+    for module in (historical, spread):
+        monkeypatch.setattr(module, "run_tasks", run)
     result = run_historical(spark, plan)
-    watcher.join()
-    assert killed, "the job was under way"
+    assert mark.exists()
     assert result.digest == local.digest
     assert {path.suffix for path in Path(plan.folder).iterdir()} == {".parquet", ".json"}
     assert run_historical(spark, plan) == result
 
 
-def kill_an_executor(folder: Path, killed: list[int]) -> None:
-    """Once the first rows of the history are between two stages."""
-    until(lambda: any(folder.rglob("history-*.npy")) or (folder / MANIFEST).exists(), "rows between stages")
-    if (folder / MANIFEST).exists():
-        return
-    for process in psutil.Process().children(recursive=True):
+def killing(mark: Path, work: Callable[[Any], Any], task: Any) -> Any:  # Any: as Spark has them
+    """The work of a task; the first one to do it ends its executor before it can tell."""
+    done = work(task)
+    try:
+        mark.touch(exist_ok=False)
+    except FileExistsError:
+        return done
+    for process in psutil.Process().parents():
         if any("CoarseGrainedExecutorBackend" in word for word in process.cmdline()):
             process.kill()
-            killed.append(process.pid)
-            return
+    return done
 
 
 def test_both_workers_write_one_iceberg_table(spark: SparkSession, catalogue: Catalogue) -> None:
