@@ -10,10 +10,11 @@ from pyiceberg.table import FileScanTask, Table
 
 from batch.historical.checks import check_history, plain
 from batch.historical.inputs import HistoryInput
-from batch.historical.tables import ParquetRows, located
+from batch.historical.tables import ParquetRows
 from batch.spark.columns import Types, history_types
 from batch.spark.computed import CarriedView
 from batch.spark.plan import Chunks, FileChunk, FileRows, History, ScanChunk, TableSnapshot
+from batch.spark.sources import state_of
 from headrace.errors import FailedPrecondition, NotFound
 
 FIELD_ID: Final = b"PARQUET:field_id"
@@ -70,13 +71,6 @@ def table_snapshot(table: Table, types: Types, snapshot_id: int | None = None) -
     )
     carried = pickle.dumps((known, table.io, schema))
     return TableSnapshot(name, snapshot.snapshot_id, rows, tuple(chunks), carried)
-
-
-def state_of(file: str) -> tuple[int, int]:
-    """Size and time of a file, by which it is known to be the same."""
-    filesystem, path = located(file)
-    info = filesystem.get_file_info(path)
-    return info.size, info.mtime_ns
 
 
 def _chunks_of(task: FileScanTask, ids: dict[str, tuple[int, pa.DataType]], files: FileIO, first_row: int) -> Chunks:

@@ -1,22 +1,18 @@
 """Chunks of an input as a worker reads them: row groups by the local engine's reader, other files by pyiceberg."""
 
-import pickle
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
-from pyiceberg.expressions import AlwaysTrue
-from pyiceberg.io import FileIO
-from pyiceberg.io.pyarrow import ArrowScan
-from pyiceberg.schema import Schema
-from pyiceberg.table import FileScanTask
-from pyiceberg.table.metadata import TableMetadata
 
 from batch.historical.chunks import ChunkReader
-from batch.historical.failures import changed, reading
-from batch.historical.tables import Chunk, ParquetRows, Pick
+from batch.historical.failures import changed
+from batch.historical.tables import Chunk, ParquetRows, Pick, located
 from batch.spark.columns import Types, converted
-from batch.spark.inputs import state_of
 from batch.spark.plan import Bundle, FileChunk, FileRows, ScanChunk, TableSnapshot
+
+if TYPE_CHECKING:
+    from batch.spark.table_scan import TableScan
 
 
 class BundleRows:
@@ -25,7 +21,7 @@ class BundleRows:
     def __init__(self, bundle: Bundle, scan: bytes, types: Types, what: str) -> None:
         self._sources = bundle.chunks
         self._types = dict(types)
-        self._scan = TableScan(scan) if scan else None
+        self._scan = _scan_of(scan) if any(isinstance(source, ScanChunk) for source in bundle.chunks) else None
         self._files = {
             source.file: _unchanged(source, what) for source in bundle.chunks if isinstance(source, FileChunk)
         }
@@ -42,7 +38,7 @@ class BundleRows:
         if isinstance(source, FileChunk):
             found = self._files[source.file].read(_group(source), names, reader)
         else:
-            assert self._scan is not None, "the plan has a scan wherever it has such chunks"
+            assert self._scan is not None, "there is one wherever there are such chunks"
             found = self._scan.read(source, names)
         for batch in found:
             arrays = [self._converted(batch.column(name), name) for name in names]
@@ -59,26 +55,22 @@ class BundleRows:
         return converted(column, self._types[name]) if name in self._types else column
 
 
-class TableScan:
-    """Reads data files of an Iceberg table with their deletes, in the schema of a snapshot."""
-
-    def __init__(self, carried: bytes) -> None:
-        self._metadata: TableMetadata
-        self._files: FileIO
-        self._schema: Schema
-        self._metadata, self._files, self._schema = pickle.loads(carried)  # noqa: S301 - from our own driver
-
-    def read(self, chunk: ScanChunk, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Rows that are left, in the order of the file."""
-        task: FileScanTask = pickle.loads(chunk.task)  # noqa: S301 - from our own driver
-        scan = ArrowScan(self._metadata, self._files, self._schema.select(*columns), AlwaysTrue())
-        with reading(chunk.file):
-            yield from scan.to_record_batches([task])
-
-
 def scan_of(rows: FileRows | TableSnapshot) -> bytes:
     """What workers need beside the chunks."""
     return rows.scan if isinstance(rows, TableSnapshot) else b""
+
+
+def state_of(file: str) -> tuple[int, int]:
+    """Size and time of a file, by which it is known to be the same."""
+    filesystem, path = located(file)
+    info = filesystem.get_file_info(path)
+    return info.size, info.mtime_ns
+
+
+def _scan_of(carried: bytes) -> "TableScan":
+    from batch.spark.table_scan import TableScan  # lazy: pyiceberg takes half of the start of a worker
+
+    return TableScan(carried)
 
 
 def _group(source: FileChunk) -> Chunk:
