@@ -17,6 +17,7 @@ DRIVER_MEMORY: Final = "1g"
 EXECUTOR_MEMORY: Final = "1g"
 ARROW_ROWS_PER_BATCH: Final = 10_000  # what a worker holds of one partition at once; Spark's own default
 SHUFFLE_PARTITIONS: Final = 16
+DAEMON: Final = "batch.spark.daemon"
 JDBC_SCHEMA: Final = "V1"  # the table layout that pyiceberg writes: with the column iceberg_type
 
 
@@ -79,6 +80,7 @@ def session_settings(catalogue: Catalogue | None, *, jars: Sequence[Path], loopb
         "spark.sql.execution.arrow.maxRecordsPerBatch": str(ARROW_ROWS_PER_BATCH),
         # A wrong number is worse than a failed job: no silent overflow, no null for a value that does not fit.
         "spark.sql.ansi.enabled": "true",
+        "spark.python.daemon.module": DAEMON,
         **({} if catalogue is None else catalogue_settings(catalogue)),
     }
     if loopback:
