@@ -1,6 +1,7 @@
 """The commands that a worker knows, by name: JSON in, JSON out."""
 
 from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import Any, Final
 
 from batch.jobs import training
@@ -35,10 +36,36 @@ def skew_run(context: Context, arguments: Arguments) -> Document:
     return run_skew(context, arguments)
 
 
+def get_historical_spark(context: Context, arguments: Arguments) -> Document:
+    """The same on Spark."""
+    found: Document = _spark().get_historical(context, arguments)
+    return found
+
+
+def window_history_spark(context: Context, arguments: Arguments) -> Document:
+    """Features of a view for every entity at given times, on Spark."""
+    found: Document = _spark().window_history(context, arguments)
+    return found
+
+
+def _spark() -> ModuleType:
+    try:
+        from batch.spark import lake_jobs  # lazy: pyspark is an extra
+    except ModuleNotFoundError as error:
+        raise FailedPrecondition(
+            f"Spark needs {error.name}, which is not installed: install headrace[spark]",
+            reason="EXTRA_MISSING",
+            metadata={"extra": "spark", "module": error.name or ""},
+        ) from error
+    return lake_jobs
+
+
 COMMANDS: Final[Mapping[str, Command]] = {
     "skew_run": skew_run,
     "sweep": sweep_lake,
     "get_historical": get_historical,
+    "get_historical_spark": get_historical_spark,
+    "window_history_spark": window_history_spark,
     "training_set_create": training.create,
     "training_set_list": training.list_sets,
     "training_set_show": training.show,

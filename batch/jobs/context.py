@@ -11,10 +11,11 @@ from batch.historical import MEMORY_LIMIT_BYTES
 from batch.historical.join import Progress
 from batch.jobs.historical import HistoricalRequest, silent
 from batch.jobs.services import WantedService, resolve_service
-from batch.jobs.views import Definitions
+from batch.jobs.views import Definitions, WantedView, wanted_view
 from batch.offline.catalogue import Catalogue
 from batch.offline.lake import caller_roots, lake_config, require_lake
 from headrace.client import RegistryClient
+from headrace.definitions import DefinitionKind, RegisteredView
 from headrace.errors import InvalidArgument
 
 MEMORY_LIMIT_MAX: Final = 1 << 40
@@ -44,6 +45,19 @@ class Context:
 
     def service(self, name: str) -> WantedService:
         """A feature service as the registry has it."""
+        with self._registry() as client:
+            definitions: Definitions = client
+            return resolve_service(definitions, name)
+
+    def view(self, name: str) -> WantedView:
+        """A feature view as the registry has it, with all of its features."""
+        with self._registry() as client:
+            record = client.get(DefinitionKind.FEATURE_VIEW, name)
+            assert isinstance(record, RegisteredView), "the registry answers the kind that was asked for"
+            return wanted_view(client, record)
+
+    @contextmanager
+    def _registry(self) -> Iterator[RegistryClient]:
         if not self.registry:
             raise InvalidArgument(
                 "no control plane is known, which says what a service holds; name one by --endpoint, or run "
@@ -52,8 +66,7 @@ class Context:
                 field="--endpoint",
             )
         with RegistryClient(self.registry, token=self.token) as client:
-            definitions: Definitions = client
-            return resolve_service(definitions, name)
+            yield client
 
     def place(self, uri: str, field: str) -> str:
         """A file that a caller names; a service takes only what lies below its roots."""

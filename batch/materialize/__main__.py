@@ -4,15 +4,15 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict
 from datetime import datetime
 from typing import Final
 
 from batch.app import now_us, open_catalogue, package_version, registry_records, shared_options
 from batch.drain.views import Views
-from batch.materialize.computed import ComputedMaterialization
+from batch.materialize.computed import ComputedMaterialization, Make
 from batch.materialize.computed_rows import row_maker
 from batch.materialize.materialize import Materialization
 from batch.offline.runs import Provenance, Runs
@@ -20,7 +20,7 @@ from headrace.client.registry import RegistryClient
 from headrace.client.shards import ShardClient
 from headrace.definitions import DefinitionKind
 from headrace.definitions.registered import Registered, RegisteredEntity, RegisteredSource, RegisteredView
-from headrace.errors import HeadraceError, InvalidArgument
+from headrace.errors import FailedPrecondition, HeadraceError, InvalidArgument
 from headrace.serving.process import bearer_token
 
 PROGRESS_INTERVAL_S: Final = 1.0
@@ -43,15 +43,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             runs = Runs(catalogue, Provenance(package_version()), now_us)
             began_s = time.monotonic()
             progress = _progress(str(columns.ref), began_s)
-            work = Materialization(catalogue, shards, runs)
             if not record.definition.is_plain:
                 _refuse_times(since_us, until_us)
-                maker = row_maker(record, *_parts_of(registry, record))
-                done = ComputedMaterialization(catalogue, shards, views, runs).run(maker, columns, progress)
+                parts = _parts_of(registry, record)
+                make = stack.enter_context(_spark_parts(options, (record, *parts))) if options.spark_master else None
+                work = ComputedMaterialization(catalogue, shards, views, runs, make=make)
+                done = work.run(row_maker(record, *parts), columns, progress)
             elif since_us is None and until_us is None:
-                done = work.run(columns, progress)
+                done = Materialization(catalogue, shards, runs).run(columns, progress)
             else:
-                done = work.run_between(columns, since_us, until_us, progress)
+                done = Materialization(catalogue, shards, runs).run_between(columns, since_us, until_us, progress)
     except HeadraceError as error:
         sys.stderr.write(f"error: {error.message} [{error.reason}]\n")
         return 1
@@ -66,6 +67,27 @@ def _parts_of(registry: RegistryClient, record: RegisteredView) -> tuple[Registe
     source = registry.get(DefinitionKind.SOURCE, record.definition.source)
     assert isinstance(entity, RegisteredEntity) and isinstance(source, RegisteredSource), "as above"
     return entity, source
+
+
+@contextmanager
+def _spark_parts(
+    options: argparse.Namespace, definitions: tuple[RegisteredView, RegisteredEntity, RegisteredSource]
+) -> Iterator[Make]:
+    """Rows that Spark makes; they are taken away once they are online."""
+    try:
+        from batch.spark.lake_jobs import session_of  # lazy: pyspark is an extra
+        from batch.spark.stored_rows import SparkParts
+    except ModuleNotFoundError as error:
+        raise FailedPrecondition(
+            f"Spark needs {error.name}, which is not installed: install headrace[spark]",
+            reason="EXTRA_MISSING",
+            metadata={"extra": "spark", "module": error.name or ""},
+        ) from error
+    rows = options.spark_rows or str(options.data.resolve() / "spark-rows")
+    with session_of({"master": options.spark_master}, "materialize") as session:
+        parts = SparkParts(session, definitions, rows)
+        yield parts
+        parts.remove()
 
 
 def _refuse_times(since_us: int | None, until_us: int | None) -> None:
@@ -109,6 +131,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("view", help="feature view, team.domain.name or with @vN")
     parser.add_argument("--since", help="first event time, ISO 8601 with a zone; else all that is new")
     parser.add_argument("--until", help="event time before which rows are taken")
+    parser.add_argument("--spark-master", help="make the rows of a computed view on Spark: local[n], spark://HOST:PORT")
+    parser.add_argument("--spark-rows", help="folder or URI for them that every worker sees; else in the data folder")
     shared_options(parser)
     return parser.parse_args(arguments)
 

@@ -5,11 +5,13 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from batch.historical.computation import Computation, From
-from batch.historical.inputs import HistoryInput
+from batch.historical.inputs import FeatureColumn, HistoryInput
+from batch.historical.on_demand import HistoryProgram, OnDemandJoin
 from core_ext.expressions import Program
 from core_ext.window_plan import WindowPlan
 from core_ext.windows import Windows
 from headrace.computed import EventProgram
+from headrace.on_demand import From as Source
 from headrace.types import ValueType
 
 Programs = tuple[tuple[bytes, tuple[str, ...]], ...]
@@ -78,6 +80,40 @@ class CarriedView:
         if self.computation is None:
             return self.view
         return replace(self.view, computation=self.computation.open())
+
+
+CarriedProgram = tuple[bytes, tuple[tuple[Source, int], ...], FeatureColumn, int]
+
+
+@dataclass(frozen=True, slots=True)
+class CarriedOnDemand:
+    """On-demand features as plain values."""
+
+    inputs: tuple[str, ...]
+    fields: tuple[tuple[str, ValueType], ...]
+    programs: tuple[CarriedProgram, ...]
+    outputs: tuple[str, ...]
+
+    @classmethod
+    def of(cls, join: OnDemandJoin) -> Self:
+        """What of them travels."""
+        programs = tuple((one.program.source, one.sources, one.column, one.fallback) for one in join.programs)
+        return cls(join.inputs, join.fields, programs, join.outputs)
+
+    def open(self) -> OnDemandJoin:
+        """With the kernels of this process."""
+        programs = tuple(HistoryProgram(Program(one[0]), *one[1:]) for one in self.programs)
+        return OnDemandJoin(self.inputs, self.fields, programs, self.outputs)
+
+    def told(self) -> str:
+        """All that decides a value, for the digest of a plan."""
+        fields = [(name, str(kind)) for name, kind in self.fields]
+        programs = [
+            (source, [(int(where), place) for where, place in sources], str(column.type), column.default, fallback)
+            for source, sources, column, fallback in self.programs
+        ]
+        outputs = [column.output for _, _, column, _ in self.programs]
+        return repr((self.inputs, fields, programs, outputs, self.outputs))
 
 
 def _carried(programs: tuple[EventProgram, ...]) -> Programs:

@@ -1,31 +1,31 @@
-"""Reads inputs of a job: their shape when it is planned, their rows inside the workers."""
+"""Inputs of a job when it is planned: files and snapshots of tables as they are, cut into chunks."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import pickle
+from collections.abc import Sequence
+from typing import Final
 
-import numpy as np
 import pyarrow as pa
+from pyiceberg.io import FileIO
+from pyiceberg.table import FileScanTask, Table
 
-from batch.historical.checks import check_history, keys_of, times_of
-from batch.historical.failures import changed
+from batch.historical.checks import check_history, plain
 from batch.historical.inputs import HistoryInput
-from batch.historical.tables import Chunk, ParquetRows, located
-from batch.spark.columns import history_types
+from batch.historical.tables import ParquetRows
+from batch.spark.columns import Types, history_types
 from batch.spark.computed import CarriedView
-from batch.spark.plan import FileChunk, FileRows, History, TableSnapshot
-from core_ext.hashing import SLOT_COUNT
-from core_ext.keys import KeyBatch
+from batch.spark.plan import Chunks, FileChunk, FileRows, History, ScanChunk, TableSnapshot
+from batch.spark.sources import state_of
+from headrace.errors import FailedPrecondition, NotFound
 
-ORDINAL = "__row"
-FILE = "__file"
-AT = "__at_us"
-GROUP = "__group"
+FIELD_ID: Final = b"PARQUET:field_id"
+OBJECT_STORE: Final = "s3."  # settings that only pyiceberg's own reader knows
 
 
 def file_rows(files: str | Sequence[str], what: str) -> FileRows:
     """Parquet files as they are now."""
     names = [files] if isinstance(files, str) else list(files)
     rows = ParquetRows(names, what)
-    states = [_state(name) for name in names]
+    states = [state_of(name) for name in names]
     chunks = [
         FileChunk(names[chunk.file], *states[chunk.file], chunk.group, chunk.first_row, chunk.row_count)
         for chunk in rows.chunks
@@ -40,81 +40,62 @@ def history_of_files(view: HistoryInput, files: str | Sequence[str]) -> History:
     return History(CarriedView.of(view), rows)
 
 
-def history_of_table(view: HistoryInput, snapshot: TableSnapshot) -> History:
-    """A view's history in one snapshot of an Iceberg table."""
-    return History(CarriedView.of(view), snapshot)
+def history_of_table(view: HistoryInput, table: Table, snapshot_id: int | None = None) -> History:
+    """A view's history in one snapshot of an Iceberg table, by default the newest."""
+    return History(CarriedView.of(view), table_snapshot(table, history_types(view), snapshot_id))
 
 
-def read_chunk(chunk: FileChunk, columns: Sequence[str], what: str) -> Iterator[pa.RecordBatch]:
-    """Batches of a row group. Raises FailedPrecondition when the file is not what it was."""
-    if _state(chunk.file) != (chunk.size_bytes, chunk.mtime_ns):
-        raise changed(chunk.file)
-    yield from ParquetRows([chunk.file], what).read(Chunk(0, chunk.row_count, 0, chunk.group), columns)
+def table_snapshot(table: Table, types: Types, snapshot_id: int | None = None) -> TableSnapshot:
+    """The data files of a snapshot, by name. Files without deletes whose columns are those of the table are read row
+    group by row group; pyiceberg reads the others, a file at a time.
+    """
+    snapshot = table.current_snapshot() if snapshot_id is None else table.snapshot_by_id(snapshot_id)
+    name = ".".join(table.name())
+    if snapshot is None:
+        message = f"table {name} has no snapshot {snapshot_id or ''}".rstrip() + "; name one that it keeps"
+        raise NotFound(message, reason="UNKNOWN_SNAPSHOT", field="snapshot_id", metadata={"table": name})
+    scan = table.scan(snapshot_id=snapshot.snapshot_id)
+    schema = scan.projection()
+    if missing := [column for column, _ in types if column not in schema.column_names]:
+        message = f"snapshot {snapshot.snapshot_id} of table {name} has no column {missing[0]!r}"
+        raise FailedPrecondition(message, reason="MISSING_COLUMN", metadata={"table": name, "column": missing[0]})
+    ids = {column: (schema.find_field(column).field_id, kind) for column, kind in types}
+    chunks: list[FileChunk | ScanChunk] = []
+    rows = 0
+    for task in sorted(scan.plan_files(), key=lambda task: task.file.file_path):
+        found = _chunks_of(task, ids, table.io, rows)
+        chunks += found
+        rows += sum(chunk.row_count for chunk in found)
+    known = table.metadata.model_copy(
+        update={"snapshots": [], "snapshot_log": [], "metadata_log": [], "refs": {}, "current_snapshot_id": None}
+    )
+    carried = pickle.dumps((known, table.io, schema))
+    return TableSnapshot(name, snapshot.snapshot_id, rows, tuple(chunks), carried)
 
 
-def spine_batches(
-    chunks: Iterable[FileChunk], time_column: str, views: Sequence[HistoryInput], groups: int
-) -> Iterator[pa.RecordBatch]:
-    """Ordinal, time, keys and one slot range per view of every spine row."""
-    names = list(dict.fromkeys([*(key.spine for view in views for key in view.keys), time_column]))
-    for chunk in chunks:
-        first = chunk.first_row
-        for batch in read_chunk(chunk, names, "spine"):
-            keys = {key.spine: carried_key(batch, key.spine) for view in views for key in view.keys}
-            columns = {
-                ORDINAL: pa.array(np.arange(first, first + batch.num_rows)),
-                AT: pa.array(times_of(batch, time_column, "spine")),
-                **keys,
-            }
-            for i, view in enumerate(views):
-                encoded = keys_of(batch, [key.spine for key in view.keys], view.keys, "spine")
-                columns[f"{GROUP}_{i}"] = group_numbers(encoded, groups)
-            yield pa.RecordBatch.from_pydict(columns)
-            first += batch.num_rows
+def _chunks_of(task: FileScanTask, ids: dict[str, tuple[int, pa.DataType]], files: FileIO, first_row: int) -> Chunks:
+    path = task.file.file_path
+    if not task.delete_files and not any(key.startswith(OBJECT_STORE) for key in files.properties):
+        rows = ParquetRows([path], "table")
+        if all(_is_column(rows.schema, name, *wanted) for name, wanted in ids.items()):
+            state = state_of(path)
+            return tuple(
+                FileChunk(path, *state, chunk.group, first_row + chunk.first_row, chunk.row_count)
+                for chunk in rows.chunks
+            )
+    count = task.file.record_count
+    return (ScanChunk(path, first_row, count, pickle.dumps(task)),) if count else ()
 
 
-def history_batches(chunks: Iterable[FileChunk], view: HistoryInput, groups: int) -> Iterator[pa.RecordBatch]:
-    """What the join needs of every history row, its place and its slot range."""
-    what = f"history {view.name}"
-    names = list(dict.fromkeys([*view.match_columns(), *view.value_columns()]))
-    for chunk in chunks:
-        first = chunk.first_row
-        for batch in read_chunk(chunk, names, what):
-            places = {FILE: pa.array([""] * batch.num_rows), ORDINAL: np.arange(first, first + batch.num_rows)}
-            yield carried_history(batch, view, groups, places)
-            first += batch.num_rows
+def _is_column(schema: pa.Schema, name: str, field_id: int, wanted: pa.DataType) -> bool:
+    """Whether a file holds the column itself, under its name of today and in a type that is converted without loss."""
+    at = schema.get_field_index(name)
+    if at < 0 or (schema.field(at).metadata or {}).get(FIELD_ID) != str(field_id).encode():
+        return False
+    return bool(plain(schema.field(at).type) == plain(_stored(wanted)))
 
 
-def carried_history(
-    batch: pa.RecordBatch, view: HistoryInput, groups: int, places: dict[str, object]
-) -> pa.RecordBatch:
-    """A batch of a history in the types that Spark carries, with its slot range."""
-    what = f"history {view.name}"
-    for name in view.times():
-        times_of(batch, name, what)  # refuses nulls and what is no whole microsecond, while the column can be named
-    keys = keys_of(batch, [key.history for key in view.keys], view.keys, what)
-    columns: dict[str, object] = {
-        name: batch.column(name).cast(carried) for name, (_, carried, _) in history_types(view).items()
-    }
-    return pa.RecordBatch.from_pydict({**columns, **places, GROUP: group_numbers(keys, groups)})
-
-
-def carried_key(batch: pa.RecordBatch, name: str) -> pa.Array:
-    """A key column without dictionaries and wide offsets."""
-    column = batch.column(name)
-    if pa.types.is_integer(column.type):
-        return column
-    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-    return column.cast(pa.string() if text else pa.binary()) if not pa.types.is_integer(kind) else column.cast(kind)
-
-
-def group_numbers(keys: KeyBatch, groups: int) -> pa.Array:
-    """Slot range of every key."""
-    return pa.array(keys.slots.astype(np.int32) * groups // SLOT_COUNT, pa.int32())
-
-
-def _state(file: str) -> tuple[int, int]:
-    filesystem, path = located(file)
-    info = filesystem.get_file_info(path)
-    return info.size, info.mtime_ns
+def _stored(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(kind.value_type)
+    return pa.int64() if kind == pa.uint32() else kind

@@ -1,27 +1,27 @@
 """The result of a job: part files that workers write, and one manifest that makes them visible."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Protocol
 from uuid import UUID, uuid4
 
 import numpy as np
-import pyarrow as pa
 
 from batch.historical import Digest
 from batch.historical.checks import names_of
 from batch.historical.failures import writing
-from batch.historical.inputs import HistoryInput, kind_of
-from batch.historical.output import ResultFile, feature_schema, features_of
+from batch.historical.inputs import kind_of
 from batch.historical.tables import ParquetRows, located
-from batch.spark.columns import back
-from batch.spark.inputs import ORDINAL, read_chunk
-from batch.spark.plan import HistoricalPlan, Part
+from batch.spark.plan import HistoricalPlan
 from core_ext.arrow import arrow_column
 from core_ext.digest import RowDigest
-from headrace.errors import AlreadyExists, DataLoss, InternalError
+from headrace.errors import AlreadyExists, DataLoss
+from headrace.types import ValueType
 
 MANIFEST: Final = "_result.json"
+SCRATCH: Final = "_between"
 MANIFEST_BYTES_MAX: Final = 256 << 20
 
 
@@ -37,26 +37,6 @@ class JobResult:
     digest: Digest
 
 
-def write_part(plan: HistoricalPlan, part: Part, features: pa.Table) -> None:
-    """Writes one file: the spine's own columns, read anew, beside the features in spine order."""
-    features = features.sort_by(ORDINAL)
-    ordinals = np.asarray(features.column(ORDINAL))
-    if not np.array_equal(ordinals, np.arange(part.first_row, part.first_row + part.row_count)):
-        raise InternalError(
-            f"{part.name} got {len(ordinals)} rows that are not its {part.row_count}",
-            reason="ROWS_LOST",
-            metadata={"part": part.name},
-        )
-    views = plan.views()
-    schema = feature_schema(views)
-    arrays = [back(features.column(field.name), field.type) for field in schema]
-    uri = f"{plan.folder}/{part.name}"
-    run_id = uuid4()  # a name of its own for every attempt of a task
-    with ResultFile(uri, plan.spine.schema, features_of(views), run_id) as file:
-        if part.row_count:
-            file.write(_spine_rows(plan, part), pa.Table.from_arrays(arrays, schema=schema))
-
-
 class ResultPlan(Protocol):
     """What a result knows of its job."""
 
@@ -70,8 +50,8 @@ class ResultPlan(Protocol):
         """Where it lies."""
         ...
 
-    def views(self) -> list[HistoryInput]:
-        """The views in the order of their columns."""
+    def features(self) -> list[tuple[str, ValueType]]:
+        """Features of the result in their order."""
         ...
 
     def digest(self) -> str:
@@ -97,11 +77,27 @@ def find_result(plan: ResultPlan) -> JobResult | None:
     return result
 
 
-def prepare(plan: ResultPlan) -> None:
-    """Makes the folder, which only a manifest makes a result."""
-    filesystem, path = located(plan.folder)
-    with writing(plan.folder):
-        filesystem.create_dir(path, recursive=True)
+@contextmanager
+def scratch(folder: str) -> Iterator[str]:
+    """Makes the folder of a result, which only a manifest makes one, and in it one for rows between stages.
+
+    That is gone at the end. One that a killed driver left goes with the next that comes to its end.
+    """
+    filesystem, path = located(f"{folder}/{SCRATCH}")
+    name = uuid4().hex  # two drivers of one run id stay apart until one of them publishes
+    with writing(folder):
+        filesystem.create_dir(f"{path}/{name}", recursive=True)
+    try:
+        yield f"{folder}/{SCRATCH}/{name}"
+    finally:
+        filesystem.delete_dir(f"{path}/{name}")
+
+
+def sweep(folder: str) -> None:
+    """Takes away what is left between stages, once a manifest stands."""
+    filesystem, path = located(f"{folder}/{SCRATCH}")
+    with suppress(FileNotFoundError):
+        filesystem.delete_dir(path)
 
 
 def publish(plan: HistoricalPlan) -> JobResult:
@@ -118,12 +114,13 @@ def publish_files(plan: ResultPlan, names: list[str], row_count: int) -> JobResu
         with filesystem.open_output_stream(under_way) as stream:
             stream.write(json.dumps(asdict(result), indent=1).encode())
         filesystem.move(under_way, path)
+    sweep(plan.folder)
     return result
 
 
 def digest_of(plan: ResultPlan, files: list[str]) -> Digest:
     """Digest of the features in files, as the local engine computes it."""
-    columns = [(view.output_of(column), kind_of(column.type)) for view in plan.views() for column in view.columns]
+    columns = [(name, kind_of(kind)) for name, kind in plan.features()]
     digest, names = RowDigest(columns), [name for name, _ in columns]
     rows = ParquetRows(files, "result")
     wanted = [one for name in names for one in names_of(name)]
@@ -132,18 +129,3 @@ def digest_of(plan: ResultPlan, files: list[str]) -> Digest:
             values: list[Any] = [arrow_column(batch.column(name)) for name in wanted[::2]]
             digest.update(values, [np.asarray(batch.column(name)) for name in wanted[1::2]])
     return Digest(digest.hexdigest(), dict(zip(names, digest.column_hashes(), strict=True)))
-
-
-def _spine_rows(plan: HistoricalPlan, part: Part) -> pa.Table:
-    end = part.first_row + part.row_count
-    names, pieces = plan.spine.schema.names, []
-    for chunk in plan.spine.chunks:
-        at = chunk.first_row
-        if at >= end or at + chunk.row_count <= part.first_row:
-            continue
-        for batch in read_chunk(chunk, names, "spine"):
-            low, high = max(part.first_row, at), min(end, at + batch.num_rows)
-            if low < high:
-                pieces.append(batch.slice(low - at, high - low))
-            at += batch.num_rows
-    return pa.Table.from_batches([piece.select(names) for piece in pieces]).cast(plan.spine.schema)

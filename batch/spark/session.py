@@ -17,6 +17,7 @@ DRIVER_MEMORY: Final = "1g"
 EXECUTOR_MEMORY: Final = "1g"
 ARROW_ROWS_PER_BATCH: Final = 10_000  # what a worker holds of one partition at once; Spark's own default
 SHUFFLE_PARTITIONS: Final = 16
+DAEMON: Final = "batch.spark.daemon"
 JDBC_SCHEMA: Final = "V1"  # the table layout that pyiceberg writes: with the column iceberg_type
 
 
@@ -61,10 +62,13 @@ def catalogue_settings(catalogue: Catalogue) -> dict[str, str]:
     return settings
 
 
-def session_settings(catalogue: Catalogue, *, jars: Sequence[Path], loopback: bool = True) -> dict[str, str]:
-    """Every setting of a session but the master. `loopback` binds the driver to this machine alone."""
+def session_settings(catalogue: Catalogue | None, *, jars: Sequence[Path], loopback: bool = True) -> dict[str, str]:
+    """Every setting of a session but the master. `loopback` binds the driver to this machine alone.
+
+    Our jobs read tables themselves: only Spark's own SQL needs a catalogue and jars.
+    """
     settings = {
-        "spark.jars": ",".join(str(jar) for jar in jars),
+        **({"spark.jars": ",".join(str(jar) for jar in jars)} if jars else {}),
         "spark.sql.session.timeZone": "UTC",
         "spark.driver.extraJavaOptions": "-Duser.timezone=UTC",
         "spark.executor.extraJavaOptions": "-Duser.timezone=UTC",
@@ -76,7 +80,8 @@ def session_settings(catalogue: Catalogue, *, jars: Sequence[Path], loopback: bo
         "spark.sql.execution.arrow.maxRecordsPerBatch": str(ARROW_ROWS_PER_BATCH),
         # A wrong number is worse than a failed job: no silent overflow, no null for a value that does not fit.
         "spark.sql.ansi.enabled": "true",
-        **catalogue_settings(catalogue),
+        "spark.python.daemon.module": DAEMON,
+        **({} if catalogue is None else catalogue_settings(catalogue)),
     }
     if loopback:
         settings |= {"spark.driver.host": LOOPBACK, "spark.driver.bindAddress": LOOPBACK}
@@ -97,7 +102,7 @@ def find_jars(folder: Path) -> list[Path]:
 
 def open_session(
     master: str,
-    catalogue: Catalogue,
+    catalogue: Catalogue | None,
     *,
     jars: Sequence[Path],
     application: str,

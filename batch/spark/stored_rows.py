@@ -2,8 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Final
 from uuid import UUID, uuid4, uuid5
@@ -11,33 +13,28 @@ from uuid import UUID, uuid4, uuid5
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyiceberg.table import Table
-from pyspark.errors import PythonException
 from pyspark.sql import SparkSession
 
 from batch.historical.failures import writing
+from batch.historical.inputs import KeyColumn
 from batch.historical.tables import ParquetRows, located
 from batch.materialize.computed import Part, Seen, Way
 from batch.materialize.computed_rows import ROW, RowMaker, row_maker
 from batch.offline import columns as system
 from batch.offline.columns import ViewColumns
-from batch.spark.columns import back, ddl, spark_type
-from batch.spark.inputs import GROUP, group_numbers
-from batch.spark.workers import Grouped, Streamed, of_group, streamed, translated
+from batch.spark.columns import Types
+from batch.spark.inputs import table_snapshot
+from batch.spark.pieces import Piece, Pieces
+from batch.spark.plan import TASK_BYTES, TableSnapshot, bundles_of, group_tasks
+from batch.spark.result import scratch, sweep
+from batch.spark.spread import Spreading, run_spread
+from batch.spark.tasks import run_tasks
 from headrace.definitions.registered import RegisteredEntity, RegisteredSource, RegisteredView
 from headrace.errors import FailedPrecondition
 from headrace.types import ValueType
 
 RUNS: Final = UUID("5b4a6d0a-3f0f-4f0e-8a51-0c6f2f6f3d11")  # a name space: the same rows have the same run id
 DONE: Final = "_rows.json"
-_SYSTEM: Final = {
-    system.EVENT_TIME: "timestamp",
-    system.WRITE_TIME: "timestamp",
-    system.AVAILABLE_TIME: "timestamp",
-    system.SOURCE_ID: "bigint",
-    system.PARTITION: "int",
-    system.OFFSET: "bigint",
-    system.TOMBSTONE: "boolean",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +45,7 @@ class StoredRowsPlan:
     entity: RegisteredEntity
     source: RegisteredSource
     columns: ViewColumns
-    table: str
-    snapshot_id: int
+    events: TableSnapshot
     covered: tuple[int, ...]
     part_count: int
     first_part: int
@@ -62,8 +58,23 @@ class StoredRowsPlan:
     @property
     def run_id(self) -> UUID:
         """The same for the same rows, so that a run that is repeated finds them made."""
-        told = (str(self.record.ref), self.record.transform_digest.hex(), self.snapshot_id, self.covered)
+        told = (str(self.record.ref), self.record.transform_digest.hex(), self.events.snapshot_id, self.covered)
         return uuid5(RUNS, hashlib.sha256(repr((*told, self.part_count, self.first_part)).encode()).hexdigest())
+
+    def spreading(self, folder: str) -> Spreading:
+        """How the events of the table reach their slot ranges."""
+        return Spreading(
+            stage="events",
+            folder=folder,
+            what=f"events of {self.record.ref}",
+            scan=self.events.scan,
+            types=types_of(self.columns),
+            keys=tuple(KeyColumn(name, name, kind) for name, kind in self.columns.keys),
+            key_names=tuple(name for name, _ in self.columns.keys),
+            times=(system.EVENT_TIME, system.WRITE_TIME, system.AVAILABLE_TIME),
+            groups=self.part_count,
+            memory_bytes=TASK_BYTES,
+        )
 
     @property
     def folder(self) -> str:
@@ -83,17 +94,16 @@ def stored_rows(session: SparkSession, plan: StoredRowsPlan) -> list[int]:
             found: list[int] = json.loads(stream.read())
             return found
     except FileNotFoundError:
-        filesystem.create_dir(located(plan.folder)[1], recursive=True)
-    names = plan.columns.arrow.names
-    table = session.read.option("versionAsOf", str(plan.snapshot_id)).table(plan.table).select(*names)
-    types = [*_types(plan.columns), (GROUP, "int")]
-    try:
-        frame = table.mapInArrow(streamed(_numbered(plan)), ddl(types)).where(f"{GROUP} >= {plan.first_part}")
-        parts = sorted(row[0] for row in frame.groupBy(GROUP).applyInArrow(_writer(plan), f"{GROUP} int").collect())
-    except PythonException as exc:
-        raise translated(exc) from exc
+        pass
+    with scratch(plan.folder) as folder:
+        way = plan.spreading(folder)
+        pieces = run_spread(session, way, bundles_of(plan.events.chunks))
+        tasks = [one for one in group_tasks(plan.part_count, plan.events.row_count) if one.stop > plan.first_part]
+        work = partial(write_parts, plan, pieces, way.schema)
+        parts = sorted(chain.from_iterable(run_tasks(session, f"makes {way.what}", work, tasks)))
     with writing(path), filesystem.open_output_stream(path) as stream:
         stream.write(json.dumps(parts).encode())
+    sweep(plan.folder)
     return parts
 
 
@@ -109,23 +119,30 @@ class SparkParts:
         self._session = session
         self._definitions = definitions
         self._output = output
+        self._made: set[str] = set()
+
+    def remove(self) -> None:
+        """Takes away what this process had made."""
+        for folder in self._made:
+            filesystem, path = located(folder)
+            filesystem.delete_dir(path)
+        self._made.clear()
 
     def __call__(self, table: Table, way: Way, seen: Seen, folder: Path) -> Iterator[Part]:
         """Parts from `mark.file_count` on; only the wanted entities of them are sent."""
-        snapshot = table.current_snapshot()
-        if snapshot is None:
+        if table.current_snapshot() is None:
             message = f"the table of {way.columns.ref} has no rows"
             raise FailedPrecondition(message, reason="NO_HISTORY", field="feature_view")
         plan = StoredRowsPlan(
             *self._definitions,
             columns=way.columns,
-            table=".".join(f"`{step}`" for step in way.columns.identifier),
-            snapshot_id=snapshot.snapshot_id,
+            events=table_snapshot(table, types_of(way.columns)),
             covered=tuple(offset for *_, offset in seen),
             part_count=way.part_count,
             first_part=way.mark.file_count,
             output=self._output,
         )
+        self._made.add(plan.folder)
         made = set(stored_rows(self._session, plan))
         empty = pa.table({name: pa.array([], kind) for name, kind in _fields(plan)})
         for part in range(plan.first_part, plan.part_count):
@@ -133,36 +150,33 @@ class SparkParts:
             yield Part(_wanted(rows, way), None, part + 1 - plan.first_part, plan.part_count - plan.first_part)
 
 
-def make_part(plan: StoredRowsPlan, maker: RowMaker, carried: pa.Table) -> pa.Table:
-    """Rows of one slot range, from its events as Spark carries them."""
-    arrow = plan.columns.arrow
-    arrays = [back(carried.column(field.name), field.type) for field in arrow]
-    return maker.rows(pa.Table.from_arrays(arrays, names=arrow.names), plan.covered)
+def write_parts(plan: StoredRowsPlan, pieces: tuple[Piece, ...], schema: pa.Schema, parts: Sequence[int]) -> list[int]:
+    """Makes and writes the rows of slot ranges, one in memory at a time; those that have any."""
+    maker, held = plan.maker(), Pieces(pieces, schema)
+    found = [(part, held.rows(part)) for part in parts if part >= plan.first_part]
+    for part, rows in found:
+        if rows.row_count:
+            _write(plan.file_of(part), make_part(plan, maker, rows.table()))
+    return [part for part, rows in found if rows.row_count]
 
 
-def _numbered(plan: StoredRowsPlan) -> Streamed:
-    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        maker = plan.maker()
-        for batch in batches:
-            group = group_numbers(maker.keys_of(batch), plan.part_count)
-            yield pa.RecordBatch.from_arrays([*batch.columns, group], names=[*batch.schema.names, GROUP])
-
-    return run
+def make_part(plan: StoredRowsPlan, maker: RowMaker, events: pa.Table) -> pa.Table:
+    """Rows of one slot range, from its events."""
+    return maker.rows(events.select(plan.columns.arrow.names).cast(plan.columns.arrow), plan.covered)
 
 
-def _writer(plan: StoredRowsPlan) -> Grouped:
-    def write(carried: pa.Table) -> pa.Table:
-        part = carried.column(GROUP)[0].as_py()
-        rows = make_part(plan, plan.maker(), carried)
-        filesystem, path = located(plan.file_of(part))
-        draft = f"{path}.{uuid4().hex}.partial"  # a name of its own for every attempt of a task
-        with writing(path):
-            with filesystem.open_output_stream(draft) as stream:
-                pq.write_table(rows, stream)
-            filesystem.move(draft, path)
-        return pa.table({GROUP: pa.array([part], pa.int32())})
+def types_of(columns: ViewColumns) -> Types:
+    """Columns of a view's table as they travel."""
+    return tuple((field.name, field.type) for field in columns.arrow)
 
-    return of_group(write)
+
+def _write(file: str, rows: pa.Table) -> None:
+    filesystem, path = located(file)
+    draft = f"{path}.{uuid4().hex}.partial"  # a name of its own for every attempt of a task
+    with writing(path):
+        with filesystem.open_output_stream(draft) as stream:
+            pq.write_table(rows, stream)
+        filesystem.move(draft, path)
 
 
 def _wanted(rows: pa.Table, way: Way) -> pa.Table:
@@ -179,9 +193,3 @@ def _read(file: str) -> pa.Table:
 
 def _fields(plan: StoredRowsPlan) -> Sequence[tuple[str, pa.DataType]]:
     return [*((name, ValueType(kind).arrow) for name, kind in plan.columns.keys), (ROW, pa.binary())]
-
-
-def _types(columns: ViewColumns) -> list[tuple[str, str]]:
-    found = [(name, spark_type(ValueType(kind))) for name, kind in columns.keys]
-    found += [(name, spark_type(kind)) for name, kind in columns.features]
-    return [*found, *_SYSTEM.items()]

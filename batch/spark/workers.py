@@ -1,58 +1,28 @@
 """What every function of ours inside a Spark worker does: holds the kernel to the driver's, names its refusals."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator
-from typing import Final
-
-import pyarrow as pa
-from pyspark.errors import PythonException
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 from headrace import errors
 from headrace.definitions.transform import KERNEL_SEMANTICS_VERSION
 from headrace.errors import FailedPrecondition, HeadraceError
 
-Streamed = Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]
-Paired = Callable[[pa.Table, pa.Table], pa.Table]
-Grouped = Callable[[pa.Table], pa.Table]
+Task = TypeVar("Task")
+Done = TypeVar("Done")
 
 # An error crosses from a worker as the text of its trace; its class and reason are read from the last line.
 _REFUSAL: Final = re.compile(r"headrace\.errors\.(\w+): (.*) \[([A-Z0-9_]+)\]\s*$", re.MULTILINE)
 _LACKING: Final = re.compile(r"No module named '(batch|core_ext|headrace|numpy|pyarrow)\b")
 
 
-def streamed(work: Streamed, kernel: int = KERNEL_SEMANTICS_VERSION) -> Streamed:
-    """A function for mapInArrow. `kernel` is bound where the driver calls this, and compared where it runs."""
+def held_to_kernel(work: Callable[[Task], Done], kernel: int = KERNEL_SEMANTICS_VERSION) -> Callable[[Task], Done]:
+    """The work of a task. `kernel` is bound where the driver calls this, and compared where it runs."""
 
-    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def run(task: Task) -> Done:
         require_kernel(kernel)
         try:
-            yield from work(batches)
-        except HeadraceError as error:
-            raise _named(error) from error
-
-    return run
-
-
-def of_pair(work: Paired, kernel: int = KERNEL_SEMANTICS_VERSION) -> Paired:
-    """A function for the applyInArrow of a cogroup; else like `streamed`. Spark looks at the number of parameters."""
-
-    def run(left: pa.Table, right: pa.Table) -> pa.Table:
-        require_kernel(kernel)
-        try:
-            return work(left, right)
-        except HeadraceError as error:
-            raise _named(error) from error
-
-    return run
-
-
-def of_group(work: Grouped, kernel: int = KERNEL_SEMANTICS_VERSION) -> Grouped:
-    """A function for the applyInArrow of one group; else like `streamed`."""
-
-    def run(table: pa.Table) -> pa.Table:
-        require_kernel(kernel)
-        try:
-            return work(table)
+            return work(task)
         except HeadraceError as error:
             raise _named(error) from error
 
@@ -71,7 +41,7 @@ def require_kernel(expected: int) -> None:
         )
 
 
-def translated(exc: PythonException) -> Exception:
+def translated(exc: Exception) -> Exception:
     """A worker's failure as the error that it raised there, or that its environment stands for."""
     text = str(exc)
     if found := _REFUSAL.search(text):

@@ -296,6 +296,10 @@ def materialize(
         str | None, typer.Option(help="With --from offline: first event time, ISO 8601 with a zone; else what is new.")
     ] = None,
     until: Annotated[str | None, typer.Option(help="With --from offline: event time to stop before.")] = None,
+    spark_master: Annotated[
+        str | None,
+        typer.Option(help="With --from offline: make the rows of windows on Spark, local[n] or spark://host:port."),
+    ] = None,
     output: Output = Format.TABLE,
     endpoint: Endpoint = None,
     data: Data = None,
@@ -305,9 +309,9 @@ def materialize(
     if origin == "offline":
         from control_plane.cli.offline_commands import materialize_offline  # lazy
 
-        raise typer.Exit(materialize_offline(session_of(context), view, since, until))
-    if since is not None or until is not None:
-        raise typer.BadParameter("--since and --until go with --from offline")
+        raise typer.Exit(materialize_offline(session_of(context), view, since, until, spark_master))
+    if since is not None or until is not None or spark_master is not None:
+        raise typer.BadParameter("--since, --until and --spark-master go with --from offline")
     from control_plane.cli.data_commands import materialize  # lazy
 
     materialize(session_of(context), view, origin)

@@ -39,6 +39,7 @@ AsOf = Annotated[
 MemoryLimit = Annotated[
     str | None, typer.Option("--memory-limit", help="Memory of the join, such as 512MiB or 2GiB; more goes to disk.")
 ]
+Master = Annotated[str, typer.Option("--master", help="Master of Spark: local[n] or spark://host:port.")]
 Name = Annotated[str, typer.Argument(help="Training set, lower snake case.")]
 
 
@@ -51,7 +52,13 @@ def get_historical(
     time_column: TimeColumn = "event_time",
     as_of: AsOf = None,
     memory_limit: MemoryLimit = None,
-    engine: Annotated[str, typer.Option(help="local: a process here; service: the historical service.")] = "local",
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="local: a process here; service: the historical service; spark: --out is a folder, for the run's own."
+        ),
+    ] = "local",
+    master: Master = "local[2]",
     lake: Lake = None,
     output: Output = Format.TABLE,
     endpoint: Endpoint = None,
@@ -65,7 +72,31 @@ def get_historical(
     from control_plane.cli.history_commands import JoinOptions, get_historical  # lazy
 
     options = JoinOptions(entities, service, time_column, as_of, memory_limit)
-    get_historical(session_of(context), options, out, engine)
+    get_historical(session_of(context), options, out, engine, master)
+
+
+@offline.command(name="window-history")
+def window_history(
+    context: typer.Context,
+    view: Annotated[str, typer.Argument(help="Feature view, team.domain.name or with @vN.")],
+    first: Annotated[str, typer.Option("--from", help="First time, such as 2026-01-31T00:00Z.")],
+    last: Annotated[str, typer.Option("--to", help="Last time.")],
+    every: Annotated[str, typer.Option("--every", help="Step between times, such as 1h or 7d.")],
+    out: Annotated[str, typer.Option("--out", help="Folder in which the run makes its own.")],
+    as_of: AsOf = None,
+    memory_limit: MemoryLimit = None,
+    master: Master = "local[2]",
+    lake: Lake = None,
+    output: Output = Format.TABLE,
+    endpoint: Endpoint = None,
+    data: Data = None,
+    token: Token = None,
+) -> None:
+    """Write a view's features for every entity of its history at many times, on Spark."""
+    from control_plane.cli.history_commands import WindowOptions, window_history  # lazy
+
+    options = WindowOptions(view, first, last, every, as_of, memory_limit, master)
+    window_history(session_of(context), options, out)
 
 
 @offline.command()

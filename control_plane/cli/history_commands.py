@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from control_plane.cli.amounts import parse_age_s, parse_bytes, parse_time_us, time_text
 from control_plane.cli.output import Format, print_document, print_table
@@ -10,7 +10,8 @@ from control_plane.cli.session import Session
 from control_plane.cli.worker import run_job
 from headrace.errors import InvalidArgument
 
-ENGINES = ("local", "service")
+TIMES_MAX: Final = 100_000  # as batch.historical.grid has it, which the command line does not load
+ENGINES = ("local", "service", "spark")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +35,14 @@ class JoinOptions:
         }
 
 
-def get_historical(session: Session, options: JoinOptions, out: str, engine: str) -> None:
+def get_historical(session: Session, options: JoinOptions, out: str, engine: str, master: str) -> None:
     """Writes the historical features of entity rows."""
     arguments = options.arguments() | {"output": place(out)}
     if engine == "local":
         result = run_job(session, "get_historical", arguments, needs_registry=True)
+    elif engine == "spark":
+        words = arguments | {"master": master}
+        result = run_job(session, "get_historical_spark", words, needs_registry=True)
     elif engine == "service":
         from control_plane.cli.history_service import run_on_service  # lazy: grpc
 
@@ -56,6 +60,48 @@ def get_historical(session: Session, options: JoinOptions, out: str, engine: str
     )
     for view in result["empty_views"]:
         session.out.write(f"note: {view} has no history yet, so its features are MISSING\n")
+    session.out.write(f"digest {result['digest']}\n")
+
+
+@dataclass(frozen=True, slots=True)
+class WindowOptions:
+    """What a history of windows is asked for, as people type it."""
+
+    view: str
+    first: str
+    last: str
+    every: str
+    as_of: str | None
+    memory_limit: str | None
+    master: str
+
+    def arguments(self) -> dict[str, Any]:  # Any: JSON values
+        """The same as a job takes it."""
+        first_us, last_us = parse_time_us(self.first, "--from"), parse_time_us(self.last, "--to")
+        step_us = round(parse_age_s(self.every, "--every") * 1_000_000)
+        if step_us <= 0 or last_us < first_us or (last_us - first_us) // step_us >= TIMES_MAX:
+            raise InvalidArgument(
+                f"--from {self.first} --to {self.last} --every {self.every} names no time, or more than {TIMES_MAX}",
+                reason="OUT_OF_RANGE",
+                field="--every",
+            )
+        return {
+            "view": self.view,
+            "times_us": list(range(first_us, last_us + 1, step_us)),
+            "cutoff_us": parse_time_us(self.as_of, "--as-of") if self.as_of else 0,
+            "memory_limit_bytes": parse_bytes(self.memory_limit, "--memory-limit") if self.memory_limit else 0,
+            "master": self.master,
+        }
+
+
+def window_history(session: Session, options: WindowOptions, out: str) -> None:
+    """Writes the features of a view for every entity of its history at many times."""
+    arguments = options.arguments() | {"output": place(out)}
+    result = run_job(session, "window_history_spark", arguments, needs_registry=True)
+    if session.form is not Format.TABLE:
+        print_document(result, session.form, session.out)
+        return
+    session.out.write(f"wrote {result['row_count']} rows of {result['feature_view']} to {result['output']}\n")
     session.out.write(f"digest {result['digest']}\n")
 
 

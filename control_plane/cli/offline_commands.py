@@ -14,7 +14,9 @@ from control_plane.cli.session import Session
 from headrace.errors import FailedPrecondition
 
 
-def materialize_offline(session: Session, view: str, since: str | None, until: str | None) -> int:
+def materialize_offline(
+    session: Session, view: str, since: str | None, until: str | None, master: str | None = None
+) -> int:
     """Brings the history of a view online; progress and refusals of the job go to stderr. Returns its exit code."""
     endpoints = session.endpoints()
     if not endpoints.lake:
@@ -23,7 +25,8 @@ def materialize_offline(session: Session, view: str, since: str | None, until: s
             reason="NO_OFFLINE_STORE",
         )
     arguments = [view, "--data", endpoints.lake, "--registry", endpoints.control, "--features", endpoints.features]
-    arguments += [part for name, time in (("--since", since), ("--until", until)) if time for part in (name, time)]
+    options = (("--since", since), ("--until", until), ("--spark-master", master))
+    arguments += [part for name, text in options if text for part in (name, text)]
     with _token_file(session.token) as token:
         command = [sys.executable, "-m", "batch.materialize", *arguments, *token]
         job = subprocess.run(command, stdout=subprocess.PIPE, stderr=session.err, text=True, check=False)

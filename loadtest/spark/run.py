@@ -23,8 +23,8 @@ from batch.historical import join_to_parquet
 from batch.spark.cluster import Cluster, standalone_cluster
 from batch.spark.historical import run_historical
 from batch.spark.inputs import file_rows, history_of_files
-from batch.spark.plan import plan_historical
-from batch.spark.session import Catalogue, find_jars, open_session
+from batch.spark.plan import TASK_BYTES, plan_historical
+from batch.spark.session import open_session
 from loadtest.peers.result import commit, machine
 from loadtest.spark.data import SPAN_US, START_US, Data, view_of, write_data
 from loadtest.spark.usage import sampled
@@ -56,14 +56,17 @@ class Measured:
 class Figures:
     """What the sizes say together.
 
-    `linearity` is the most over the least core-seconds per byte; `cpu_vs_local` divides what a further byte costs on
-    Spark by what it costs the local engine, between the least and the largest size, so that no start counts.
+    `linearity` is the most over the least core-seconds per byte; `cpu_vs_local` divides what a further row costs on
+    Spark by what it costs the local engine, between the least and the largest size, so that no start counts;
+    `core_ns_per_row` and `local_core_ns_per_row` are the two.
     """
 
     core_hours_per_tb: float
     cores_for_1_tb_in_30_minutes: float
     linearity: float
     cpu_vs_local: float | None
+    core_ns_per_row: float | None
+    local_core_ns_per_row: float | None
     executor_peak_bytes: int
     ok: bool
 
@@ -76,10 +79,16 @@ def figures_of(sizes: Sequence[Measured]) -> Figures:
     linearity = max(rates) / min(rates)
     peak = max(one.executor_peak_bytes for one in sizes)
     least = min(sizes, key=lambda one: one.view_bytes)
-    more = largest.local_core_seconds - least.local_core_seconds
-    against = (largest.core_seconds - least.core_seconds) / more if more > 0 else None
+    rows = largest.view_rows - least.view_rows
+    here = _ns_per_row(largest.core_seconds - least.core_seconds, rows)
+    local = _ns_per_row(largest.local_core_seconds - least.local_core_seconds, rows)
+    against = here / local if here is not None and local is not None else None
     ok = linearity <= LINEARITY_MAX and (against is None or against <= CPU_VS_LOCAL_MAX)
-    return Figures(hours, hours / HOURS_OF_A_TB, linearity, against, peak, ok)
+    return Figures(hours, hours / HOURS_OF_A_TB, linearity, against, here, local, peak, ok)
+
+
+def _ns_per_row(seconds: float, rows: int) -> float | None:
+    return seconds / rows * 1e9 if rows > 0 and seconds > 0 else None
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -103,22 +112,18 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def measure(folder: Path, sizes_gb: Sequence[float], options: argparse.Namespace) -> list[Measured]:
     """Joins every size on one cluster, the files of one size at a time on disk."""
-    lake = Catalogue("lake", f"sqlite:///{folder}/catalogue.db", f"file://{folder}/warehouse")
-    jars = find_jars(ROOT / ".cache/jars/spark")
     found = []
     cluster_options = {"workers": options.workers, "cores_per_worker": options.cores}
     with standalone_cluster(folder / "cluster", **cluster_options, worker_memory=options.memory) as cluster:
         more = {
             "spark.executor.memory": options.memory,
             "spark.local.dir": str(folder / "scratch"),
-            "spark.sql.shuffle.partitions": str(options.partitions),
-            "spark.sql.adaptive.enabled": "false",
         }
-        session = open_session(cluster.url, lake, jars=jars, application="scale", more=more)
+        session = open_session(cluster.url, None, jars=(), application="scale", more=more)
         try:
             for number, size in enumerate([WARM_BYTES / GB, *sizes_gb]):
                 data = write_data(folder / f"data-{number}", int(size * GB), options.seed)
-                one = _joined(session, cluster, folder / "results", data)
+                one = _joined(session, cluster, folder / "results", data, options.task_bytes)
                 if number:
                     one = _beside_local(one, folder / "local.parquet", data)
                 shutil.rmtree(folder / f"data-{number}")
@@ -131,7 +136,7 @@ def measure(folder: Path, sizes_gb: Sequence[float], options: argparse.Namespace
     return found
 
 
-def _joined(session: SparkSession, cluster: Cluster, results: Path, data: Data) -> Measured:
+def _joined(session: SparkSession, cluster: Cluster, results: Path, data: Data, task_bytes: int) -> Measured:
     plan = plan_historical(
         file_rows(data.spine, "spine"),
         [history_of_files(view_of(data.history), data.history)],
@@ -139,6 +144,7 @@ def _joined(session: SparkSession, cluster: Cluster, results: Path, data: Data) 
         time_column="event_time",
         cutoff_us=START_US + 2 * SPAN_US,
         output=str(results),
+        memory_bytes=task_bytes,
     )
     # This process is the driver and the parent of all: its Java, the master, the workers and their executors.
     workers = [process.pid for process in cluster.processes[1:]]
@@ -175,7 +181,7 @@ def _parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--cores", type=int, default=1, help="of one worker")
     parser.add_argument("--memory", default="1g", help="of one executor's Java heap")
-    parser.add_argument("--partitions", type=int, default=64, help="of a shuffle")
+    parser.add_argument("--task-bytes", type=int, default=TASK_BYTES, help="what the rows of one task may take")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--folder", help="where files are made; three times the largest size must fit")
     parser.add_argument("--keep", action="store_true", help="write loadtest/results/spark-DATE.json")

@@ -120,6 +120,36 @@ def test_knowledge_cut_off_is_taken_and_told(platform: Running, lake: Path, enti
     assert pq.read_table(out)["basket_value"].to_pylist() == [19.9, 19.9, None]
 
 
+@pytest.mark.timeout(300)
+def test_spark_gives_the_same_digest_once_per_run(
+    platform: Running, lake: Path, entities: Path, tmp_path: Path
+) -> None:
+    words = ("--as-of", "2027-01-01T00:00Z", "-o", "json")
+    local = document(join(platform, lake, entities, tmp_path / "out.parquet", *words))
+    told = document(join(platform, lake, entities, tmp_path / "spark", "--engine", "spark", *words))
+    assert told["digest"] == local["digest"]
+    assert told["snapshots"] == local["snapshots"]
+    files = sorted(Path(told["output"]).glob("*.parquet"))
+    assert pq.read_table(files).equals(pq.read_table(tmp_path / "out.parquet"))
+    assert Path(told["output"]) == tmp_path / "spark" / told["run_id"]
+
+
+@pytest.mark.timeout(300)
+def test_history_of_a_view_at_many_times_is_written(platform: Running, lake: Path, tmp_path: Path) -> None:
+    view = ("offline", "window-history", "shop.users.activity", "--out", str(tmp_path / "times"))
+    times = ("--from", "2026-01-05T00:00Z", "--to", "2026-01-07T00:00Z", "--every", "1d")
+    told = document(ask(platform, lake, *view, *times, "-o", "json"))
+    found = pq.read_table(sorted(Path(told["output"]).glob("*.parquet"))).sort_by(
+        [("user_id", "ascending"), ("event_time", "ascending")]
+    )
+    assert told["row_count"] == 4
+    assert found["user_id"].to_pylist() == [1, 1, 2, 2]
+    assert found["visits"].to_pylist() == [1, 2, 1, 1]
+    refused = ask(platform, lake, *view, *times[:-1], "0m")
+    assert refused.returncode == 1
+    assert "names no time" in refused.stderr
+
+
 def test_training_set_from_its_making_to_its_repair(
     platform: Running, lake: Path, entities: Path, tmp_path: Path
 ) -> None:

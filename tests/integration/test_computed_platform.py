@@ -60,6 +60,10 @@ def test_commands_and_notebooks_say_what_the_server_says(tmp_path: Path, seed: i
         joined = told(platform, "offline", "get-historical", *words, "--out", str(tmp_path / "out.parquet"))
         count, wrong = differences(answers, str(tmp_path / "out.parquet"), order)
         assert (count > 5_000, wrong[:5]) == (True, [])
+        spark = ("--engine", "spark", "--out", str(tmp_path / "spark"))
+        assert told(platform, "offline", "get-historical", *words, *spark)["digest"] == joined["digest"]
+        own = told(platform, "materialize", WINDOWED, "--from", "offline", "--spark-master", "local[2]")
+        assert own["row_count"] == 0, "what the store logged itself is online"
         made = told(platform, "training-set", "create", "week", *words)
         assert made["digest"] == joined["digest"]
         assert told(platform, "training-set", "verify", "week")["same"]

@@ -1,9 +1,11 @@
 """A real standalone cluster: two workers on loopback run the compiled cores, and it leaves nothing behind."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import numpy as np
@@ -11,18 +13,19 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pyspark.errors import PythonException
 from pyspark.sql import DataFrame, SparkSession
 
 from batch.historical import join_to_parquet
 from batch.historical.window_history import window_history
+from batch.spark import historical, spread
 from batch.spark.cluster import Cluster, standalone_cluster
 from batch.spark.historical import run_historical
 from batch.spark.inputs import file_rows, history_of_files
 from batch.spark.plan import plan_historical
 from batch.spark.session import Catalogue
+from batch.spark.tasks import run_tasks
 from batch.spark.window_history import plan_window_history, run_window_history
-from batch.spark.workers import streamed, translated
+from batch.spark.workers import held_to_kernel
 from headrace.errors import FailedPrecondition, Unavailable
 from tests.integration import windowed
 from tests.integration.lakes import as_pyiceberg, catalogue_at, session_on
@@ -96,6 +99,52 @@ def test_two_executors_compute_windows_as_the_local_engine_does(spark: SparkSess
         assert run_window_history(spark, plan).digest == local.digest
 
 
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("stage", ["reads history", "matches", "gathers", "writes"])
+def test_executor_that_is_killed_midway_changes_nothing(
+    spark: SparkSession, tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    one = samples.sample(seed, 900, 3_000)
+    spine, history = str(tmp_path / "spine.parquet"), str(tmp_path / "history.parquet")
+    pq.write_table(one.spine, spine, row_group_size=100)
+    pq.write_table(one.history, history, row_group_size=400)
+    view, cutoff_us = samples.view(history), samples.FOREVER_US
+    local = join_to_parquet(spine, [view], str(tmp_path / "local.parquet"), time_column="at", cutoff_us=cutoff_us)
+    plan = plan_historical(
+        file_rows(spine, "spine"),
+        [history_of_files(view, history)],
+        run_id=UUID(int=seed),
+        time_column="at",
+        cutoff_us=cutoff_us,
+        output=str(tmp_path / "results"),
+    )
+    mark = tmp_path / "killed"
+
+    def run(session: SparkSession, what: str, work: Callable[[Any], Any], tasks: Sequence[Any]) -> list[Any]:
+        return run_tasks(session, what, partial(killing, mark, work) if what.startswith(stage) else work, tasks)
+
+    for module in (historical, spread):
+        monkeypatch.setattr(module, "run_tasks", run)
+    result = run_historical(spark, plan)
+    assert mark.exists()
+    assert result.digest == local.digest
+    assert {path.suffix for path in Path(plan.folder).iterdir()} == {".parquet", ".json"}
+    assert run_historical(spark, plan) == result
+
+
+def killing(mark: Path, work: Callable[[Any], Any], task: Any) -> Any:  # Any: as Spark has them
+    """The work of a task; the first one to do it ends its executor before it can tell."""
+    done = work(task)
+    try:
+        mark.touch(exist_ok=False)
+    except FileExistsError:
+        return done
+    for process in psutil.Process().parents():
+        if any("CoarseGrainedExecutorBackend" in word for word in process.cmdline()):
+            process.kill()
+    return done
+
+
 def test_both_workers_write_one_iceberg_table(spark: SparkSession, catalogue: Catalogue) -> None:
     spark.sql("CREATE NAMESPACE features")
     executors = {record["worker"] for record in workers_seen(spark)}
@@ -117,23 +166,20 @@ def where(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 
 def test_workers_with_another_kernel_are_refused(spark: SparkSession) -> None:
-    work = streamed(iter, kernel=-1)
-    with pytest.raises(PythonException) as caught:
-        spark.range(1).mapInArrow(work, "id bigint").collect()
-    error = translated(caught.value)
-    assert isinstance(error, FailedPrecondition)
-    assert error.reason == "KERNEL_VERSIONS_DIFFER"
+    with pytest.raises(FailedPrecondition) as caught:
+        run_tasks(spark, "a test", held_to_kernel(abs, kernel=-1), [1])
+    assert caught.value.reason == "KERNEL_VERSIONS_DIFFER"
 
 
 def test_workers_without_headrace_are_named(spark: SparkSession, tmp_path: Path) -> None:
     context = spark.sparkContext
     usual, context.pythonExec = context.pythonExec, bare_python(tmp_path)
     try:
-        with pytest.raises(PythonException) as caught:
-            spark.range(1).mapInArrow(streamed(iter), "id bigint").collect()
+        with pytest.raises(FailedPrecondition) as caught:
+            run_tasks(spark, "a test", abs, [1])
     finally:
         context.pythonExec = usual
-    assert getattr(translated(caught.value), "reason", None) == "WORKERS_WITHOUT_HEADRACE"
+    assert caught.value.reason == "WORKERS_WITHOUT_HEADRACE"
 
 
 def bare_python(folder: Path) -> str:

@@ -7,12 +7,13 @@ from uuid import UUID
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyiceberg.types import StringType
 from pyspark.sql import SparkSession
 
 from batch.historical import HistoryInput, join_to_parquet
 from batch.spark.historical import run_historical
 from batch.spark.inputs import file_rows, history_of_files, history_of_table
-from batch.spark.plan import HistoricalPlan, TableSnapshot, plan_historical
+from batch.spark.plan import HistoricalPlan, plan_historical
 from batch.spark.session import Catalogue
 from headrace.errors import AlreadyExists, HeadraceError
 from tests.integration.lakes import as_pyiceberg, write
@@ -126,7 +127,7 @@ def test_snapshot_of_an_iceberg_table_is_joined_as_of_its_id(
     spine = write(one.spine, tmp_path / "spine.parquet", 100)
     view = samples.view(kept, columns=columns, **bare)
     local = join_to_parquet(spine, [view], str(tmp_path / "local.parquet"), time_column="at", cutoff_us=CUTOFF_US)
-    history = history_of_table(replace(view, rows=()), TableSnapshot("features.v", snapshot.snapshot_id, 500))
+    history = history_of_table(replace(view, rows=()), table, snapshot.snapshot_id)
     plan = plan_historical(
         file_rows(spine, "spine"),
         [history],
@@ -136,3 +137,60 @@ def test_snapshot_of_an_iceberg_table_is_joined_as_of_its_id(
         output=str(tmp_path / "results"),
     )
     assert run_historical(spark, plan).digest == local.digest
+
+
+def test_deleted_rows_and_columns_of_a_later_schema_are_those_of_the_snapshot(
+    spark: SparkSession, catalogue: Catalogue, tmp_path: Path, seed: int
+) -> None:
+    one = samples.sample(seed, 200, 900, entities=20)
+    order = pa.array(range(900), pa.int64())
+    kept = one.history.select(["user", "shop", "event", "amount", "text"]).append_column("position", order)
+    iceberg = as_pyiceberg(catalogue)
+    iceberg.create_namespace_if_not_exists("features")
+    properties = {"format-version": "2", "write.delete.mode": "merge-on-read"}
+    table = iceberg.create_table("features.gone", kept.drop_columns(["text"]).schema, properties=properties)
+    table.append(kept.slice(0, 300).drop_columns(["text"]))
+    with table.update_schema() as update:
+        update.add_column("text", StringType())
+    table.append(kept.slice(300))
+    spark.sql("DELETE FROM features.gone WHERE position % 7 = 3")
+    table = iceberg.load_table("features.gone")
+    bare = {"available_time": None, "source_id": None, "partition": None, "tombstone": None, "write_time": None}
+    view = samples.view((), columns=(samples.FEATURES[0], samples.FEATURES[3]), **bare)
+    history = history_of_table(view, table)
+    assert {type(chunk).__name__ for chunk in history.rows.chunks} == {"ScanChunk"}
+    left = kept.set_column(
+        4, "text", pa.chunked_array([pa.nulls(300, pa.string()), kept["text"][300:].combine_chunks()])
+    )
+    left = left.filter(pa.array([number % 7 != 3 for number in range(900)]))
+    spine = write(one.spine, tmp_path / "spine.parquet", 100)
+    out = str(tmp_path / "local.parquet")
+    local = join_to_parquet(spine, [replace(view, rows=left)], out, time_column="at", cutoff_us=CUTOFF_US)
+    plan = plan_historical(
+        file_rows(spine, "spine"),
+        [history],
+        run_id=RUN,
+        time_column="at",
+        cutoff_us=CUTOFF_US,
+        output=str(tmp_path / "results"),
+    )
+    result = run_historical(spark, plan)
+    assert result.digest == local.digest
+    assert rows_of(result.files).equals(pq.read_table(out))
+
+
+def test_files_without_deletes_are_read_by_row_group(catalogue: Catalogue) -> None:
+    one = samples.sample(1, 1, 90)
+    kept = one.history.select(["user", "shop", "event", "amount"])
+    iceberg = as_pyiceberg(catalogue)
+    iceberg.create_namespace_if_not_exists("features")
+    table = iceberg.create_table("features.plain", kept.schema)
+    table.append(kept)
+    bare = {"available_time": None, "source_id": None, "partition": None, "tombstone": None, "write_time": None}
+    view = samples.view((), columns=samples.FEATURES[:1], **(bare | {"offset": None}))
+    rows = history_of_table(view, table).rows
+    assert [type(chunk).__name__ for chunk in rows.chunks] == ["FileChunk"]
+    with pytest.raises(HeadraceError, match="has no snapshot 7"):
+        history_of_table(view, table, 7)
+    with pytest.raises(HeadraceError, match="has no column 'written'"):
+        history_of_table(replace(view, write_time="written"), table)

@@ -14,7 +14,7 @@ from batch.historical.window_history import window_history
 from batch.spark.cluster import standalone_cluster
 from batch.spark.historical import run_historical
 from batch.spark.inputs import file_rows, history_of_files, history_of_table
-from batch.spark.plan import TableSnapshot, plan_historical
+from batch.spark.plan import plan_historical
 from batch.spark.result import JobResult
 from batch.spark.session import Catalogue
 from batch.spark.window_history import plan_window_history, run_window_history
@@ -116,7 +116,7 @@ def test_snapshot_of_a_table_is_computed_as_of_its_id(
     view = windowed_view(())
     out = str(tmp_path / "local.parquet")
     local = window_history(view, table, out, times_us=TIMES_US, cutoff_us=CUTOFF_US)
-    history = history_of_table(view, TableSnapshot("windows.v", snapshot.snapshot_id, 800))
+    history = history_of_table(view, stored, snapshot.snapshot_id)
     plan = plan_window_history(
         history, run_id=UUID(int=9), times_us=TIMES_US, cutoff_us=CUTOFF_US, output=str(tmp_path / "results")
     )

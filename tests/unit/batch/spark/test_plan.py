@@ -8,20 +8,35 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batch.spark.inputs import file_rows, history_of_files, history_of_table
+from batch.spark.computed import CarriedView
+from batch.spark.inputs import file_rows, history_of_files
 from batch.spark.plan import (
+    BUNDLE_ROWS,
     GROUP_ROWS,
+    GROUP_SPINE_ROWS,
     GROUPS_MAX,
     GROUPS_MIN,
     PART_ROWS,
+    PART_ROWS_MIN,
     PARTS_MAX,
+    TASK_BYTES,
+    TASK_BYTES_MIN,
+    TASK_ROWS,
+    Bundle,
+    FileChunk,
     HistoricalPlan,
+    History,
     TableSnapshot,
+    bundles_of,
     group_count,
+    group_tasks,
+    part_rows_of,
     parts_of,
     plan_historical,
+    rows_at_once,
     snapshots_of,
 )
+from batch.spark.sources import BundleRows
 from headrace.errors import FailedPrecondition, InvalidArgument
 from tests.unit.batch.historical import samples
 
@@ -83,34 +98,73 @@ def test_chunks_count_rows_through_all_files(files: tuple[str, str]) -> None:
 
 
 def test_rewritten_file_is_met_before_its_rows_are_read(files: tuple[str, str]) -> None:
-    from batch.spark.inputs import read_chunk  # beside its only test
-
     chunk = replace(file_rows(files[0], "spine").chunks[0], mtime_ns=1)
     with pytest.raises(FailedPrecondition, match="vanished or was rewritten"):
-        next(read_chunk(chunk, ["at"], "spine"))
+        BundleRows(Bundle(0, (chunk,)), b"", (), "spine")
 
 
 def test_parts_cover_the_spine_once() -> None:
     for rows in (1, PART_ROWS, PART_ROWS + 1, 3 * PART_ROWS - 1):
-        parts = parts_of(rows)
+        parts = parts_of(rows, PART_ROWS)
         assert sum(part.row_count for part in parts) == rows
         assert [part.first_row for part in parts] == [i * PART_ROWS for i in range(len(parts))]
         assert len({part.name for part in parts}) == len(parts)
-    assert [part.row_count for part in parts_of(0)] == [0]
+    assert [part.row_count for part in parts_of(0, PART_ROWS)] == [0]
     with pytest.raises(InvalidArgument, match="split it"):
-        parts_of(PARTS_MAX * PART_ROWS + 1)
+        parts_of(PARTS_MAX * PART_ROWS + 1, PART_ROWS)
+
+
+def test_wide_views_have_files_of_fewer_rows(files: tuple[str, str]) -> None:
+    assert part_rows_of([samples.view(files[1], columns=samples.FEATURES[:3])], TASK_BYTES) == PART_ROWS
+    view = samples.view(files[1])
+    assert part_rows_of([view], TASK_BYTES_MIN) < PART_ROWS
+    assert part_rows_of([view] * 5_000, TASK_BYTES_MIN) == PART_ROWS_MIN
 
 
 def test_slot_ranges_grow_with_the_rows_up_to_the_slots() -> None:
     assert group_count(0) == GROUPS_MIN
     assert group_count(GROUPS_MIN * GROUP_ROWS) == GROUPS_MIN
     assert group_count(GROUPS_MIN * GROUP_ROWS + 1) == 2 * GROUPS_MIN
+    assert group_count(0, GROUPS_MIN * GROUP_SPINE_ROWS + 1) == 2 * GROUPS_MIN
     assert group_count(2**40) == GROUPS_MAX
+
+
+def chunk_of(first_row: int, row_count: int) -> FileChunk:
+    return FileChunk("f", 1, 1, 0, first_row, row_count)
+
+
+def test_bundles_hold_every_chunk_once_and_in_order() -> None:
+    counts = [BUNDLE_ROWS // 2, BUNDLE_ROWS // 2, 1, 3 * BUNDLE_ROWS, 5, 5]
+    chunks = tuple(chunk_of(sum(counts[:at]), count) for at, count in enumerate(counts))
+    bundles = bundles_of(chunks)
+    assert [len(bundle.chunks) for bundle in bundles] == [2, 1, 1, 2]
+    assert tuple(chunk for bundle in bundles for chunk in bundle.chunks) == chunks
+    assert [bundle.first_row for bundle in bundles] == [bundle.chunks[0].first_row for bundle in bundles]
+    assert bundles_of(()) == []
+
+
+@pytest.mark.parametrize(("groups", "rows", "count"), [(4, 0, 4), (16, 0, 4), (16, 8 * TASK_ROWS, 8), (16, 2**40, 16)])
+def test_tasks_cover_the_slot_ranges_once(groups: int, rows: int, count: int) -> None:
+    tasks = group_tasks(groups, rows)
+    assert [group for task in tasks for group in task] == list(range(groups))
+    assert len(tasks) == count
+    assert all(tasks)
+
+
+def test_memory_decides_how_many_rows_are_joined_at_once(files: tuple[str, str]) -> None:
+    view = samples.view(files[1])
+    assert rows_at_once(view, 2 * TASK_BYTES) == pytest.approx(2 * rows_at_once(view, TASK_BYTES), abs=1)
+    spine, history = file_rows(files[0], "spine"), history_of_files(view, files[1])
+    words = {"run_id": UUID(int=1), "time_column": "at", "cutoff_us": 5, "output": "/r"}
+    small = plan_historical(spine, [history], memory_bytes=TASK_BYTES_MIN, **words)  # type: ignore[arg-type]
+    assert small.digest() == plan_historical(spine, [history], **words).digest()  # type: ignore[arg-type]
+    with pytest.raises(InvalidArgument, match="too small for a task"):
+        plan_historical(spine, [history], memory_bytes=TASK_BYTES_MIN - 1, **words)  # type: ignore[arg-type]
 
 
 def test_snapshots_are_told_for_the_record_of_runs(files: tuple[str, str]) -> None:
     view = replace(samples.view(()), name="w")
-    history = history_of_table(view, TableSnapshot("features.w", 42, 10))
+    history = History(CarriedView.of(view), TableSnapshot("features.w", 42, 10))
     plan = plan_historical(
         file_rows(files[0], "spine"),
         [history],
@@ -120,7 +174,7 @@ def test_snapshots_are_told_for_the_record_of_runs(files: tuple[str, str]) -> No
         output="/results",
     )
     assert snapshots_of(plan) == {"features.w": 42}
-    other = replace(plan, histories=(history_of_table(view, TableSnapshot("features.w", 43, 10)),))
+    other = replace(plan, histories=(replace(history, rows=TableSnapshot("features.w", 43, 10)),))
     assert other.digest() != plan.digest()
 
 

@@ -65,6 +65,12 @@ def test_session_speaks_utc_and_binds_to_loopback_unless_told() -> None:
     assert "spark.driver.bindAddress" not in beyond
 
 
+def test_session_of_our_own_jobs_needs_neither_catalogue_nor_jars() -> None:
+    settings = session_settings(None, jars=())
+    assert not [key for key in settings if "catalog" in key or key == "spark.jars"]
+    assert settings["spark.sql.session.timeZone"] == "UTC"
+
+
 def test_missing_jars_say_how_to_fetch_them(tmp_path: Path) -> None:
     (tmp_path / "other.jar").touch()
     with pytest.raises(FailedPrecondition, match=r"tools/setup\.sh spark"):

@@ -18,13 +18,23 @@ ONE = Measured(5_000_000_000, 100, 5, 10.0, 50.0, 7, 20.0, "d")
 
 
 def test_figures_are_those_of_the_largest_size_and_linear_within_a_fifth() -> None:
-    other = replace(ONE, view_bytes=10_000_000_000, core_seconds=110.0, local_core_seconds=60.0, executor_peak_bytes=9)
+    other = replace(
+        ONE,
+        view_bytes=10_000_000_000,
+        view_rows=300,
+        core_seconds=110.0,
+        local_core_seconds=60.0,
+        executor_peak_bytes=9,
+    )
     found = figures_of([ONE, other])
     assert found.core_hours_per_tb == pytest.approx(110.0 * 100 / 3_600)
     assert found.cores_for_1_tb_in_30_minutes == pytest.approx(2 * found.core_hours_per_tb)
     assert found.linearity == pytest.approx(1.1)
     assert (found.executor_peak_bytes, found.ok) == (9, True)
     assert found.cpu_vs_local == pytest.approx(60.0 / 40.0)
+    assert found.core_ns_per_row == pytest.approx(60.0 / 200 * 1e9)
+    assert found.local_core_ns_per_row == pytest.approx(40.0 / 200 * 1e9)
+    assert figures_of([ONE]).cpu_vs_local is None
     assert not figures_of([ONE, replace(other, local_core_seconds=45.0)]).ok, "over twice the local engine"
     assert not figures_of([ONE, replace(other, core_seconds=121.0)]).ok
 
