@@ -1,5 +1,5 @@
 cimport cython
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t
 
 from core_ext.asof cimport Spine, hr_asof_batch, hr_asof_kept, hr_asof_spine
 
@@ -24,11 +24,9 @@ cdef extern from "hr_asof_sweep.h" nogil:
         int64_t begin
         int64_t end
 
-    ctypedef struct hr_radix_pair:
-        uint64_t key
-        uint64_t value
-
-    void hr_radix_sort(hr_radix_pair *pairs, hr_radix_pair *room, int64_t count)
+    void *hr_asof_arrange_room(int64_t count)
+    int64_t hr_asof_arrange(
+        const int64_t *indexes, int64_t row_count, int64_t highest, void *room, int64_t *sources, int64_t *places)
     int hr_asof_queries_build(hr_asof_queries *queries)
     void hr_asof_queries_free(hr_asof_queries *queries)
     bint hr_asof_kept_allocate(hr_asof_kept *kept, int64_t count, bint has_ties)

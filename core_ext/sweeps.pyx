@@ -2,11 +2,11 @@
 
 import cython
 import numpy as np
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
+from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
-from core_ext.asof cimport HR_ASOF_OK, Matches, Spine, describe, hr_asof_batch
+from core_ext.asof cimport HR_ASOF_OK, HR_ASOF_ROWS_MAX, Matches, Spine, describe, hr_asof_batch
 
 
 @cython.final
@@ -119,28 +119,23 @@ cdef class Resolution:
 
 def arranged(const int64_t[::1] indexes not None):
     """The indexes that are not negative, ascending, and their places; those of equal indexes ascend."""
-    cdef int64_t i, count = 0, row_count = indexes.shape[0]
-    cdef hr_radix_pair *pairs = <hr_radix_pair *>malloc((2 * row_count + 1) * sizeof(hr_radix_pair))
-    if pairs == NULL:
-        raise MemoryError
-    try:
-        with nogil:
-            for i in range(row_count):
-                if indexes[i] >= 0:
-                    pairs[count].key = <uint64_t>indexes[i]
-                    pairs[count].value = <uint64_t>i
-                    count += 1
-            hr_radix_sort(pairs, pairs + row_count, count)
-        sources, places = np.empty(count, np.int64), np.empty(count, np.int64)
-        take_apart(pairs, count, sources, places)
-    finally:
-        free(pairs)
-    return sources, places
-
-
-cdef void take_apart(const hr_radix_pair *pairs, int64_t count, int64_t[::1] sources, int64_t[::1] places):
-    cdef int64_t i
+    cdef int64_t i, count = 0, row_count = indexes.shape[0], highest = -1
+    cdef void *room
+    cdef int64_t[::1] source_view, place_view
+    if row_count >= HR_ASOF_ROWS_MAX:
+        raise ValueError(f"a spine has fewer than {HR_ASOF_ROWS_MAX} rows, not {row_count}")
     with nogil:
-        for i in range(count):
-            sources[i] = <int64_t>pairs[i].key
-            places[i] = <int64_t>pairs[i].value
+        for i in range(row_count):
+            count += indexes[i] >= 0
+            highest = max(highest, indexes[i])
+    sources, places = np.empty(count, np.int64), np.empty(count, np.int64)
+    if count == 0:
+        return sources, places
+    source_view, place_view = sources, places
+    room = hr_asof_arrange_room(row_count)
+    if room == NULL:
+        raise MemoryError
+    with nogil:
+        hr_asof_arrange(&indexes[0], row_count, highest, room, &source_view[0], &place_view[0])
+    free(room)
+    return sources, places

@@ -69,7 +69,7 @@ class ChunkReader:
     def __init__(self) -> None:
         self._pages = PageReader()
         self._bytes = np.empty(0, np.uint8)
-        self._values: dict[str, NDArray[np.uint8]] = {}  # fresh memory for each chunk would cost as much as its decoding
+        self._values: dict[str, NDArray[np.uint8]] = {}  # fresh memory would cost as much as the decoding
 
     def values(self, source: pa.NativeFile, chunk: ColumnChunk, name: str) -> NDArray[np.uint8] | None:
         """All values of a chunk, or None where it has nulls or needs a general reader.

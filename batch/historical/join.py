@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from batch.arrays import arrow_numbers
 from batch.historical import checks
 from batch.historical.computed_join import join_computed
 from batch.historical.failures import refused
@@ -20,9 +21,9 @@ from batch.historical.inputs import Files, HistoryInput
 from batch.historical.memory import MemoryPlan, plan, width_of_event
 from batch.historical.on_demand import OnDemandJoin, result_columns
 from batch.historical.output import Digest, ResultFile, feature_schema
-from batch.historical.parallel import Advance, ahead
+from batch.historical.parallel import Advance, ahead, in_parallel
 from batch.historical.spill import ORDINAL, Spill, partition, spool
-from batch.historical.tables import ParquetRows, Rows, TableRows
+from batch.historical.tables import Chunk, ParquetRows, Rows, TableRows
 from batch.historical.view_join import join_view
 from core_ext.asof import Spine
 from core_ext.keys import KeyBatch
@@ -160,7 +161,7 @@ class HistoricalJoin:
             readings = 2 if view.computation is None else 3
             advance = _Counter(self._progress, view.name, readings * rows.row_count)
             for one in self._looked(held[1], held[2], rows, view, advance):
-                arrays += [one.values, pa.array(one.statuses)]
+                arrays += [one.values, arrow_numbers(one.statuses, pa.uint8())]
             advance.finish()
         return pa.Table.from_arrays(arrays, schema=feature_schema(views))
 
@@ -323,8 +324,16 @@ def _batches(rows: Rows, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
 
 
 def _read(rows: Rows, columns: Sequence[str]) -> pa.Table:
+    """Some columns of all rows, which several threads read."""
+    found: dict[Chunk, list[pa.RecordBatch]] = {}
+
+    def read(chunks: Iterator[Chunk]) -> None:
+        for chunk in chunks:
+            found[chunk] = [batch.select(list(columns)) for batch in rows.read(chunk, columns)]
+
+    in_parallel(rows.chunks, read)
     schema = pa.schema([rows.schema.field(name) for name in columns])
-    return pa.Table.from_batches([batch.select(list(columns)) for batch in _batches(rows, columns)], schema)
+    return pa.Table.from_batches([batch for chunk in rows.chunks for batch in found[chunk]], schema)
 
 
 def _ranges(rows: Rows, columns: Sequence[str], row_count_max: int) -> Iterator[pa.Table]:

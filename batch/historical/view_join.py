@@ -18,7 +18,7 @@ from core_ext.asof import Matches, Spine
 from core_ext.keys import KeyBatch
 from core_ext.sweeps import Queries, Resolution, Sweep, arranged
 
-SWEEPS: Final = 2 * WORKERS  # parts of a history; each keeps 16 bytes an entity, and a worker that is late has less left
+SWEEPS: Final = 2 * WORKERS  # parts of a history, 16 bytes an entity each: a worker that is late has less left
 RESOLVED_ROWS: Final = 1 << 16
 
 

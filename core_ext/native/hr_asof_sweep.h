@@ -193,7 +193,8 @@ static inline int hr_asof_sweep_reserve(hr_asof_sweep *sweep, int64_t count)
 }
 
 /* Gives the queries before `seen_us` what their entities have so far; room for them was reserved. */
-static inline void hr_asof_sweep_pass(const hr_asof_queries *queries, hr_asof_sweep *sweep, int64_t seen_us, int64_t past)
+static inline void hr_asof_sweep_pass(
+    const hr_asof_queries *queries, hr_asof_sweep *sweep, int64_t seen_us, int64_t past)
 {
     for (; sweep->end < past && queries->queries[sweep->end].time < seen_us; sweep->end++) {
         int64_t to = sweep->end - sweep->begin;
@@ -309,6 +310,36 @@ static inline void hr_asof_sweeps_resolve(
         statuses[query->row] = hr_status_at(best.match->event_us, best.match->mark & 1 ? HR_FLAG_TOMBSTONE : 0,
                                             query->time, ttl_us, stale_us);
     }
+}
+
+/* ---- the matched rows in the order of the history ---- */
+
+/* Room for hr_asof_arrange of `count` rows; free() takes it. */
+static inline void *hr_asof_arrange_room(int64_t count)
+{
+    return hr_asof_allocate((size_t)(2 * count + 1) * sizeof(hr_radix_pair));
+}
+
+/* Writes the indexes that are not negative, ascending, and their places; returns how many they are. `highest` is the
+ * greatest index. Places have 32 bits, as a spine has no more rows. */
+static inline int64_t hr_asof_arrange(
+    const int64_t *indexes, int64_t row_count, int64_t highest, void *room, int64_t *sources, int64_t *places)
+{
+    uint64_t *numbers = room;
+    hr_radix_pair *pairs = room;
+    int64_t i, count = 0;
+    if (highest <= UINT32_MAX) {  /* both halves of one number: half of the memory to move */
+        for (i = 0; i < row_count; i++)
+            if (indexes[i] >= 0) numbers[count++] = (uint64_t)indexes[i] << 32 | (uint64_t)i;
+        hr_radix_sort_numbers(numbers, numbers + row_count, count, 32);
+        for (i = 0; i < count; i++) sources[i] = (int64_t)(numbers[i] >> 32), places[i] = numbers[i] & UINT32_MAX;
+        return count;
+    }
+    for (i = 0; i < row_count; i++)
+        if (indexes[i] >= 0) pairs[count++] = (hr_radix_pair){(uint64_t)indexes[i], (uint64_t)i};
+    hr_radix_sort(pairs, pairs + row_count, count);
+    for (i = 0; i < count; i++) sources[i] = (int64_t)pairs[i].key, places[i] = (int64_t)pairs[i].value;
+    return count;
 }
 
 #endif

@@ -34,4 +34,28 @@ static inline void hr_radix_sort(hr_radix_pair *pairs, hr_radix_pair *room, int6
     if (from != pairs) memcpy(pairs, from, (size_t)count * sizeof(*pairs));
 }
 
+/* The same for numbers, by their bits from `low` on. */
+static inline void hr_radix_sort_numbers(uint64_t *numbers, uint64_t *room, int64_t count, int low)
+{
+    uint64_t differing = 0, mask, at, held, offsets[HR_RADIX_BINS];
+    uint64_t *from = numbers, *to = room, *swap;
+    int64_t i;
+    int shift, width, bits;
+    for (i = 1; i < count; i++) differing |= numbers[i] ^ numbers[0];
+    differing >>= low;
+    if (differing == 0) return;
+    width = 64 - __builtin_clzll(differing);
+    bits = (width + HR_RADIX_BITS - 1) / HR_RADIX_BITS;
+    bits = (width + bits - 1) / bits;
+    mask = (1ULL << bits) - 1;
+    for (shift = low; shift < low + width; shift += bits) {
+        memset(offsets, 0, sizeof(offsets));
+        for (i = 0; i < count; i++) offsets[from[i] >> shift & mask]++;
+        for (i = 0, at = 0; i < HR_RADIX_BINS; i++) held = offsets[i], offsets[i] = at, at += held;
+        for (i = 0; i < count; i++) to[offsets[from[i] >> shift & mask]++] = from[i];
+        swap = from, from = to, to = swap;
+    }
+    if (from != numbers) memcpy(numbers, from, (size_t)count * sizeof(*numbers));
+}
+
 #endif
