@@ -67,7 +67,7 @@ class ChunkReader:
     """Reads one column chunk after another; for one thread, which keeps the memory it needs for that."""
 
     def __init__(self) -> None:
-        self._pages = PageReader()
+        self._pages = PageReader(_inflate)
         self._bytes = np.empty(0, np.uint8)
         self._values: dict[str, NDArray[np.uint8]] = {}  # fresh memory would cost as much as the decoding
 
@@ -100,6 +100,11 @@ class ChunkReader:
         held = self._bytes[: chunk.size]
         source.seek(chunk.start)
         return held if source.readinto(held) == chunk.size else None
+
+
+def _inflate(block: memoryview, size: int) -> bytes:
+    """Bytes of a zstd block; raises OSError where it is damaged."""
+    return bytes(pa.Codec("zstd").decompress(block, size, asbytes=True))
 
 
 def _is_plain(leaf: pq.ColumnSchema, kind: pa.DataType) -> bool:
