@@ -161,11 +161,23 @@ static inline int64_t hr_asof_first_seeing(const hr_asof_queries *queries, int64
     return from;
 }
 
-/* Whether the rows of a batch are seen in ascending order, none before `last_us`. */
-static inline int hr_asof_ascends(const hr_asof_batch *batch, int64_t last_us)
+/* Whether rows are seen at their event times, which alone order them. */
+static inline int hr_asof_is_plain(const hr_asof_sweep *sweep, const hr_asof_batch *batch)
 {
+    return sweep->latest.ties == NULL && batch->write_us == NULL && batch->available_us == NULL &&
+           batch->tombstones == NULL;
+}
+
+/* Whether the rows of a batch are seen in ascending order, none before `last_us`. */
+static inline int hr_asof_ascends(const hr_asof_batch *batch, int64_t last_us, int is_plain)
+{
+    const int64_t *event_us = batch->event_us;
     int64_t i;
-    int is_known;
+    int is_known, falls = event_us[0] < last_us;
+    if (is_plain) {
+        for (i = 1; i < batch->keys.row_count; i++) falls |= event_us[i] < event_us[i - 1];
+        return !falls;
+    }
     for (i = 0; i < batch->keys.row_count; i++) {
         int64_t seen = hr_asof_seen_us(batch, i, &is_known);
         if (seen < last_us) return 0;
@@ -227,14 +239,31 @@ static inline void hr_asof_batch_entities(
         entities[i] = hr_asof_batch_find(queries->spine, batch, start + i, hashes[i])->entity;
 }
 
+/* Some rows of a plain batch; what hr_asof_keep does, without asking for what is not there. */
+static inline void hr_asof_sweep_plain(
+    const hr_asof_queries *queries, hr_asof_sweep *sweep, const hr_asof_batch *batch, int64_t start, int count,
+    const uint32_t *entities, int64_t past)
+{
+    int i;
+    for (i = 0; i < count; i++) {
+        hr_asof_match row = {batch->event_us[start + i], 2 * (batch->first_index + start + i)}, *held;
+        hr_asof_sweep_pass(queries, sweep, row.event_us, past);
+        if (entities[i] == HR_ASOF_NONE || row.event_us > batch->cutoff_us) continue;
+        held = &sweep->latest.matches[entities[i]];
+        if (held->mark < 0 || row.event_us > held->event_us ||
+            (row.event_us == held->event_us && row.mark < held->mark))
+            *held = row;
+    }
+}
+
 /* Takes a batch whose rows are seen in order, none before those taken so far; else HR_ASOF_UNORDERED. */
 static inline int hr_asof_sweep_feed(const hr_asof_queries *queries, hr_asof_sweep *sweep, const hr_asof_batch *batch)
 {
     uint32_t entities[HR_ASOF_BLOCK];
     int64_t start, past, row_count = batch->keys.row_count;
-    int i, count, is_known;
+    int i, count, is_known, is_plain = hr_asof_is_plain(sweep, batch);
     if (row_count == 0) return HR_ASOF_OK;
-    if (!hr_asof_ascends(batch, sweep->is_begun ? sweep->last_us : INT64_MIN)) return HR_ASOF_UNORDERED;
+    if (!hr_asof_ascends(batch, sweep->is_begun ? sweep->last_us : INT64_MIN, is_plain)) return HR_ASOF_UNORDERED;
     if (!sweep->is_begun) {
         sweep->begin = sweep->end = hr_asof_first_seeing(queries, 0, hr_asof_seen_us(batch, 0, &is_known));
         sweep->is_begun = 1;
@@ -247,6 +276,10 @@ static inline int hr_asof_sweep_feed(const hr_asof_queries *queries, hr_asof_swe
         hr_asof_batch_entities(queries, batch, start, count, entities);
         for (i = 0; i < count; i++)
             if (entities[i] != HR_ASOF_NONE) __builtin_prefetch(&sweep->latest.matches[entities[i]], 1);
+        if (is_plain) {
+            hr_asof_sweep_plain(queries, sweep, batch, start, count, entities, past);
+            continue;
+        }
         for (i = 0; i < count; i++) {
             hr_asof_sweep_pass(queries, sweep, hr_asof_seen_us(batch, start + i, &is_known), past);
             if (entities[i] != HR_ASOF_NONE && is_known) hr_asof_keep(&sweep->latest, batch, start + i, entities[i]);
