@@ -32,7 +32,9 @@ def whole(column: pa.ChunkedArray | pa.Array) -> pa.Array:
 
 def numbers_of(array: pa.Array) -> NDArray[Any]:  # Any: of the type of the array
     """Values of an array of numbers or times without nulls, without a copy."""
-    kind = np.dtype(f"i{array.type.bit_width // 8}") if pa.types.is_temporal(array.type) else array.type.to_pandas_dtype()
+    kind = (
+        np.dtype(f"i{array.type.bit_width // 8}") if pa.types.is_temporal(array.type) else array.type.to_pandas_dtype()
+    )
     if len(array) == 0:
         return np.empty(0, kind)
     return np.frombuffer(array.buffers()[1], kind, len(array), array.offset * np.dtype(kind).itemsize)

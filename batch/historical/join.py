@@ -165,12 +165,10 @@ class HistoricalJoin:
             advance.finish()
         return pa.Table.from_arrays(arrays, schema=feature_schema(views))
 
-    def _looked(
-        self, spine: Spine, queries: Queries, rows: Rows, view: HistoryInput, advance: Advance
-    ) -> list[Looked]:
+    def _looked(self, spine: Spine, queries: Queries, rows: Rows, view: HistoryInput, advance: Advance) -> list[Looked]:
         cutoff_us = self._terms.cutoff_us
         if view.computation is None:
-            return join_view(spine, rows, view, cutoff_us, advance, queries)
+            return join_view(spine, rows, view, cutoff_us, advance, queries=queries)
         return join_computed(spine, rows, view, cutoff_us, advance, event_bytes_max=self._plan.event_bytes)
 
     def _numbered(self, features: pa.Table, ordinals: NDArray[np.int64]) -> pa.Table:

@@ -7,7 +7,6 @@ from types import TracebackType
 from typing import Final, Self
 from uuid import UUID
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 

@@ -23,13 +23,13 @@ RESOLVED_ROWS: Final = 1 << 16
 
 
 def join_view(
-    spine: Spine, rows: Rows, view: HistoryInput, cutoff_us: int, advance: Advance, queries: Queries | None = None
+    spine: Spine, rows: Rows, view: HistoryInput, cutoff_us: int, advance: Advance, *, queries: Queries | None = None
 ) -> list[Looked]:
     """Every feature of the view for every spine row; `advance` is told the history rows read.
 
     `queries` are those of the spine, where the caller has them.
     """
-    indexes, row_statuses = match(spine, rows, view, cutoff_us, advance, queries)
+    indexes, row_statuses = match(spine, rows, view, cutoff_us, advance, queries=queries)
     gathered = Gathered(view.columns, indexes >= 0)
     gather_rows(rows, indexes, gathered, advance)
     out: list[Looked | None] = [None] * len(view.columns)
@@ -43,7 +43,7 @@ def join_view(
 
 
 def match(
-    spine: Spine, rows: Rows, view: HistoryInput, cutoff_us: int, advance: Advance, queries: Queries | None = None
+    spine: Spine, rows: Rows, view: HistoryInput, cutoff_us: int, advance: Advance, *, queries: Queries | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
     """History index and row status of every spine row."""
     queries = queries or Queries(spine)

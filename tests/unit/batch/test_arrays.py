@@ -43,7 +43,9 @@ def test_numbers_become_an_array(values: list[int]) -> None:
 def test_a_join_does_not_load_pandas(tmp_path: Path) -> None:
     times = pa.array([1, 2], UTC_US)
     pq.write_table(pa.table({"id": [1, 2], "at": times}), tmp_path / "spine.parquet")
-    pq.write_table(pa.table({"id": [1, 2], "at": times, "f": pa.array([1, 2], pa.float32())}), tmp_path / "rows.parquet")
+    pq.write_table(
+        pa.table({"id": [1, 2], "at": times, "f": pa.array([1, 2], pa.float32())}), tmp_path / "rows.parquet"
+    )
     view: dict[str, Any] = {"name": "v", "files": [str(tmp_path / "rows.parquet")], "event_time": "at"}
     view |= {"keys": [["id", "id", "i64"]], "columns": [["f", "f32"]]}
     job = {"spine": str(tmp_path / "spine.parquet"), "views": [view], "time_column": "at", "cutoff_us": 9}

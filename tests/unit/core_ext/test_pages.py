@@ -13,6 +13,7 @@ from hypothesis import given
 from core_ext.pages import CODECS, ChunkKind, PageReader
 from core_ext.twin import pages as twin
 
+
 def inflate(block: memoryview, size: int) -> bytes:
     """Bytes of a zstd block."""
     return bytes(pa.Codec("zstd").decompress(block, size, asbytes=True))

@@ -57,7 +57,9 @@ def given_to(to: Sweep | Matches, rows: list[HistoryRow], first_index: int, cuto
     renamed = {"tombstone": "tombstones", "source_id": "source_ids", "partition": "partitions", "offset": "offsets"}
     order: dict[str, Any] = {renamed.get(name, name): column for name, column in columns.items()}
     keys = string_keys([row.key for row in rows])  # type: ignore[misc]
-    return to.feed(keys, np.array([row.event_us for row in rows], np.int64), first_index, cutoff_us, **order) is not False
+    return (
+        to.feed(keys, np.array([row.event_us for row in rows], np.int64), first_index, cutoff_us, **order) is not False
+    )
 
 
 def resolved(
