@@ -66,3 +66,10 @@ cdef class Spine:
 cdef class Matches:
     cdef Spine spine
     cdef hr_asof_kept kept  # one match per position of the spine
+
+
+cdef int describe(
+    hr_asof_batch *batch, bint fits, keys, const int64_t[::1] event_us, int64_t first_index, int64_t cutoff_us,
+    const int64_t[::1] write_us, const int64_t[::1] available_us, const uint8_t[::1] tombstones,
+    const uint32_t[::1] source_ids, const int32_t[::1] partitions, const int64_t[::1] offsets,
+) except -1

@@ -97,6 +97,54 @@ cdef hr_asof_keys batch_keys(KeyBatch keys) noexcept:
     return held
 
 
+cdef int describe(
+    hr_asof_batch *batch, bint fits, keys, const int64_t[::1] event_us, int64_t first_index, int64_t cutoff_us,
+    const int64_t[::1] write_us, const int64_t[::1] available_us, const uint8_t[::1] tombstones,
+    const uint32_t[::1] source_ids, const int32_t[::1] partitions, const int64_t[::1] offsets,
+) except -1:
+    """The columns of a batch for the kernel; they must outlive it. `fits`: there are ties, or nothing needs them."""
+    cdef const int64_t[::1] integers
+    cdef int64_t row_count
+    memset(batch, 0, sizeof(hr_asof_batch))
+    if isinstance(keys, KeyBatch):
+        batch.keys = batch_keys(keys)
+    else:
+        integers = keys
+        batch.keys.row_count = integers.shape[0]
+        batch.integers = &integers[0] if integers.shape[0] > 0 else NULL
+    row_count = batch.keys.row_count
+    batch.first_index = first_index
+    batch.cutoff_us = cutoff_us
+    if not fits:
+        raise ValueError("matches without ties are for histories that only the event time orders")
+    if not 0 <= first_index <= (1 << 62) - 1 - row_count:
+        raise ValueError(f"first_index {first_index} is negative or too great")
+    if event_us.shape[0] != row_count:
+        raise ValueError(f"{event_us.shape[0]} event times are given for {row_count} keys")
+    if row_count == 0:
+        return 0
+    batch.event_us = &event_us[0]
+    if write_us is not None:
+        same_rows(write_us.shape[0], row_count, "write_us")
+        batch.write_us = &write_us[0]
+    if available_us is not None:
+        same_rows(available_us.shape[0], row_count, "available_us")
+        batch.available_us = &available_us[0]
+    if tombstones is not None:
+        same_rows(tombstones.shape[0], row_count, "tombstones")
+        batch.tombstones = &tombstones[0]
+    if source_ids is not None:
+        same_rows(source_ids.shape[0], row_count, "source_ids")
+        batch.source_ids = &source_ids[0]
+    if partitions is not None:
+        same_rows(partitions.shape[0], row_count, "partitions")
+        batch.partitions = &partitions[0]
+    if offsets is not None:
+        same_rows(offsets.shape[0], row_count, "offsets")
+        batch.offsets = &offsets[0]
+    return 0
+
+
 @cython.final
 cdef class Matches:
     """What one thread found of one history; tables of several threads are merged, in any order."""
@@ -125,47 +173,10 @@ cdef class Matches:
         Keys that are one i64 each may be given as an array of them.
         """
         cdef hr_asof_batch batch
-        cdef const int64_t[::1] integers
-        cdef int64_t row_count
-        memset(&batch, 0, sizeof(batch))
-        if isinstance(keys, KeyBatch):
-            batch.keys = batch_keys(keys)
-        else:
-            integers = keys
-            batch.keys.row_count = integers.shape[0]
-            batch.integers = &integers[0] if integers.shape[0] > 0 else NULL
-        row_count = batch.keys.row_count
-        batch.first_index = first_index
-        batch.cutoff_us = cutoff_us
-        if self.kept.ties == NULL and not (
-            write_us is None and source_ids is None and partitions is None and offsets is None
-        ):
-            raise ValueError("matches without ties are for histories that only the event time orders")
-        if not 0 <= first_index <= (1 << 62) - 1 - row_count:
-            raise ValueError(f"first_index {first_index} is negative or too great")
-        if event_us.shape[0] != row_count:
-            raise ValueError(f"{event_us.shape[0]} event times are given for {row_count} keys")
-        if row_count == 0:
-            return
-        batch.event_us = &event_us[0]
-        if write_us is not None:
-            same_rows(write_us.shape[0], row_count, "write_us")
-            batch.write_us = &write_us[0]
-        if available_us is not None:
-            same_rows(available_us.shape[0], row_count, "available_us")
-            batch.available_us = &available_us[0]
-        if tombstones is not None:
-            same_rows(tombstones.shape[0], row_count, "tombstones")
-            batch.tombstones = &tombstones[0]
-        if source_ids is not None:
-            same_rows(source_ids.shape[0], row_count, "source_ids")
-            batch.source_ids = &source_ids[0]
-        if partitions is not None:
-            same_rows(partitions.shape[0], row_count, "partitions")
-            batch.partitions = &partitions[0]
-        if offsets is not None:
-            same_rows(offsets.shape[0], row_count, "offsets")
-            batch.offsets = &offsets[0]
+        cdef bint has_order = not (write_us is None and source_ids is None and partitions is None and offsets is None)
+        describe(
+            &batch, self.kept.ties != NULL or not has_order, keys, event_us, first_index, cutoff_us, write_us,
+            available_us, tombstones, source_ids, partitions, offsets)
         with nogil:
             hr_asof_feed(&self.spine.table, &self.kept, &batch)
 

@@ -9,6 +9,10 @@ cdef extern from "hr_pages.h" nogil:
         HR_PAGES_NO_MEMORY
         HR_CODEC_NONE
         HR_CODEC_SNAPPY
+        HR_CODEC_ZSTD
+
+    ctypedef int (*hr_page_inflate)(
+        void *context, const uint8_t *block, size_t in_bytes, uint8_t *out, size_t out_bytes) noexcept
 
     ctypedef struct hr_pages:
         const uint8_t *at
@@ -17,6 +21,8 @@ cdef extern from "hr_pages.h" nogil:
         int is_nullable
         uint32_t width
         int64_t row_count
+        hr_page_inflate inflate
+        void *context
 
     ctypedef struct hr_page_wanted:
         const int64_t *sources
@@ -32,5 +38,6 @@ cdef extern from "hr_pages.h" nogil:
 @cython.final
 cdef class PageReader:
     cdef hr_pages pages
+    cdef object inflate
 
     cdef bint run(self, kind, const uint8_t[::1] chunk, const hr_page_wanted *wanted) except -1

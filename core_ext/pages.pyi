@@ -1,5 +1,6 @@
 """Values of Parquet column chunks, taken out of their pages without decoding the rows that nobody wants."""
 
+from collections.abc import Callable
 from typing import NamedTuple, final
 
 import numpy as np
@@ -23,7 +24,9 @@ class PageReader:
     what was written so far means nothing; a general reader decodes the chunk or says what is wrong with it.
     """
 
-    def __init__(self) -> None: ...
+    def __init__(self, inflate: Callable[[memoryview, int], bytes] | None = None) -> None:
+        """`inflate` gives the bytes of a zstd block, of the size given; without it such chunks are not read."""
+
     def take(
         self,
         kind: ChunkKind,

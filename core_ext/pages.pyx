@@ -3,11 +3,14 @@
 from typing import NamedTuple
 
 import cython
+from cpython.buffer cimport PyBUF_READ
+from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport int64_t, uint8_t
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 
-CODECS = {"UNCOMPRESSED": HR_CODEC_NONE, "SNAPPY": HR_CODEC_SNAPPY}
+CODECS = {"UNCOMPRESSED": HR_CODEC_NONE, "SNAPPY": HR_CODEC_SNAPPY, "ZSTD": HR_CODEC_ZSTD}
+cdef tuple KNOWN_CODECS = (HR_CODEC_NONE, HR_CODEC_SNAPPY, HR_CODEC_ZSTD)
 
 
 class ChunkKind(NamedTuple):
@@ -19,12 +22,31 @@ class ChunkKind(NamedTuple):
     row_count: int
 
 
+cdef int inflated(
+    void *context, const uint8_t *block, size_t in_bytes, uint8_t *out, size_t out_bytes,
+) noexcept with gil:
+    """Calls the decompressor of a reader; what it refuses is damaged, and Arrow will say how."""
+    cdef bytes plain
+    try:
+        plain = (<object>context)(PyMemoryView_FromMemory(<char *>block, in_bytes, PyBUF_READ), out_bytes)
+        if <size_t>len(plain) != out_bytes:
+            return 0
+    except Exception:
+        return 0
+    memcpy(out, <const char *>plain, out_bytes)
+    return 1
+
+
 @cython.final
 cdef class PageReader:
     """Reads one chunk at a time and keeps the memory it needs for that; for one thread."""
 
-    def __cinit__(self):
+    def __cinit__(self, inflate=None):
         memset(&self.pages, 0, sizeof(self.pages))
+        self.inflate = inflate
+        if inflate is not None:
+            self.pages.inflate = inflated
+            self.pages.context = <void *>inflate
 
     def __dealloc__(self):
         hr_pages_close(&self.pages)
@@ -73,9 +95,9 @@ cdef class PageReader:
 
     cdef bint run(self, kind, const uint8_t[::1] chunk, const hr_page_wanted *wanted) except -1:
         cdef int status
-        if kind.width not in (4, 8) or kind.codec not in (HR_CODEC_NONE, HR_CODEC_SNAPPY) or kind.row_count < 0:
+        if kind.width not in (4, 8) or kind.codec not in KNOWN_CODECS or kind.row_count < 0:
             raise ValueError(f"{kind} is no kind of column chunk that is taken here")
-        if chunk.shape[0] == 0:
+        if chunk.shape[0] == 0 or (kind.codec == HR_CODEC_ZSTD and self.inflate is None):
             return False
         self.pages.codec = kind.codec
         self.pages.is_nullable = kind.is_nullable

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from batch.arrays import numbers_of
 from batch.historical.failures import refused
 from batch.historical.inputs import HistoryInput, KeyColumn
 from core_ext.arrow import arrow_column
@@ -111,7 +112,7 @@ def times_of(batch: pa.RecordBatch, name: str, what: str) -> NDArray[np.int64]:
         except pa.ArrowInvalid as error:
             message = f"column {name!r} holds a time that is no whole microsecond of 64 bits; round it first"
             raise refused("TIME_TOO_FINE", what, message) from error
-    return np.asarray(column.view(pa.int64()))
+    return numbers_of(column)
 
 
 def keys_of(batch: pa.RecordBatch, names: Sequence[str], keys: Sequence[KeyColumn], what: str) -> KeyBatch:
@@ -132,7 +133,7 @@ def match_keys(
     """Keys of the rows of a batch as the as-of kernel takes them: those of one integer as they are."""
     column = batch.column(names[0])
     if len(names) == 1 and column.type == pa.int64() and column.null_count == 0:
-        return np.asarray(column)
+        return numbers_of(column)
     return keys_of(batch, names, keys, what)
 
 
@@ -152,5 +153,5 @@ def order_of(batch: pa.RecordBatch, view: HistoryInput) -> dict[str, Any]:  # ar
             column = pc.fill_null(column, False).cast(pa.uint8())
         elif column.null_count:
             raise refused("NULL_ORDER", what, f"column {name!r} holds a null; every row has its source order")
-        out[parameter] = np.asarray(column)
+        out[parameter] = numbers_of(column)
     return out

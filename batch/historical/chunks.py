@@ -67,12 +67,19 @@ class ChunkReader:
     """Reads one column chunk after another; for one thread, which keeps the memory it needs for that."""
 
     def __init__(self) -> None:
-        self._pages = PageReader()
+        self._pages = PageReader(_inflate)
         self._bytes = np.empty(0, np.uint8)
+        self._values: dict[str, NDArray[np.uint8]] = {}  # fresh memory would cost as much as the decoding
 
-    def values(self, source: pa.NativeFile, chunk: ColumnChunk) -> NDArray[np.uint8] | None:
-        """All values of a chunk, or None where it has nulls or needs a general reader."""
-        values = np.empty(chunk.kind.row_count * chunk.kind.width, np.uint8)
+    def values(self, source: pa.NativeFile, chunk: ColumnChunk, name: str) -> NDArray[np.uint8] | None:
+        """All values of a chunk, or None where it has nulls or needs a general reader.
+
+        They stay until the next chunk of the column `name` is read.
+        """
+        size = chunk.kind.row_count * chunk.kind.width
+        if name not in self._values or len(self._values[name]) < size:
+            self._values[name] = np.empty(size, np.uint8)
+        values = self._values[name][:size]
         held = self._load(source, chunk)
         return values if held is not None and self._pages.read(chunk.kind, held, values) else None
 
@@ -93,6 +100,11 @@ class ChunkReader:
         held = self._bytes[: chunk.size]
         source.seek(chunk.start)
         return held if source.readinto(held) == chunk.size else None
+
+
+def _inflate(block: memoryview, size: int) -> bytes:
+    """Bytes of a zstd block; raises OSError where it is damaged."""
+    return bytes(pa.Codec("zstd").decompress(block, size, asbytes=True))
 
 
 def _is_plain(leaf: pq.ColumnSchema, kind: pa.DataType) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from batch.arrays import arrow_numbers
 from batch.historical import checks
 from batch.historical.computed_join import join_computed
 from batch.historical.failures import refused
@@ -20,12 +21,13 @@ from batch.historical.inputs import Files, HistoryInput
 from batch.historical.memory import MemoryPlan, plan, width_of_event
 from batch.historical.on_demand import OnDemandJoin, result_columns
 from batch.historical.output import Digest, ResultFile, feature_schema
-from batch.historical.parallel import Advance
+from batch.historical.parallel import Advance, ahead, in_parallel
 from batch.historical.spill import ORDINAL, Spill, partition, spool
-from batch.historical.tables import ParquetRows, Rows, TableRows
+from batch.historical.tables import Chunk, ParquetRows, Rows, TableRows
 from batch.historical.view_join import join_view
 from core_ext.asof import Spine
 from core_ext.keys import KeyBatch
+from core_ext.sweeps import Queries
 
 MEMORY_LIMIT_BYTES: Final = 2 << 30
 Progress = Callable[[str, int, int], None]
@@ -141,32 +143,32 @@ class HistoricalJoin:
 
     # ---- a spine that fits ----
 
-    def _whole(self) -> "_Results":
+    def _whole(self) -> "_Held":
         table = _read(self._spine, self._spine_columns())
-        features = self._features(table, self._histories, self._views)
-        return _Results([TableRows(self._numbered(features, np.arange(table.num_rows)))])
+        return _Held(self._features(table, self._histories, self._views))
 
     def _features(self, spine: pa.Table, histories: Sequence[Rows], views: Sequence[HistoryInput]) -> pa.Table:
         """Features of some views for the rows of a spine in memory."""
         batch = _one_batch(spine)
         arrays: list[pa.Array] = []
         times = checks.times_of(batch, self._terms.time_column, "spine")
-        held: tuple[list[str], Spine] | None = None
+        held: tuple[list[str], Spine, Queries] | None = None
         for view, rows in zip(views, histories, strict=True):
             names = [key.spine for key in view.keys]
             if held is None or held[0] != names:
-                held = (names, Spine(self._spine_keys(batch, view), times))
+                keyed = Spine(self._spine_keys(batch, view), times)
+                held = (names, keyed, Queries(keyed))
             readings = 2 if view.computation is None else 3
             advance = _Counter(self._progress, view.name, readings * rows.row_count)
-            for one in self._looked(held[1], rows, view, advance):
-                arrays += [one.values, pa.array(one.statuses)]
+            for one in self._looked(held[1], held[2], rows, view, advance):
+                arrays += [one.values, arrow_numbers(one.statuses, pa.uint8())]
             advance.finish()
         return pa.Table.from_arrays(arrays, schema=feature_schema(views))
 
-    def _looked(self, spine: Spine, rows: Rows, view: HistoryInput, advance: Advance) -> list[Looked]:
+    def _looked(self, spine: Spine, queries: Queries, rows: Rows, view: HistoryInput, advance: Advance) -> list[Looked]:
         cutoff_us = self._terms.cutoff_us
         if view.computation is None:
-            return join_view(spine, rows, view, cutoff_us, advance)
+            return join_view(spine, rows, view, cutoff_us, advance, queries=queries)
         return join_computed(spine, rows, view, cutoff_us, advance, event_bytes_max=self._plan.event_bytes)
 
     def _numbered(self, features: pa.Table, ordinals: NDArray[np.int64]) -> pa.Table:
@@ -215,15 +217,20 @@ class HistoricalJoin:
 
     # ---- the result ----
 
-    def _write(self, result: ResultFile, results: "_Results") -> None:
-        done, names = 0, self._spine.schema.names
-        if self._spine.row_count == 0:
-            return
-        for table in _ranges(self._spine, names, self._plan.write_rows):
-            features = results.until(done + table.num_rows)
-            result.write(table, features if self._on_demand is None else self._on_demand.computed(table, features))
+    def _write(self, result: ResultFile, results: "_Held | _Results") -> None:
+        done = 0
+        for table, features in ahead(self._pieces(results)):
+            result.write(table, features)
             done += table.num_rows
             self._progress("write", done, self._spine.row_count)
+
+    def _pieces(self, results: "_Held | _Results") -> Iterator[tuple[pa.Table, pa.Table]]:
+        """Rows of the spine with their features, as many as one row group of the result takes."""
+        done, names = 0, self._spine.schema.names
+        for table in _ranges(self._spine, names, self._plan.write_rows) if self._spine.row_count else ():
+            done += table.num_rows
+            features = results.until(done)
+            yield table, features if self._on_demand is None else self._on_demand.computed(table, features)
 
 
 def rows_of(rows: Files | pa.Table, what: str) -> Rows:
@@ -251,8 +258,22 @@ class _Counter:
         self._progress(self._stage, self._total, self._total)
 
 
+class _Held:
+    """Features of all spine rows in memory."""
+
+    def __init__(self, features: pa.Table) -> None:
+        self._features = features
+        self._done = 0
+
+    def until(self, end: int) -> pa.Table:
+        """The next rows, up to row `end`, without a copy."""
+        part = self._features.slice(self._done, end - self._done)
+        self._done = end
+        return part
+
+
 class _Results:
-    """Features of all spine rows, in groups of columns; each group lies in files whose ordinals ascend."""
+    """Features of all spine rows on disk, in groups of columns; each group lies in files whose ordinals ascend."""
 
     def __init__(self, *groups: list[Rows]) -> None:
         self._groups = [[_Cursor(rows) for rows in group if rows.row_count] for group in groups]
@@ -301,8 +322,16 @@ def _batches(rows: Rows, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
 
 
 def _read(rows: Rows, columns: Sequence[str]) -> pa.Table:
+    """Some columns of all rows, which several threads read."""
+    found: dict[Chunk, list[pa.RecordBatch]] = {}
+
+    def read(chunks: Iterator[Chunk]) -> None:
+        for chunk in chunks:
+            found[chunk] = [batch.select(list(columns)) for batch in rows.read(chunk, columns)]
+
+    in_parallel(rows.chunks, read)
     schema = pa.schema([rows.schema.field(name) for name in columns])
-    return pa.Table.from_batches([batch.select(list(columns)) for batch in _batches(rows, columns)], schema)
+    return pa.Table.from_batches([batch for chunk in rows.chunks for batch in found[chunk]], schema)
 
 
 def _ranges(rows: Rows, columns: Sequence[str], row_count_max: int) -> Iterator[pa.Table]:

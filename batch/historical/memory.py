@@ -8,9 +8,10 @@ from batch.historical.inputs import HistoryInput
 from headrace.errors import ResourceExhausted
 from headrace.types import Scalar, ValueType
 
-# Measured growth per spine row: hash slots (32 bytes at a load of at most a half: up to 128), keys and their ends (64),
-# times, rows and entities (24), matches of two workers (80), indexes and their sort (48).
-SPINE_ROW_BYTES: Final = 344
+# Growth per spine row: hash slots (32 bytes at a load of at most a half: up to 128), keys and their ends (64), times,
+# rows and entities (24), queries (32), sweeps of an ordered history (84) or matches of one that is not (176 in all),
+# indexes and their order (48).
+SPINE_ROW_BYTES: Final = 480
 VARIABLE_BYTES: Final = 128  # what a value of variable size is taken to need, twice: gathered and ordered
 CELL_BYTES: Final = 6  # null, status and slot of a value, and their Arrow form
 FIXED_BYTES: Final = 96 << 20  # batches in flight of two workers, the writer's row group, Arrow's pool

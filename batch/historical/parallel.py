@@ -1,21 +1,20 @@
-"""Work over the chunks of a history by several threads."""
+"""Work over the parts of a history by several threads."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import Final, TypeVar
 
-from batch.historical.tables import Chunk
-
-WORKERS: Final = 2  # threads that decode and feed; each keeps its own matches, 40 bytes a spine row
+WORKERS: Final = 2  # threads that decode and feed; each keeps its own matches
 Advance = Callable[[int], None]
+Part = TypeVar("Part")
 
 
-def in_parallel(chunks: Sequence[Chunk], work: Callable[[Iterator[Chunk]], None]) -> None:
-    """Runs `work` in every worker over chunks that they share; the first error stops all and is raised."""
-    left = deque(chunks)
+def in_parallel(parts: Sequence[Part], work: Callable[[Iterator[Part]], None]) -> None:
+    """Runs `work` in every worker over parts that they share; the first error stops all and is raised."""
+    left = deque(parts)
 
-    def take() -> Iterator[Chunk]:
+    def take() -> Iterator[Part]:
         while left:
             try:
                 yield left.popleft()
@@ -33,6 +32,15 @@ def in_parallel(chunks: Sequence[Chunk], work: Callable[[Iterator[Chunk]], None]
         try:
             for done in [pool.submit(run) for _ in range(WORKERS)]:
                 done.result()
-        except BaseException:  # an interrupt comes to this thread: the workers end with the chunk that they have
+        except BaseException:  # an interrupt comes to this thread: the workers end with the part that they have
             left.clear()
             raise
+
+
+def ahead(items: Iterator[Part]) -> Iterator[Part]:
+    """The items, each made by another thread while the one before it is used."""
+    with ThreadPoolExecutor(1, thread_name_prefix="ahead") as pool:
+        held = pool.submit(next, items, None)
+        while (item := held.result()) is not None:
+            held = pool.submit(next, items, None)
+            yield item

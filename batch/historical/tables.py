@@ -117,7 +117,8 @@ class ParquetRows:
     def read(self, chunk: Chunk, columns: Sequence[str], reader: ChunkReader | None = None) -> Iterator[pa.RecordBatch]:
         """Batches of some columns of a row group; raises FailedPrecondition when the file changed since.
 
-        A reader decodes what it can of a row group of usual size, which then comes as one batch.
+        A reader decodes what it can of a row group of usual size, which then comes as one batch and stays until it
+        reads the next.
         """
         with self._unchanged(chunk):
             native = {} if reader is None else self._native(chunk, columns, reader)
@@ -180,7 +181,7 @@ class ParquetRows:
         out = {}
         with self._source(chunk.file) as source:
             for name, column in wanted.items():
-                values = reader.values(source, column)
+                values = reader.values(source, column, name)
                 if values is not None:
                     kind = self.schema.field(name).type
                     out[name] = pa.Array.from_buffers(kind, chunk.row_count, [None, pa.py_buffer(values)], 0)

@@ -1,8 +1,9 @@
 """The join of one view with a spine that fits in memory: match keys and times first, then gather what matched."""
 
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,63 +15,112 @@ from batch.historical.inputs import HistoryInput
 from batch.historical.parallel import WORKERS, Advance, in_parallel
 from batch.historical.tables import Chunk, Rows
 from core_ext.asof import Matches, Spine
+from core_ext.keys import KeyBatch
+from core_ext.sweeps import Queries, Resolution, Sweep, arranged
+
+SWEEPS: Final = 2 * WORKERS  # parts of a history, 16 bytes an entity each: a worker that is late has less left
+RESOLVED_ROWS: Final = 1 << 16
 
 
-def join_view(spine: Spine, rows: Rows, view: HistoryInput, cutoff_us: int, advance: Advance) -> list[Looked]:
-    """Every feature of the view for every spine row; `advance` is told the history rows read."""
-    indexes, row_statuses = match(spine, rows, view, cutoff_us, advance)
+def join_view(
+    spine: Spine, rows: Rows, view: HistoryInput, cutoff_us: int, advance: Advance, *, queries: Queries | None = None
+) -> list[Looked]:
+    """Every feature of the view for every spine row; `advance` is told the history rows read.
+
+    `queries` are those of the spine, where the caller has them.
+    """
+    indexes, row_statuses = match(spine, rows, view, cutoff_us, advance, queries=queries)
     gathered = Gathered(view.columns, indexes >= 0)
     gather_rows(rows, indexes, gathered, advance)
     out: list[Looked | None] = [None] * len(view.columns)
-    places = deque(range(len(view.columns)))
 
-    def settle_columns() -> None:
-        while places:
-            try:
-                at = places.popleft()
-            except IndexError:
-                return
+    def settle_columns(places: Iterator[int]) -> None:
+        for at in places:
             out[at] = gathered.settled(at, row_statuses, view.fallback, view.include_expired)
 
-    with ThreadPoolExecutor(WORKERS, thread_name_prefix="as-of") as pool:
-        for done in [pool.submit(settle_columns) for _ in range(WORKERS)]:
-            done.result()
+    in_parallel(range(len(view.columns)), settle_columns)
     return [one for one in out if one is not None]
 
 
 def match(
-    spine: Spine, rows: Rows, view: HistoryInput, cutoff_us: int, advance: Advance
+    spine: Spine, rows: Rows, view: HistoryInput, cutoff_us: int, advance: Advance, *, queries: Queries | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
     """History index and row status of every spine row."""
-    found: list[Matches] = []
-    names, what = view.match_columns(), f"history {view.name}"
-    key_names = [key.history for key in view.keys]
+    queries = queries or Queries(spine)
+    swept: list[Sweep] = []
+    fed: list[Matches] = []
     has_ties = any((view.write_time, view.source_id, view.partition, view.offset))
 
-    def feed(chunks: Iterator[Chunk]) -> None:
-        matches = Matches(spine, has_ties)
-        found.append(matches)
-        reader = ChunkReader()
-        for chunk in chunks:
-            at = chunk.first_row
-            for batch in rows.read(chunk, names, reader):
-                keys = match_keys(batch, key_names, view.keys, what)
-                event_us = times_of(batch, view.event_time, what)
-                matches.feed(keys, event_us, at, cutoff_us, **order_of(batch, view))
-                at += batch.num_rows
-            advance(chunk.row_count)
+    def feed(parts: Iterator[Sequence[Chunk]]) -> None:
+        matches, reader = None, ChunkReader()
+        for part in parts:
+            sweep = Sweep(queries, has_ties)
+            swept.append(sweep)
+            for batch in _batches(rows, part, view, reader, advance):
+                if batch.into(sweep, cutoff_us):
+                    continue
+                if matches is None:
+                    matches = Matches(spine, has_ties)
+                    fed.append(matches)
+                batch.into(matches, cutoff_us)
 
-    in_parallel(rows.chunks, feed)
-    for other in found[1:]:
-        found[0].merge(other)
-    return found[0].resolve(view.ttl_us, view.stale_us)
+    in_parallel(_parts(rows.chunks, WORKERS if has_ties else SWEEPS), feed)
+    for other in fed[1:]:
+        fed[0].merge(other)
+    return _resolved(Resolution(queries, swept, fed[0] if fed else None), len(spine), view)
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Keys, times and order of some history rows."""
+
+    keys: KeyBatch | NDArray[np.int64]
+    event_us: NDArray[np.int64]
+    first_index: int
+    order: dict[str, Any]  # arrays of several types
+
+    def into(self, to: Sweep | Matches, cutoff_us: int) -> bool:
+        """Whether they were taken."""
+        return to.feed(self.keys, self.event_us, self.first_index, cutoff_us, **self.order) is not False
+
+
+def _batches(
+    rows: Rows, chunks: Sequence[Chunk], view: HistoryInput, reader: ChunkReader, advance: Advance
+) -> Iterator[_Batch]:
+    names, what = view.match_columns(), f"history {view.name}"
+    key_names = [key.history for key in view.keys]
+    for chunk in chunks:
+        at = chunk.first_row
+        for batch in rows.read(chunk, names, reader):
+            keys = match_keys(batch, key_names, view.keys, what)
+            yield _Batch(keys, times_of(batch, view.event_time, what), at, order_of(batch, view))
+            at += batch.num_rows
+        advance(chunk.row_count)
+
+
+def _parts(chunks: Sequence[Chunk], count: int) -> list[Sequence[Chunk]]:
+    """Chunks that follow one another, in up to `count` parts."""
+    bounds = [len(chunks) * i // count for i in range(count + 1)]
+    return [chunks[start:end] for start, end in pairwise(bounds) if start < end]
+
+
+def _resolved(
+    resolution: Resolution, row_count: int, view: HistoryInput
+) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    indexes, statuses = np.empty(row_count, np.int64), np.empty(row_count, np.uint8)
+
+    def resolve(starts: Iterator[int]) -> None:
+        for start in starts:
+            end = min(start + RESOLVED_ROWS, row_count)
+            resolution.part(start, end, view.ttl_us, view.stale_us, indexes, statuses)
+
+    in_parallel(range(0, row_count, RESOLVED_ROWS), resolve)
+    return indexes, statuses
 
 
 def gather_rows(rows: Rows, indexes: NDArray[np.int64], gathered: Gathered, advance: Advance) -> None:
     """Reads the chunks that hold matched rows, and puts their values where they belong."""
-    matched = np.flatnonzero(indexes >= 0)
-    matched = matched[np.argsort(indexes[matched])]
-    wanted = indexes[matched]
+    wanted, matched = arranged(indexes)
     bounds = np.searchsorted(wanted, [chunk.first_row for chunk in rows.chunks] + [rows.row_count])
     ranges = {chunk: (bounds[i], bounds[i + 1]) for i, chunk in enumerate(rows.chunks)}
 

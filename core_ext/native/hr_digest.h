@@ -92,20 +92,23 @@ static inline void hr_digest_measure(
     for (i = 0; i < count; i++) lengths[i] += 1 + hr_digest_value_bytes(column, array, start + i);
 }
 
-/* hr_digest_write for values of 4 or 8 bytes; `width` is a constant wherever this is called. */
+/* hr_digest_write for values of 4 or 8 bytes; `width` is a constant wherever this is called. A cell is hashed from what
+ * it is made of, as bytes that were just written in pieces are slow to read at once. */
 static inline uint64_t hr_digest_write_plain(
     const hr_column *column, const hr_arrow *array, const uint8_t *statuses, int64_t start, int64_t count,
     uint8_t **cursors, uint32_t width)
 {
     int64_t i;
-    uint64_t sum = 0;
+    uint64_t sum = 0, value = 0;
     for (i = 0; i < count; i++) {
-        uint8_t *to = cursors[i];
-        *to = statuses[start + i];
-        if (array->validity != NULL && hr_arrow_is_null(array, start + i)) memset(to + 1, 0, width);
-        else hr_digest_element(column, array, start + i, to + 1);
+        uint8_t *to = cursors[i], status = statuses[start + i];
+        hr_digest_element(column, array, start + i, (uint8_t *)&value);
+        if (array->validity != NULL && hr_arrow_is_null(array, start + i)) value = 0;
+        *to = status;
+        memcpy(to + 1, &value, width);
         cursors[i] = to + 1 + width;
-        sum += hr_xxh3_to_16(to, 1 + width);
+        sum += width == 4 ? hr_xxh3_4_to_8((uint32_t)value << 8 | status, (uint32_t)value, 5)
+                          : hr_xxh3_9_to_16(value << 8 | status, value, 9);
     }
     return sum;
 }

@@ -80,18 +80,22 @@ static inline uint64_t hr_xxh3_9_to_16(uint64_t first, uint64_t last, size_t len
     return hr_xxh3_avalanche(length + __builtin_bswap64(low) + high + hr_mul_fold(low, high));
 }
 
+/* Of 4 to 8 bytes, given as their first and last four. */
+static inline uint64_t hr_xxh3_4_to_8(uint32_t first, uint32_t last, size_t length)
+{
+    uint64_t low = (uint64_t)first << 32 | last;
+    low ^= hr_load_u64(hr_secret + 8) ^ hr_load_u64(hr_secret + 16);
+    low ^= hr_rotl64(low, 49) ^ hr_rotl64(low, 24);
+    low *= HR_PRIME_MX2;
+    low = (low ^ ((low >> 35) + length)) * HR_PRIME_MX2;
+    return low ^ low >> 28;
+}
+
 static inline uint64_t hr_xxh3_to_16(const uint8_t *data, size_t length)
 {
     uint64_t low;
     if (length > 8) return hr_xxh3_9_to_16(hr_load_u64(data), hr_load_u64(data + length - 8), length);
-    if (length >= 4) {
-        low = (uint64_t)hr_load_u32(data) << 32 | hr_load_u32(data + length - 4);
-        low ^= hr_load_u64(hr_secret + 8) ^ hr_load_u64(hr_secret + 16);
-        low ^= hr_rotl64(low, 49) ^ hr_rotl64(low, 24);
-        low *= HR_PRIME_MX2;
-        low = (low ^ ((low >> 35) + length)) * HR_PRIME_MX2;
-        return low ^ low >> 28;
-    }
+    if (length >= 4) return hr_xxh3_4_to_8(hr_load_u32(data), hr_load_u32(data + length - 4), length);
     if (length == 0) return hr_xxh64_avalanche(hr_load_u64(hr_secret + 56) ^ hr_load_u64(hr_secret + 64));
     low = (uint64_t)data[0] << 16 | (uint64_t)data[length >> 1] << 24 | (uint64_t)length << 8 | data[length - 1];
     return hr_xxh64_avalanche(low ^ (hr_load_u32(hr_secret) ^ hr_load_u32(hr_secret + 4)));

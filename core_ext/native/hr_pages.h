@@ -11,13 +11,16 @@
 #include "hr_snappy.h"
 
 enum { HR_PAGES_OK = 0, HR_PAGES_OTHER = 1, HR_PAGES_NO_MEMORY = 2 };
-enum { HR_CODEC_NONE = 0, HR_CODEC_SNAPPY = 1 };
+enum { HR_CODEC_NONE = 0, HR_CODEC_SNAPPY = 1, HR_CODEC_ZSTD = 2 };
 #define HR_PAGE_BYTES_MAX (1 << 24)  /* of a page that is decompressed; writers make pages of about 1 MiB */
 
 typedef struct {
     uint8_t *at;
     size_t capacity;
 } hr_page_room;
+
+/* The caller's way to decompress a zstd block: whether it is whole and gives exactly out_bytes. */
+typedef int (*hr_page_inflate)(void *context, const uint8_t *in, size_t in_bytes, uint8_t *out, size_t out_bytes);
 
 /* One chunk; what is decompressed lies in the rooms, which the next chunk uses again. */
 typedef struct {
@@ -28,6 +31,8 @@ typedef struct {
     const uint8_t *dictionary;
     int64_t dictionary_count;
     hr_page_room dictionary_room, page_room, level_room;
+    hr_page_inflate inflate;
+    void *context;            /* of inflate */
 } hr_pages;
 
 /* Numbers in runs: a repeated one, or some packed to `bits` each. */
@@ -133,7 +138,10 @@ static inline const uint8_t *hr_page_plain(const hr_pages *pages, const hr_page_
     if (header->plain_bytes > HR_PAGE_BYTES_MAX) return NULL;
     to = hr_page_reserve(room, (size_t)header->plain_bytes + 1);
     if (to == NULL) return NULL;
-    return hr_snappy_decompress(pages->at, (size_t)header->stored_bytes, to, (size_t)header->plain_bytes) ? to : NULL;
+    if (pages->codec == HR_CODEC_SNAPPY)
+        return hr_snappy_decompress(pages->at, (size_t)header->stored_bytes, to, (size_t)header->plain_bytes) ? to : NULL;
+    return pages->inflate(pages->context, pages->at, (size_t)header->stored_bytes, to, (size_t)header->plain_bytes)
+               ? to : NULL;
 }
 
 static inline int hr_pages_take_dictionary(hr_pages *pages, const hr_page_header *header)

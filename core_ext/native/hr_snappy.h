@@ -43,7 +43,12 @@ static inline int hr_snappy_decompress(const uint8_t *in, size_t in_bytes, uint8
                 count++;
             }
             if ((size_t)(end - in) < count || (size_t)(limit - to) < count) return 0;
-            memcpy(to, in, count);
+            if (count <= 16 && end - in >= 16 && limit - to >= 16) {  /* most are: two moves cost less than a call */
+                hr_store_u64(to, hr_load_u64(in));
+                hr_store_u64(to + 8, hr_load_u64(in + 8));
+            } else {
+                memcpy(to, in, count);
+            }
             in += count, to += count;
             continue;
         }

@@ -228,7 +228,7 @@ static inline int hr_history_span(hr_history *history, const hr_window_span *spa
         /* The writer has states of its own, so that these are free while tiles are made. */
         walk.state = &history->fold.states[n];
         walk.first_use = u;
-        walk.head = UINT32_MAX;
+        walk.head = walk.fed = UINT32_MAX;
         while (u < end && plan->features[plan->uses[u]].state == n) u++;
         walk.end_use = u;
         status = hr_walk_run(&walk, first_read, count);
@@ -236,15 +236,26 @@ static inline int hr_history_span(hr_history *history, const hr_window_span *spa
     return status;
 }
 
-/* Brings what is held of a group to the places of its reads, which may lie far apart. */
-static inline void hr_history_place(hr_history_column *column, const uint32_t *rows, uint32_t count)
+/* Values to the places of their reads, which may lie far apart; `width` is a constant wherever this is called. */
+static inline void hr_history_scatter(
+    uint8_t *values, const uint8_t *held, const uint32_t *rows, uint32_t count, uint32_t width)
 {
     enum { AHEAD = 12 };
-    uint32_t i, width = column->width;
-    for (i = 0; i < count; i++) {
-        if (i + AHEAD < count) __builtin_prefetch(column->values + (size_t)rows[i + AHEAD] * width, 1);
-        hr_width_copy(column->values + (size_t)rows[i] * width, column->held + (size_t)i * width, width);
+    uint32_t i, near = count > AHEAD ? count - AHEAD : 0;
+    for (i = 0; i < near; i++) {
+        __builtin_prefetch(values + (size_t)rows[i + AHEAD] * width, 1);
+        memcpy(values + (size_t)rows[i] * width, held + (size_t)i * width, width);
     }
+    for (; i < count; i++) memcpy(values + (size_t)rows[i] * width, held + (size_t)i * width, width);
+}
+
+/* Brings what is held of a group to the places of its reads. */
+static inline void hr_history_place(hr_history_column *column, const uint32_t *rows, uint32_t count)
+{
+    uint32_t i;
+    if (column->width == 8) hr_history_scatter(column->values, column->held, rows, count, 8);
+    else if (column->width == 4) hr_history_scatter(column->values, column->held, rows, count, 4);
+    else hr_history_scatter(column->values, column->held, rows, count, 1);
     for (i = 0; i < count; i++) {
         if (column->held_nulls[i] == 0) continue;
         column->nulls[rows[i]] = 1;

@@ -43,6 +43,8 @@ typedef struct {
     size_t value_capacity, queue_capacity, read_capacity;
 } hr_history;
 
+#define HR_WALK_NONE_FED (UINT32_MAX - 1)  /* the state holds more than a head; no event has this number */
+
 /* One state moved along one window. Events [low, high) of the group are in it, all of them available; later ones that
  * came before others are added for one read alone, which leaves the walk dirty. */
 typedef struct {
@@ -51,8 +53,9 @@ typedef struct {
     const hr_window_state *planned;
     hr_state *state;
     uint32_t n, first_use, end_use;
-    uint32_t low, high, queue_first, queue_end, head;
-    int uses_tiles, is_moved, is_started, is_dirty;
+    uint32_t low, high, queue_first, queue_end;
+    uint32_t head, fed;  /* least or greatest event of a queue, and the one that the state holds */
+    int uses_tiles, is_moved, is_started, is_dirty, is_queued;
 } hr_history_walk;
 
 /* ---- one event ---- */
@@ -110,7 +113,8 @@ static inline int hr_walk_compare(const hr_history_walk *walk, uint32_t a, uint3
     return ranks[a] < ranks[b] ? -1 : ranks[a] > ranks[b];
 }
 
-/* The queue holds the events that may yet be the answer: the answer first, each better than those after it. */
+/* The queue holds the events that may yet be the answer: the answer first, each better than those after it. The state
+ * is brought up to it only where more events are added to it, or where it keeps a text. */
 static inline int hr_walk_queue(hr_history_walk *walk, uint32_t low, uint32_t high, int has_more)
 {
     const hr_window_state *planned = walk->planned;
@@ -124,13 +128,22 @@ static inline int hr_walk_queue(hr_history_walk *walk, uint32_t low, uint32_t hi
     }
     while (walk->queue_first < walk->queue_end && queue[walk->queue_first] < low) walk->queue_first++;
     i = walk->queue_first < walk->queue_end ? queue[walk->queue_first] : UINT32_MAX;
-    if (i == walk->head && walk->is_started && !walk->is_dirty) {
-        walk->is_moved = has_more;
-        return HR_STATE_OK;
-    }
+    walk->is_queued = !has_more && !hr_scalar_is_text(planned->spec.scalar);
+    walk->is_moved = i != walk->head || !walk->is_started || walk->is_dirty || has_more;
     walk->head = i;
+    if (walk->is_queued || (i == walk->fed && !has_more)) return HR_STATE_OK;
+    walk->fed = has_more ? HR_WALK_NONE_FED : i;
     hr_state_reset(walk->state);
     return i == UINT32_MAX ? HR_STATE_OK : hr_walk_feed(walk, i, 0);
+}
+
+/* The head of the queue as the state would answer it; every NaN is one. */
+static inline void hr_walk_head(const hr_history_walk *walk, hr_result *result)
+{
+    memset(result, 0, sizeof(*result));
+    result->value = walk->head == UINT32_MAX ? hr_value_null() : *hr_walk_value(walk, walk->planned->column, walk->head);
+    if (hr_scalar_is_float(walk->planned->spec.scalar) && walk->head != UINT32_MAX)
+        result->value.f = result->value.f == result->value.f ? result->value.f : hr_float_of(HR_NAN_BITS);
 }
 
 /* ---- first and last values ---- */
@@ -259,8 +272,12 @@ static inline int hr_walk_emit(hr_history_walk *walk, uint32_t place, int64_t re
         column->losses[column->held_nulls[i] >> 1] += column->held_nulls[i] >> 1 != 0;
         return HR_WINDOW_OK;
     }
-    status = hr_merged(hr_window_result(walk->state, feature->aggregate, feature->parameter, read_us, &result));
-    if (status != HR_WINDOW_OK) return status;
+    if (walk->is_queued) {
+        hr_walk_head(walk, &result);
+    } else {
+        status = hr_merged(hr_window_result(walk->state, feature->aggregate, feature->parameter, read_us, &result));
+        if (status != HR_WINDOW_OK) return status;
+    }
     column->held_nulls[i] = (uint8_t)(result.value.is_null | result.lost << 1);
     column->losses[result.lost] += result.lost != 0;
     if (result.value.is_null) {

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Final, NamedTuple
 
+import pyarrow as pa
+
 from core_ext.pages import CODECS, ChunkKind
 
 PAGE_BYTES_MAX: Final = 1 << 24
@@ -159,7 +161,16 @@ def _plain(kind: ChunkKind, header: Header, stored: bytes) -> bytes:
         return stored
     if header.plain_bytes > PAGE_BYTES_MAX:
         raise OtherPageError
+    if kind.codec == CODECS["ZSTD"]:
+        return _inflated(stored, header.plain_bytes)
     return _snappy(Bytes(stored), header.plain_bytes)
+
+
+def _inflated(stored: bytes, size: int) -> bytes:
+    try:
+        return bytes(pa.Codec("zstd").decompress(stored, size, asbytes=True))
+    except OSError as error:
+        raise OtherPageError from error
 
 
 def _snappy(block: Bytes, size: int) -> bytes:

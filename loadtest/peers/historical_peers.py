@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 THREADS: Final = 2
+COMPRESSION: Final = "snappy"  # of the result, as our own engine has it: zstd would cost Polars time that is no join's
 
 Job = dict[str, Any]  # the JSON that batch.historical takes
 
@@ -28,7 +29,7 @@ def by_duckdb(job: Job) -> None:
         joins += f" ASOF LEFT JOIN read_parquet({view['files']}) v{number}"
         joins += f" ON s.entity = v{number}.entity AND s.at >= v{number}.event_time"
     query = f"SELECT {', '.join(columns)} FROM read_parquet({job['spine']}) s{joins}"  # noqa: S608 - names of our own job
-    connection.execute(f"COPY ({query}) TO '{job['output']}' (FORMAT parquet)")
+    connection.execute(f"COPY ({query}) TO '{job['output']}' (FORMAT parquet, COMPRESSION {COMPRESSION})")
 
 
 def by_polars(job: Job) -> None:
@@ -41,7 +42,7 @@ def by_polars(job: Job) -> None:
         right = pl.scan_parquet(view["files"]).set_sorted("event_time").rename(names)
         out = out.join_asof(right, left_on="at", right_on="event_time", by="entity", check_sortedness=False)
         out = out.drop("event_time", strict=False)
-    out.sink_parquet(job["output"])
+    out.sink_parquet(job["output"], compression=COMPRESSION)
 
 
 def peak_bytes(status: str = "/proc/self/status") -> int:

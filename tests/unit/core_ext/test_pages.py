@@ -13,6 +13,12 @@ from hypothesis import given
 from core_ext.pages import CODECS, ChunkKind, PageReader
 from core_ext.twin import pages as twin
 
+
+def inflate(block: memoryview, size: int) -> bytes:
+    """Bytes of a zstd block."""
+    return bytes(pa.Codec("zstd").decompress(block, size, asbytes=True))
+
+
 WIDTHS: Final = {pa.int32(): 4, pa.float32(): 4, pa.int64(): 8, pa.float64(): 8, pa.timestamp("us", "UTC"): 8}
 ROWS: Final = 5_000
 
@@ -37,7 +43,7 @@ def taken(kind: ChunkKind, chunk: bytes, sources: list[int]) -> list[bytes | Non
     """Values at some rows, brought to places in the reverse order."""
     values, nulls = np.zeros(len(sources) * kind.width, np.uint8), np.zeros(len(sources), np.uint8)
     places = np.arange(len(sources))[::-1].copy()
-    if not PageReader().take(kind, chunk, np.array(sources, np.int64), places, values, nulls):
+    if not PageReader(inflate).take(kind, chunk, np.array(sources, np.int64), places, values, nulls):
         return None
     cells = values.reshape(-1, kind.width)[places]
     return [None if null else cell.tobytes() for cell, null in zip(cells, nulls[places], strict=True)]
@@ -46,7 +52,7 @@ def taken(kind: ChunkKind, chunk: bytes, sources: list[int]) -> list[bytes | Non
 def read(kind: ChunkKind, chunk: bytes) -> list[bytes | None] | None:
     """All values of a chunk without nulls."""
     values = np.zeros(kind.row_count * kind.width, np.uint8)
-    if not PageReader().read(kind, chunk, values):
+    if not PageReader(inflate).read(kind, chunk, values):
         return None
     return [cell.tobytes() for cell in values.reshape(-1, kind.width)]
 
@@ -73,7 +79,7 @@ def arrays(draw: st.DrawFn) -> pa.Array:
 
 OPTIONS: Final = st.fixed_dictionaries(
     {
-        "compression": st.sampled_from(["none", "snappy"]),
+        "compression": st.sampled_from(["none", "snappy", "zstd"]),
         "use_dictionary": st.booleans(),
         "data_page_size": st.sampled_from([64, 1 << 20]),
         "write_batch_size": st.sampled_from([16, 1024]),
@@ -214,3 +220,16 @@ def test_what_does_not_fit_is_refused() -> None:
         with pytest.raises(ValueError, match=r"no room|no kind"):
             reader.read(wrong, chunk, values)
     assert not reader.read(kind, b"", values)
+
+
+def test_zstd_without_a_decompressor_is_left_to_arrow() -> None:
+    kind, chunk = written(pa.array(np.arange(100)), nullable=False, compression="zstd")
+    values = np.zeros(800, np.uint8)
+    assert not PageReader().read(kind, chunk, values)
+    assert PageReader(inflate).read(kind, chunk, values)
+
+
+@pytest.mark.parametrize("answer", [b"", b"too short", None], ids=["empty", "short", "no bytes"])
+def test_a_decompressor_that_gives_something_else_is_damage(answer: Any) -> None:
+    kind, chunk = written(pa.array(np.arange(100)), nullable=False, compression="zstd")
+    assert not PageReader(lambda block, size: answer).read(kind, chunk, np.zeros(800, np.uint8))

@@ -66,9 +66,10 @@ def test_files_of_any_writer_give_the_rows_in_memory(
     assert joined([path], tmp_path / "file.parquet", seed).digest == expected
 
 
-def test_which_columns_are_picked(tmp_path: Path, seed: int) -> None:
+@pytest.mark.parametrize("compression", ["none", "snappy", "zstd"])
+def test_which_columns_are_picked(tmp_path: Path, seed: int, compression: str) -> None:
     path = str(tmp_path / "history.parquet")
-    pq.write_table(history(seed), path, row_group_size=GROUP_ROWS)
+    pq.write_table(history(seed), path, row_group_size=GROUP_ROWS, compression=compression)
     opened = pq.ParquetFile(path)
     chunks = ChunkMap(opened.metadata, opened.schema_arrow)
     assert {name for name in opened.schema_arrow.names if chunks.find(1, name) is not None} == PICKED
