@@ -18,7 +18,7 @@ cdef extern from "hr_h2_server.h" nogil:
         HR_H2_MEMORY_BYTES_MIN
         HR_TLS_SECRET_BYTES
 
-    ctypedef struct pthread_rwlock_t:
+    ctypedef struct hr_lock:
         pass
 
     ctypedef struct SSL_CTX:
@@ -43,7 +43,7 @@ cdef extern from "hr_h2_server.h" nogil:
         uint64_t buckets[42]
 
     ctypedef struct hr_counts:
-        hr_calls features, rows
+        hr_calls features, rows, turns
         uint64_t missed, full, forwarded, connections
         uint64_t refused_connections, abusive_connections, timed_out_connections, idle_connections
         uint64_t memory_refused, greedy_connections
@@ -62,7 +62,7 @@ cdef extern from "hr_h2_server.h" nogil:
         hr_table *table
         hr_published *published
         hr_served *served
-        pthread_rwlock_t access_lock
+        hr_lock access_lock
         uint32_t loop_count, sample_one_in, connections_max, idle_s, connection_count
         int listener, is_health_open
         char back_name[64]
@@ -74,7 +74,7 @@ cdef extern from "hr_h2_server.h" nogil:
         const char *memory_message
         const char *memory_details
 
-    int hr_lock_init(pthread_rwlock_t *lock)
+    int hr_lock_init(hr_lock *lock)
     int hr_server_build(hr_server *server, uint32_t loop_count)
     int hr_server_start(hr_server *server)
     void hr_server_drain(hr_server *server)
@@ -104,4 +104,5 @@ cdef class NativeServer:
     cdef object listener       # the socket, which must stay open while the loops accept
     cdef tuple refusals        # owns the texts of the refusals that the loops send
     cdef bint is_started, is_tls, has_secret
-    cdef int serve_job(self, hr_job *job, object answer) except -1
+    cdef int serve_turn(self, hr_job **jobs, uint32_t count, object answer) except -1
+    cdef int give(self, hr_job *job, object outcome) except -1

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from socket import socket
-from typing import TypedDict, final, type_check_only
+from typing import TypeAlias, TypedDict, final, type_check_only
 
 from core_ext.request_core import RequestCore
 
@@ -17,6 +17,8 @@ PERMISSION_PEER: int
 CREDENTIAL_TOKEN: int
 CREDENTIAL_CERTIFICATE: int
 SECRET_LENGTH: int
+
+_Missed: TypeAlias = tuple[bytes, bytes, bytes, float, float | None]
 
 @type_check_only
 class Calls(TypedDict):
@@ -36,6 +38,8 @@ class Counts(TypedDict):
     """GetOnlineFeatures."""
     rows: Calls
     """BatchGetRows."""
+    turns: Calls
+    """The calls of `features` by the time from the loop's wake to the hand-over of the answer to the socket."""
     missed: int
     """Reads handed to `answer_misses`, as a row was not in the table or the request is refused."""
     full: int
@@ -116,15 +120,14 @@ class NativeServer:
         """What all connections hold of requests, answers and frames, with what the loops took ahead."""
     def stream_count(self) -> int:
         """Streams that are open."""
-    def answer_misses(
-        self, answer: Callable[[bytes, bytes, bytes, float, float | None], bytes | tuple[int, bytes, bytes]]
-    ) -> None:
+    def answer_misses(self, answer: Callable[[list[_Missed]], list[bytes | tuple[int, bytes, bytes]]]) -> None:
         """Answers reads on this thread until `stop`; any number of threads may.
 
-        `answer` is given the request, the authorization header or nothing, the identity of the client's certificate or
-        nothing, and two times of the monotonic clock: when the read was handed over and when its deadline is. It
-        returns the response, or the code, grpc-message and grpc-status-details-bin of a refusal. A read whose `answer`
-        raises is left to the server behind, and the error ends this call.
+        `answer` is given a few reads at once: of each the request, the authorization header or nothing, the identity
+        of the client's certificate or nothing, and two times of the monotonic clock: when the read was handed over and
+        when its deadline is. It returns as many outcomes: the response, or the code, grpc-message and
+        grpc-status-details-bin of a refusal. Reads whose `answer` raises are left to the server behind, and the error
+        ends this call.
         """
     def drain(self) -> None:
         """Accepts no more and tells clients to leave; streams that run go on."""

@@ -159,7 +159,7 @@ cdef class NativeServer:
 
     def answer_misses(self, answer):
         cdef hr_job *jobs[HR_H2_TURN_MAX]
-        cdef uint32_t count, at = 0
+        cdef uint32_t count, at
         cdef int is_open = hr_misses_join(&self.server.misses)
         if not is_open:
             return
@@ -169,28 +169,45 @@ cdef class NativeServer:
                     is_open = hr_misses_wait(&self.server.misses)
                 # With the interpreter held: what came while this thread waited for it is taken as well.
                 count = hr_misses_take(&self.server.misses, jobs) if is_open else 0
-                at = 0
                 try:
-                    while at < count:
-                        self.serve_job(jobs[at], answer)
-                        hr_job_post(jobs[at])
-                        at += 1
+                    if count > 0:
+                        self.serve_turn(jobs, count, answer)
                 finally:
-                    while at < count:  # left without an answer, which the server behind then gives
+                    for at in range(count):  # one left without an answer is given one by the server behind
                         hr_job_post(jobs[at])
-                        at += 1
         finally:
             hr_misses_leave(&self.server.misses)
 
-    cdef int serve_job(self, hr_job *job, object answer) except -1:
+    cdef int serve_turn(self, hr_job **jobs, uint32_t count, object answer) except -1:
+        cdef hr_job *begun[HR_H2_TURN_MAX]
+        cdef uint32_t begun_count = 0, at
+        cdef list turn = []
+        cdef hr_job *job
+        for at in range(count):
+            job = jobs[at]
+            if hr_job_is_cancelled(job):
+                continue
+            begun[begun_count] = job
+            begun_count += 1
+            turn.append((
+                PyBytes_FromStringAndSize(<char *>job.data, job.request_bytes),
+                PyBytes_FromStringAndSize(<char *>job.data + job.request_bytes, job.authorization_bytes),
+                PyBytes_FromStringAndSize(<char *>job.identity, job.identity_bytes),
+                job.begin_ns / NS_PER_S,
+                job.deadline_ns / NS_PER_S or None,
+            ))
+        if begun_count == 0:
+            return 0
+        outcomes = answer(turn)
+        if type(outcomes) is not list or len(outcomes) != begun_count:
+            raise ValueError(f"{begun_count} reads have a list of as many outcomes, not {outcomes!r}")
+        for at in range(begun_count):
+            self.give(begun[at], outcomes[at])
+        return 0
+
+    cdef int give(self, hr_job *job, object outcome) except -1:
         cdef bytes response, message, details
         cdef uint32_t code
-        if hr_job_is_cancelled(job):
-            return 0
-        request = PyBytes_FromStringAndSize(<char *>job.data, job.request_bytes)
-        header = PyBytes_FromStringAndSize(<char *>job.data + job.request_bytes, job.authorization_bytes)
-        identity = PyBytes_FromStringAndSize(<char *>job.identity, job.identity_bytes)
-        outcome = answer(request, header, identity, job.begin_ns / NS_PER_S, job.deadline_ns / NS_PER_S or None)
         if type(outcome) is bytes:
             response = outcome
             hr_job_answer(job, <const uint8_t *>PyBytes_AS_STRING(response), PyBytes_GET_SIZE(response))
@@ -214,6 +231,7 @@ cdef class NativeServer:
         return {
             "features": counted(&total.features),
             "rows": counted(&total.rows),
+            "turns": counted(&total.turns),
             "missed": total.missed,
             "full": total.full,
             "forwarded": total.forwarded,

@@ -37,6 +37,7 @@ cdef extern from "hr_answer.h" nogil:
         uint32_t head_bytes, tail_bytes, default_bytes
         int has_default
         int is_computed
+        int is_framed
 
     ctypedef struct hr_plan:
         uint8_t handle[32]
@@ -49,6 +50,8 @@ cdef extern from "hr_answer.h" nogil:
         uint32_t *by_group
         hr_output *inputs
         hr_on_demand *on_demand
+        int has_tiles
+        uint64_t *reads
 
     ctypedef struct hr_plan_name:
         const hr_plan *plan

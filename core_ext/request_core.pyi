@@ -33,6 +33,7 @@ class Plan:
     columns: (output name, group, column of the schema, default bytes as in a response slot or None), or, of on-demand
     features, (output name, ON_DEMAND, program, None). inputs: (group, column, default), what `on_demand` reads; they
     are gathered and not answered.
+    tiles: rows may be gathered by vector instructions where the machine has them; False is for comparisons.
     handle: 32 bytes. revision: that of the registry. Raises ValueError when an index is out of range.
     """
 
@@ -48,7 +49,14 @@ class Plan:
         columns: Sequence[tuple[str, int, int, bytes | None]],
         inputs: Sequence[tuple[int, int, bytes | None]] = (),
         on_demand: OnDemand | None = None,
+        tiles: bool = True,
     ) -> None: ...
+    @property
+    def row_count(self) -> int:
+        """Rows that were answered by it."""
+    @property
+    def has_tiles(self) -> bool:
+        """Whether rows are gathered by vector instructions."""
 
 class Misses:
     """Rows that the table does not hold. Fetch them, then serve again with an overlay."""

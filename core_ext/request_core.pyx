@@ -41,7 +41,9 @@ cdef extern from "hr_answer.h" nogil:
         HR_UNRESOLVED
         HR_E_NO_MEMORY
         HR_ON_DEMAND_GROUP
-    uint32_t hr_varint_bytes(uint64_t value)
+        HR_READ_COUNTERS
+        HR_READ_COUNTER_WORDS
+    int HR_HAS_TILES()
 
 cdef extern from "hr_served.h" nogil:
     enum:
@@ -111,7 +113,7 @@ cdef void *zeroed(size_t count, size_t width) except NULL:
 cdef class Plan:
     def __cinit__(
         self, bytes handle not None, int64_t revision, join_keys, lookups, groups, columns, inputs=(),
-        OnDemand on_demand=None,
+        OnDemand on_demand=None, bint tiles=True,
     ):
         if len(handle) != HR_HANDLE_BYTES:
             raise ValueError(f"a handle has {HR_HANDLE_BYTES} bytes, not {len(handle)}")
@@ -122,6 +124,8 @@ cdef class Plan:
         self.keep = []
         memcpy(self.plan.handle, PyBytes_AS_STRING(handle), HR_HANDLE_BYTES)
         self.plan.revision = revision
+        self.plan.reads = <uint64_t *>zeroed(HR_READ_COUNTERS * HR_READ_COUNTER_WORDS, sizeof(uint64_t))
+        self.plan.has_tiles = tiles and HR_HAS_TILES() != 0
         self.set_join_keys(join_keys)
         self.set_lookups(lookups)
         self.set_groups(groups)
@@ -137,6 +141,19 @@ cdef class Plan:
         free(self.plan.outputs)
         free(self.plan.by_group)
         free(self.plan.inputs)
+        free(self.plan.reads)
+
+    @property
+    def row_count(self):
+        cdef uint64_t total = 0
+        cdef int i
+        for i in range(HR_READ_COUNTERS):
+            total += self.plan.reads[i * HR_READ_COUNTER_WORDS]
+        return total
+
+    @property
+    def has_tiles(self):
+        return self.plan.has_tiles != 0
 
     cdef const uint8_t *kept(self, bytes data):
         self.keep.append(data)
@@ -239,6 +256,7 @@ cdef class Plan:
         check_index("column", index, schema.column_count)
         output.is_computed = computed is not None and computed.is_computed(index)
         output.column = schema.columns[index]
+        output.is_framed = not output.column.is_variable
         output.group = group
         output.index = index
         self.set_names(output, name)

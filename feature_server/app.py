@@ -19,6 +19,7 @@ from core_ext.served_ring import ServedRing
 from feature_server.domain.catalogue import Catalogue
 from feature_server.domain.imports import Imports
 from feature_server.domain.peer_reads import PeerReads
+from feature_server.domain.read_counts import COUNTS_NAME, CountsFile, ReadCounts
 from feature_server.domain.reads import Reads
 from feature_server.domain.registry_keeper import RegistryKeeper
 from feature_server.domain.replays import Replays
@@ -42,6 +43,7 @@ from feature_server.storage.rocks_options import BLOCK_CACHE_BYTES, WRITE_BUFFER
 from feature_server.storage.served_log import ServedSegments
 from feature_server.storage.store_folder import SHARD_COUNT, StoreFolder
 from headrace.client.tls import client_tls
+from headrace.errors import DataLoss
 from headrace.serving.auth import Authenticator
 from headrace.serving.certificates import ForwardedIdentities
 from headrace.serving.logging import EventLog
@@ -113,6 +115,7 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
         writes = Writes(catalogue, shards, _now_us, Turns().short)
         telemetry.counter("headrace.write.rows", "Rows accepted.", lambda: [(writes.row_count, {})])
         telemetry.counter("headrace.write.stale", "Rows older than the stored.", lambda: [(writes.stale_count, {})])
+        _keep_counts(stack, options.data / COUNTS_NAME, catalogue=catalogue, reads=reads, writes=writes, log=log)
         imports = Imports(options.import_root, writes)
         online = FeatureServicer(reads, writes, imports, authenticator.current_principal)
         peer = ShardServicer(
@@ -146,6 +149,29 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
         address = f"{options.host}:{port}"
         log.info("listening", address=address, port=port, metrics_port=telemetry.metrics_port, transport=transport.name)
         yield port
+
+
+def _keep_counts(
+    stack: ExitStack, path: Path, *, catalogue: Catalogue, reads: Reads, writes: Writes, log: EventLog
+) -> None:
+    """Saves what the store is asked for, which decides how its rows should lie: headrace service layout."""
+
+    def counted() -> ReadCounts:
+        fetched, written = reads.fetched(), dict(writes.rows_by_view)
+        by_text = [{str(view_id): count for view_id, count in counts.items()} for counts in (fetched, written)]
+        return ReadCounts(catalogue.rows_read(), *by_text)
+
+    counts = CountsFile(_held_counts(path, log), counted, lambda data: write_file(path, data, sync=False), log)
+    counts.start()
+    stack.callback(counts.close)
+
+
+def _held_counts(path: Path, log: EventLog) -> bytes | None:
+    try:
+        return read_file(path)
+    except DataLoss as error:  # it is written without a sync; counting begins anew
+        log.error("read_counts_lost", detail=error.message)
+        return None
 
 
 def _transport(

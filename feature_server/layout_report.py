@@ -1,7 +1,7 @@
 """What co-located rows would save: `python -m feature_server.layout_report --data DIR --service SERVICE`.
 
 Reads the store beside a running server, builds both layouts from sampled rows in a scratch folder, and prints one JSON
-object. Changes nothing.
+object. Changes nothing, unless --apply is given: then no server may run on the store.
 """
 
 import argparse
@@ -29,10 +29,13 @@ from feature_server.domain.co_location import (
     plan_apart,
     plan_packed,
 )
+from feature_server.domain.read_counts import COUNTS_NAME, ReadCounts, decode_counts
 from feature_server.domain.selection import Prepared
+from feature_server.layout_apply import Move, apply
 from feature_server.rpc.registry_client import read_copy
 from feature_server.storage.files import read_file
 from feature_server.storage.layout_trial import Figures, Layout, compare
+from feature_server.storage.packed_rows import Packing
 from feature_server.storage.samples import Entity, sample
 from headrace.client.entities import encode_entities
 from headrace.client.wire import delimited
@@ -55,9 +58,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, help="folder of the feature server's store")
     parser.add_argument("--service", required=True, help="feature service, team.domain.name or with @vN")
     parser.add_argument("--entities", type=int, default=ENTITIES, help="entities to sample")
+    parser.add_argument("--apply", action="store_true", help="pack what pays by the counts of the server")
+    parser.add_argument("--all", action="store_true", help="with --apply, pack every candidate whatever the counts say")
     options = parser.parse_args(arguments)
     try:
-        sys.stdout.write(json.dumps(report(options.data, options.service, options.entities)) + "\n")
+        found = report(options.data, options.service, options.entities)
+        if options.apply:
+            found |= {"applied": _applied(options.data, found, options.entities, is_all=options.all)}
+        sys.stdout.write(json.dumps(found) + "\n")
     except HeadraceError as error:
         fields = {"code": error.code, "reason": error.reason, "field": error.field, "message": error.message}
         sys.stderr.write(json.dumps({**fields, "metadata": dict(error.metadata)}) + "\n")
@@ -78,10 +86,14 @@ def report(folder: Path, service: str, entity_count: int) -> dict[str, Any]:
     catalogue = Catalogue(RequestCore(RowTable(1 << 20), 1), EventLog("layout_report", time.time, io.StringIO()))
     catalogue.publish(state)
     asked = catalogue.service(service)
-    grouped = grouping(asked.feature_service, _active(state, catalogue))
+    counts = decode_counts(read_file(folder / COUNTS_NAME))
+    grouped = grouping(asked.feature_service, _read(_active(state, catalogue), counts, asked.feature_service))
     return {
         "service": asked.feature_service,
-        "candidates": [_measured(folder, candidate, entity_count, _unused(state)) for candidate in grouped.candidates],
+        "candidates": [
+            _measured(folder, candidate, entity_count, _unused(state)) | _counted(candidate, counts)
+            for candidate in grouped.candidates
+        ],
         "apart": [asdict(one) for one in grouped.apart],
     }
 
@@ -96,6 +108,47 @@ def _active(state: RegistryState, catalogue: Catalogue) -> dict[str, Prepared]:
                 except HeadraceError:
                     continue  # not served here, so it reads nothing
     return found
+
+
+def _read(services: Mapping[str, Prepared], counts: ReadCounts, asked: str) -> dict[str, Prepared]:
+    """Services that somebody reads, as far as the server has counted, and the one that is asked about."""
+    if not any(counts.read.values()):
+        return dict(services)
+    return {name: prepared for name, prepared in services.items() if name == asked or counts.read.get(name)}
+
+
+def _counted(candidate: Candidate, counts: ReadCounts) -> dict[str, Any]:
+    """Rows that the server has counted: read by each service, and fetches of an entity per write of a view."""
+    ids = [str(view.view_id) for view in candidate.views]
+    fetched = sum(counts.fetched.get(one, 0) for one in ids) / len(ids)
+    written = sum(counts.written.get(one, 0) for one in ids)
+    return {
+        "view_ids": [view.view_id for view in candidate.views],
+        "entity_id": candidate.entity.entity_id,
+        "rows_read": {name: counts.read.get(name, 0) for name in candidate.services},
+        "rows_fetched": round(fetched),
+        "rows_written": written,
+        "fetches_per_write": fetched / written if written else None,
+    }
+
+
+def pays(candidate: Mapping[str, Any]) -> bool:
+    """Whether the server fetches more often per write than it takes for a packed row to be cheaper."""
+    least = candidate["fetches_per_write_to_pay"]
+    if least is None or not candidate["rows_fetched"]:
+        return False
+    return candidate["fetches_per_write"] is None or bool(candidate["fetches_per_write"] > least)
+
+
+def _applied(folder: Path, found: Mapping[str, Any], entity_count: int, *, is_all: bool) -> dict[str, Any]:
+    chosen = [candidate for candidate in found["candidates"] if is_all or pays(candidate)]
+    moves = []
+    for candidate in chosen:
+        packing = Packing(candidate["entity_id"], tuple(sorted(candidate["view_ids"])))
+        keys = sorted(sample(folder, packing.entity_id, packing.view_ids, entity_count))
+        moves.append(Move(candidate["entity"], packing, keys))
+    kept = [candidate["entity"] for candidate in found["candidates"] if candidate not in chosen]
+    return {"kept_apart": kept} | (apply(folder, moves) if moves else {})
 
 
 def _unused(state: RegistryState) -> int:

@@ -10,6 +10,7 @@ from loadtest.rows import Keys, ZipfKeys, values
 from protos.feature.v1 import online_feature_service_pb2 as pb
 
 READ_METHOD: Final = "/headrace.feature.v1.OnlineFeatureService/GetOnlineFeatures"
+ROWS_METHOD: Final = "/headrace.feature.v1.ShardService/BatchGetRows"
 PRESENT: Final = int(pb.VALUE_STATE_PRESENT)
 
 

@@ -322,16 +322,21 @@ def layout(
     context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="SERVICE", help="Feature service, team.domain.name or with @vN.")],
     entities: Annotated[int, typer.Option(help="Entities whose rows are measured.", min=20, max=100_000)] = 2_000,
+    apply: Annotated[bool, typer.Option("--apply", help="Move rows where the server's counts say it pays.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="With --apply, move every candidate's rows.")] = False,
     output: Output = Format.TABLE,
     data: Data = None,
 ) -> None:
     """Measure what packing views that are always read together into one row would change.
 
-    Reads the store of the data folder beside the running server, and changes nothing.
+    Reads the store of the data folder beside the running server, and changes nothing. With --apply the server must be
+    stopped: rows of views that are fetched together then lie under one key, and the store is measured before and after.
     """
     from control_plane.cli.layout_commands import layout  # lazy
 
-    layout(session_of(context), name, entities)
+    if every and not apply:
+        raise typer.BadParameter("--all goes with --apply")
+    layout(session_of(context), name, entities, apply=apply, every=every)
 
 
 @app.command()

@@ -1,7 +1,6 @@
 """Commands on definitions: plan, apply, get, list, describe, retire."""
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -93,27 +92,33 @@ def retire(session: Session, kind: str, name: str) -> None:
 
 
 def await_served(client: Client, definitions: DefinitionSet, applied: Plan, limit_s: float = SERVING_LIMIT_S) -> None:
-    """Returns when the feature server resolves a feature at the applied revision; raises Unavailable else."""
+    """Returns when the feature server resolves a feature or a service at the applied revision; raises Unavailable else.
+
+    Sets without either, of entities and sources, change nothing that a feature server answers.
+    """
     versions = {change.name: change.version for change in applied.changes}
     views: list[FeatureView | OnDemandView] = [*definitions.feature_views, *definitions.on_demand_views]
-    features = [f"{VersionRef(view.name, versions[view.name])}:{view.features[0].name}" for view in views][:1]
+    services = [str(VersionRef(service.name, versions[service.name])) for service in definitions.feature_services]
+    features = [f"{VersionRef(view.name, versions[view.name])}:{view.features[0].name}" for view in views]
+    asked, is_service = [*features, *services][:1], not features
     deadline = time.monotonic() + limit_s
-    while features and not _serves(client, features, applied.registry_revision):
+    while asked and not _serves(client, asked[0], applied.registry_revision, is_service=is_service):
         if time.monotonic() > deadline:
             raise Unavailable(
                 f"the changes are made, but the feature server does not know them after {limit_s:.0f} s; "
                 "look into its log",
                 reason="NOT_SERVED_YET",
-                metadata={"feature": features[0]},
+                metadata={"service" if is_service else "feature": asked[0]},
             )
         time.sleep(_POLL_INTERVAL_S)
 
 
-def _serves(client: Client, features: Sequence[str], revision: int) -> bool:
+def _serves(client: Client, name: str, revision: int, *, is_service: bool) -> bool:
     try:
-        return client.prepare(features=features).registry_revision >= revision
+        prepared = client.prepare(name) if is_service else client.prepare(features=[name])
     except (NotFound, FailedPrecondition, PeerError):
         return False
+    return prepared.registry_revision >= revision
 
 
 def _refuse(planned: Plan) -> None:

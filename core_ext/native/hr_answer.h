@@ -5,6 +5,7 @@
 #ifndef HR_ANSWER_H
 #define HR_ANSWER_H
 
+#include "hr_gather.h"
 #include "hr_on_demand.h"
 
 static inline int hr_measure_values(hr_call *call, uint32_t number)
@@ -37,18 +38,30 @@ static inline int hr_sends_names(const hr_call *call)
 /* Sizes every column and the whole response. */
 static inline int hr_measure_answer(hr_call *call)
 {
-    uint64_t rows = call->row_count, total = 0;
+    uint64_t rows = call->row_count, status_bytes = hr_length_bytes(rows), total = 0, framed_bytes = 0;
     int names = hr_sends_names(call);
+    uint32_t framed = 0, framed_slot = 0;  /* a framed column before; a slot of 0: none yet */
+    call->has_frames = !names;
     for (uint32_t i = 0; i < call->plan->output_count; i++) {
         const hr_output *output = &call->plan->outputs[i];
-        uint64_t bytes = hr_length_bytes(rows);
-        int status = hr_measure_values(call, i);
+        uint64_t bytes = status_bytes;
+        int status;
+        if (call->has_frames && output->is_framed && output->column.slot_bytes == framed_slot) {
+            call->value_bytes[i] = call->value_bytes[framed];
+            call->message_bytes[i] = call->message_bytes[framed];
+            total += framed_bytes;
+            call->request.bad_count = total;
+            if (total > HR_RESPONSE_BYTES_MAX) return HR_E_RESPONSE_TOO_LARGE;
+            continue;
+        }
+        status = hr_measure_values(call, i);
         if (status != HR_OK) return status;
         if (call->value_bytes[i] > 0) bytes += hr_length_bytes(call->value_bytes[i]);
         if (output->column.is_variable) bytes += hr_length_bytes(4 * (rows + 1));
         if (call->request.include_event_times) bytes += hr_length_bytes(8 * rows);
         if (names) bytes += output->head_bytes + output->tail_bytes;
         call->message_bytes[i] = bytes;
+        if (output->is_framed) framed = i, framed_slot = output->column.slot_bytes, framed_bytes = hr_length_bytes(bytes);
         total += hr_length_bytes(bytes);
         call->request.bad_count = total;
         if (total > HR_RESPONSE_BYTES_MAX) return HR_E_RESPONSE_TOO_LARGE;
@@ -58,46 +71,6 @@ static inline int hr_measure_answer(hr_call *call)
     if (call->read_us != 0) total += 1 + hr_varint_bytes((uint64_t)call->read_us);
     call->response_bytes = total;
     return HR_OK;
-}
-
-static inline void hr_copy_slot(uint8_t *out, const uint8_t *value, uint32_t bytes)
-{
-    if (bytes == 4) memcpy(out, value, 4);
-    else if (bytes == 8) memcpy(out, value, 8);
-    else if (bytes == 1) *out = *value;
-    else memcpy(out, value, bytes);
-}
-
-/* Rows whose every value is PRESENT: one load and one store a value. */
-static inline void hr_gather_plain(const hr_output *output, const uint8_t *const *rows, uint8_t *out, uint32_t count)
-{
-    uint32_t offset = output->column.offset, bytes = output->column.slot_bytes;
-    if (bytes == 4)
-        for (uint32_t i = 0; i < count; i++) memcpy(out + 4 * (size_t)i, rows[i] + offset, 4);
-    else if (bytes == 8)
-        for (uint32_t i = 0; i < count; i++) memcpy(out + 8 * (size_t)i, rows[i] + offset, 8);
-    else
-        for (uint32_t i = 0; i < count; i++) hr_copy_slot(out + (size_t)bytes * i, rows[i] + offset, bytes);
-}
-
-static inline void hr_gather_mixed(
-    const hr_call *call, const hr_output *output, uint32_t first, uint32_t last, uint8_t *values, uint8_t *statuses)
-{
-    size_t base = (size_t)output->group * call->row_count;
-    const uint8_t *const *rows = call->rows + base;
-    uint32_t bytes = output->column.slot_bytes;
-    for (uint32_t row = first; row < last; row++) {
-        uint8_t slot, *out = values + (size_t)bytes * row;
-        if (call->row_plain[base + row]) {
-            statuses[row] = HR_PRESENT;
-            hr_copy_slot(out, rows[row] + output->column.offset, bytes);
-            continue;
-        }
-        statuses[row] = hr_settle_value(call, output, row, &slot);
-        if (slot == HR_SLOT_VALUE) hr_copy_slot(out, rows[row] + output->column.offset, bytes);
-        else if (slot == HR_SLOT_DEFAULT) hr_copy_slot(out, output->default_value, bytes);
-        else memset(out, 0, bytes);
-    }
 }
 
 static inline void hr_write_variable(
@@ -124,15 +97,57 @@ static inline void hr_write_event_times(const hr_call *call, uint32_t group, uin
         hr_store_u64(out + 8 * (size_t)row, rows[row] != NULL ? hr_load_u64(rows[row] + HR_ROW_EVENT_TIME) : 0);
 }
 
-typedef struct {
-    uint8_t *values, *offsets, *statuses;
-} hr_column_places;
-
 static inline uint8_t *hr_write_field(uint8_t *out, uint32_t field, uint64_t bytes, uint8_t **place)
 {
     out = hr_write_length(out, field, bytes);
     *place = out;
     return out + bytes;
+}
+
+/* What stands before the values and before the statuses of columns of one width. */
+typedef struct {
+    uint32_t slot_bytes, head_bytes, middle_bytes;  /* slot_bytes 0: none yet */
+    uint8_t head[2 * HR_LENGTH_BYTES_MAX], middle[HR_LENGTH_BYTES_MAX];
+} hr_frame;
+
+static inline void hr_make_frame(const hr_call *call, uint32_t number, hr_frame *frame)
+{
+    uint8_t *end = hr_write_length(frame->head, 1, call->message_bytes[number]);
+    frame->head_bytes = (uint32_t)(hr_write_length(end, 2, call->value_bytes[number]) - frame->head);
+    frame->middle_bytes = (uint32_t)(hr_write_length(frame->middle, 4, call->row_count) - frame->middle);
+    frame->slot_bytes = call->plan->outputs[number].column.slot_bytes;
+}
+
+static inline uint8_t *hr_copy_frame(uint8_t *out, const uint8_t *bytes, uint32_t count)
+{
+    /* Of one row, and of some twenty: a call of memcpy would take longer. */
+    if (count == 4) memcpy(out, bytes, 4);
+    else if (count == 2) memcpy(out, bytes, 2);
+    else memcpy(out, bytes, count);
+    return out + count;
+}
+
+/* The same as hr_write_frame of a framed column. Statuses of a plain group are written with it, and of one row the
+ * value as well. */
+static inline uint8_t *hr_write_framed(
+    const hr_call *call, uint32_t number, hr_frame *frame, uint8_t *out, hr_column_places *places)
+{
+    const hr_output *output = &call->plan->outputs[number];
+    uint32_t rows = call->row_count, bytes = output->column.slot_bytes;
+    if (frame->slot_bytes != bytes) hr_make_frame(call, number, frame);
+    places->values = hr_copy_frame(out, frame->head, frame->head_bytes);
+    places->statuses = hr_copy_frame(places->values + (size_t)bytes * rows, frame->middle, frame->middle_bytes);
+    out = places->statuses + rows;
+    if (call->group_plain[output->group]) {
+        if (rows == 1) {
+            hr_copy_slot(places->values, call->rows[output->group] + output->column.offset, bytes);
+            *places->statuses = HR_PRESENT;
+        } else memset(places->statuses, HR_PRESENT, rows);
+    }
+    if (!call->request.include_event_times) return out;
+    out = hr_write_length(out, 5, 8 * (uint64_t)rows);
+    hr_write_event_times(call, output->group, out);
+    return out + 8 * (size_t)rows;
 }
 
 /* Writes a column's frame and event times, and tells where its values, offsets and statuses go. */
@@ -164,31 +179,14 @@ static inline uint8_t *hr_write_frame(const hr_call *call, uint32_t number, uint
     return out;
 }
 
-/* One block of rows through all fixed-width columns of a group, so that the rows are read while in L1. */
-static inline void hr_write_group_block(
-    const hr_call *call, const hr_group *group, uint32_t number, const hr_column_places *places, uint32_t first, uint32_t last)
-{
-    const uint8_t *const *rows = call->rows + (size_t)number * call->row_count;
-    for (uint32_t i = group->first_output; i < group->first_output + group->output_count; i++) {
-        uint32_t at = call->plan->by_group[i];
-        const hr_output *output = &call->plan->outputs[at];
-        if (output->column.is_variable) continue;
-        if (!call->group_plain[number]) {
-            hr_gather_mixed(call, output, first, last, places[at].values, places[at].statuses);
-            continue;
-        }
-        hr_gather_plain(output, rows + first, places[at].values + (size_t)output->column.slot_bytes * first, last - first);
-        memset(places[at].statuses + first, HR_PRESENT, last - first);
-    }
-}
-
 static inline void hr_write_groups(const hr_call *call, const hr_column_places *places)
 {
     for (uint32_t number = 0; number < call->plan->group_count; number++) {
         const hr_group *group = &call->plan->groups[number];
+        if (call->has_frames && call->row_count == 1 && call->group_plain[number]) continue;  /* written with the frames */
         for (uint32_t first = 0; first < call->row_count; first += HR_BLOCK_ROWS) {
             uint32_t last = first + HR_BLOCK_ROWS < call->row_count ? first + HR_BLOCK_ROWS : call->row_count;
-            hr_write_group_block(call, group, number, places, first, last);
+            hr_gather_block(call, group, number, places, first, last);
         }
     }
     for (uint32_t i = 0; i < call->plan->output_count; i++) {
@@ -228,7 +226,10 @@ static inline int hr_write_answer(hr_call *call, uint8_t *out)
     hr_column_places *places =
         hr_arena_take(&call->request.arena, call->plan->output_count * sizeof(hr_column_places));
     if (places != NULL) {
-        for (uint32_t i = 0; i < call->plan->output_count; i++) out = hr_write_frame(call, i, out, &places[i]);
+        hr_frame frame = {0};
+        for (uint32_t i = 0; i < call->plan->output_count; i++)
+            out = call->has_frames && call->plan->outputs[i].is_framed
+                ? hr_write_framed(call, i, &frame, out, &places[i]) : hr_write_frame(call, i, out, &places[i]);
         hr_write_groups(call, places);
         hr_write_rest(call, out);
     }
@@ -265,6 +266,14 @@ static inline int hr_call_open(
     return call->plan != NULL ? HR_OK : HR_UNRESOLVED;
 }
 
+/* Counts the rows of a read that will be answered. */
+static inline void hr_count_rows(const hr_call *call)
+{
+    uint32_t part = (uint32_t)call->reader % HR_READ_COUNTERS;
+    if (call->plan->reads == NULL) return;
+    __atomic_add_fetch(&call->plan->reads[part * HR_READ_COUNTER_WORDS], call->row_count, __ATOMIC_RELAXED);
+}
+
 /* Finds rows, computes and measures. On HR_OK call hr_write_answer with response_bytes of room. */
 static inline int hr_call_find(hr_call *call)
 {
@@ -274,7 +283,8 @@ static inline int hr_call_find(hr_call *call)
     if (status == HR_OK && call->request.min_offset_count > 0 && call->overlay == NULL) status = HR_MISS;
     if (status == HR_OK) status = hr_compute_on_demand(call);
     if (status == HR_OK) status = hr_measure_answer(call);
-    if (status != HR_OK) hr_call_leave(call);
+    if (status == HR_OK) hr_count_rows(call);
+    else hr_call_leave(call);
     return status;
 }
 

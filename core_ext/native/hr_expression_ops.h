@@ -1,6 +1,10 @@
-/* What each instruction does to the rows of a block; part of hr_expression_run.h. */
+/* What each instruction does to the rows of a block. */
 #ifndef HR_EXPRESSION_OPS_H
 #define HR_EXPRESSION_OPS_H
+
+#include "hr_expression_math.h"
+#include "hr_expression_scratch.h"
+#include "hr_expression_time.h"
 
 /* A block as one instruction sees it. */
 typedef struct {
@@ -13,8 +17,6 @@ typedef struct {
     uint16_t op;
     uint8_t type, argument_type;
 } hr_block;
-
-static inline void hr_clear_value(hr_register *to, uint8_t type, uint32_t i);
 
 static inline void hr_fault(hr_block *block, uint32_t i, int fault)
 {

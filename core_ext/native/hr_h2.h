@@ -55,6 +55,7 @@ enum {
     HR_H2_MISSES_MAX = 1024,                  /* reads that wait for a worker, as many as the grpcio server runs */
     HR_H2_MISSES_BYTES_MAX = 32 << 20,        /* of their requests */
     HR_H2_TURN_MAX = 16,                      /* jobs that a worker takes at once: about a millisecond of Python */
+    HR_H2_TURN_BYTES_MAX = 2 << 10,           /* of their requests, as all of a turn are answered at its end */
     HR_GRPC_PREFIX_BYTES = 5,
     HR_GRPC_EXHAUSTED = 8,
     HR_H2_BUCKETS = 42                        /* latency buckets of headrace/serving/call_metrics.py, plus one */
@@ -208,6 +209,7 @@ typedef struct {
 /* Counts of one loop; read by others with relaxed loads. */
 typedef struct {
     hr_calls features, rows;
+    hr_calls turns;                           /* reads by the time from the wake of the loop to the socket */
     uint64_t missed, full, forwarded, connections, refused_connections, abusive_connections, timed_out_connections, idle_connections;
     uint64_t memory_refused, greedy_connections;
     uint64_t handshakes, failed_handshakes, evicted_handshakes;
@@ -243,7 +245,7 @@ typedef struct hr_server {
     hr_table *table;
     hr_published *published;
     hr_served *served;                        /* NULL: no reads are logged */
-    pthread_rwlock_t access_lock;             /* of what follows to the blank line, and of the end of the loops */
+    hr_lock access_lock;                      /* of what follows to the blank line, and of the end of the loops */
     hr_access access[HR_CREDENTIALS][HR_PERMISSIONS];
     uint64_t access_generation;
     SSL_CTX *tls;                             /* of connections to come; NULL: they are plain */

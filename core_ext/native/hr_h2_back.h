@@ -13,11 +13,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "hr_h2_misses.h"
 #include "hr_h2_read.h"
-
-static inline void hr_answer_error(hr_stream *stream, const char *code, const char *message);
-static inline void hr_back_lost(hr_connection *connection);
+#include "hr_h2_stream.h"
 
 /* ---- front to back ---- */
 

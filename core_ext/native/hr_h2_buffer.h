@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "hr_plan.h"
+#include "hr_request.h"
 
 enum { HR_BUFFER_KEPT_BYTES = 4096 };  /* more is given back: three of them stay below what makes a connection greedy */
 

@@ -1,106 +1,10 @@
-/* The front: streams of a client from their first header to their end, and what a client may not do. */
+/* The front: what a client's frames do to its streams, and how its reads are answered. */
 #ifndef HR_H2_FRONT_H
 #define HR_H2_FRONT_H
 
-#include "hr_h2_back.h"
-
-static inline int hr_make_room(hr_loop *loop, const hr_connection *but, uint64_t bytes);
-
-enum { HR_H2_SPARE_STREAMS_MAX = 1024 };    /* kept by a loop for the next streams */
-
-/* ---- streams ---- */
-
-static inline hr_stream *hr_stream_new(hr_connection *connection, int32_t id)
-{
-    hr_loop *loop = connection->loop;
-    hr_stream *stream = loop->spare;
-    if (stream != NULL) {
-        loop->spare = stream->next;
-        loop->spare_count--;
-    } else if ((stream = calloc(1, sizeof(*stream))) == NULL) return NULL;
-    stream->connection = connection;
-    stream->id = id;
-    stream->kind = HR_STREAM_OPENING;
-    stream->begin_ns = loop->now_ns;
-    stream->timeout_ns = -1;
-    stream->previous = NULL;
-    stream->next = connection->streams;
-    if (stream->next != NULL) stream->next->previous = stream;
-    connection->streams = stream;
-    connection->stream_count++;
-    connection->idle_ns = 0;
-    __atomic_store_n(&loop->stream_count, loop->stream_count + 1, __ATOMIC_RELAXED);
-    return stream;
-}
-
-/* Frees what a stream holds and keeps its shell for the next one. */
-static inline void hr_stream_free(hr_stream *stream)
-{
-    hr_connection *connection = stream->connection;
-    hr_loop *loop = connection->loop;
-    hr_fields request = stream->request, response = stream->response, trailers = stream->trailers;
-    hr_buffer in = stream->in, out = stream->out;
-    if (stream->previous != NULL) stream->previous->next = stream->next;
-    else connection->streams = stream->next;
-    if (stream->next != NULL) stream->next->previous = stream->previous;
-    if (--connection->stream_count == 0) connection->idle_ns = loop->now_ns;
-    __atomic_store_n(&loop->stream_count, loop->stream_count - 1, __ATOMIC_RELAXED);
-    connection->answers_bytes -= stream->answer_bytes;
-    hr_release(connection, stream->answer_bytes + hr_buffer_bytes(&stream->in) + hr_buffer_bytes(&stream->out));
-    if (hr_is_held(stream)) connection->held_bytes -= hr_buffer_bytes(&stream->in);
-    if (stream->job != NULL) {
-        stream->job->stream = NULL;
-        __atomic_store_n(&stream->job->is_cancelled, 1, __ATOMIC_RELAXED);
-    }
-    free(stream->answer);
-    hr_fields_reset(&request), hr_fields_reset(&response), hr_fields_reset(&trailers);
-    hr_buffer_reset(&in), hr_buffer_reset(&out);
-    memset(stream, 0, sizeof(*stream));
-    stream->request = request, stream->response = response, stream->trailers = trailers;
-    stream->in = in, stream->out = out;
-    stream->next = loop->spare;
-    loop->spare = stream;
-    loop->spare_count++;
-}
-
-static inline void hr_stream_destroy(hr_stream *stream)
-{
-    hr_fields_free(&stream->request), hr_fields_free(&stream->response), hr_fields_free(&stream->trailers);
-    hr_buffer_free(&stream->in), hr_buffer_free(&stream->out);
-    free(stream->answer);
-    free(stream);
-}
-
-static inline void hr_trim_spare(hr_loop *loop, uint32_t most)
-{
-    while (loop->spare_count > most) {
-        hr_stream *stream = loop->spare;
-        loop->spare = stream->next;
-        loop->spare_count--;
-        hr_stream_destroy(stream);
-    }
-}
+#include "hr_h2_greedy.h"
 
 /* ---- answers ---- */
-
-/* Ends a call by status alone. Message and details are as they stand in trailers; details may be empty. */
-static inline void hr_answer_status(hr_stream *stream, const char *code, const char *message, const char *details)
-{
-    nghttp2_nv fields[] = {
-        hr_nv(":status", "200"), hr_nv("content-type", "application/grpc"), hr_nv("grpc-status", code),
-        hr_nv("grpc-message", message), hr_nv("grpc-status-details-bin", details),
-    };
-    nghttp2_session *front = stream->connection->front;
-    stream->kind = HR_STREAM_ANSWERED;
-    stream->response_begun = stream->response_ended = 1;
-    nghttp2_submit_response(front, stream->id, fields, details[0] != 0 ? 5 : 4, NULL);
-}
-
-/* `message` is of ours: ASCII without %. */
-static inline void hr_answer_error(hr_stream *stream, const char *code, const char *message)
-{
-    hr_answer_status(stream, code, message, "");
-}
 
 /* The request of a read has done its work. */
 static inline void hr_release_request(hr_stream *stream)
@@ -224,41 +128,6 @@ static inline void hr_serve_read(hr_stream *stream)
     } else if (stream->method != HR_METHOD_FEATURES || status == HR_E_RESPONSE_TOO_LARGE || status == HR_E_NO_MEMORY)
         hr_forward(stream);
     else hr_hand_to_worker(stream, message, waits);
-}
-
-/* ---- what a client may not do ---- */
-
-static inline int hr_abuse(hr_connection *connection, const char *what)
-{
-    hr_count(&connection->loop->counts.abusive_connections, 1);
-    nghttp2_submit_goaway(
-        connection->front, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(connection->front),
-        NGHTTP2_ENHANCE_YOUR_CALM, (const uint8_t *)what, strlen(what));
-    connection->is_closing = 1;
-    return 0;
-}
-
-/* Takes from the budget of control frames, which fills again with time. */
-static inline int hr_spend(hr_connection *connection, int64_t cost, const char *what)
-{
-    int64_t now_ns = connection->loop->now_ns;
-    int64_t gained = (now_ns - connection->budget_ns) / (HR_H2_SECOND / HR_H2_BUDGET_PER_S);
-    if (gained > 0) {
-        connection->budget = connection->budget + gained > HR_H2_BUDGET ? HR_H2_BUDGET : connection->budget + gained;
-        connection->budget_ns = now_ns;
-    }
-    connection->budget -= cost;
-    return connection->budget < 0 && !connection->is_closing ? hr_abuse(connection, what) : 0;
-}
-
-static inline int hr_on_ping(hr_connection *connection)
-{
-    int64_t now_ns = connection->loop->now_ns;
-    int is_early = now_ns - connection->ping_received_ns < HR_H2_PING_S * HR_H2_SECOND;
-    connection->ping_received_ns = now_ns;
-    if (!is_early) return hr_spend(connection, 1, "too_many_pings");
-    if (++connection->ping_strikes <= HR_H2_PING_STRIKES_MAX || connection->is_closing) return 0;
-    return hr_abuse(connection, "too_many_pings");
 }
 
 /* ---- callbacks of the front session ---- */

@@ -2,12 +2,10 @@
 #ifndef HR_H2_GREEDY_H
 #define HR_H2_GREEDY_H
 
-#include "hr_tls.h"
+#include "hr_h2_misses.h"
+#include "hr_h2_socket.h"
 
 enum { HR_H2_MOVING_NS = 100000000 };  /* a reader whose answers moved within it goes last */
-
-static inline void hr_close(hr_connection *connection);
-static inline int hr_pump(hr_loop *loop, hr_source *source, nghttp2_session *session, hr_buffer *out);
 
 /* The connection that holds most, of those that take nothing where there is one. `but` is in the middle of a call. */
 static inline hr_connection *hr_greediest(hr_loop *loop, const hr_connection *but)

@@ -108,22 +108,24 @@ static inline int hr_misses_wait(hr_misses *misses)
     return is_open;
 }
 
-/* Takes this worker's share of what waits, so that the others' reads of the disk run beside its own. A job that may
- * sleep for a long time is taken alone. */
+/* Takes this worker's share of what waits, so that the others' reads of the disk run beside its own. They are answered
+ * together: a job that may sleep for a long time is taken alone, and large ones end the turn. */
 static inline uint32_t hr_misses_take(hr_misses *misses, hr_job **jobs)
 {
     uint32_t taken = 0, share;
+    size_t bytes = 0;
     pthread_mutex_lock(&misses->lock);
     misses->is_waking = 0;
     share = (misses->count + misses->idle_count) / (misses->idle_count + 1);
     if (share > HR_H2_TURN_MAX) share = HR_H2_TURN_MAX;
     while (misses->first != NULL && taken < share) {
         hr_job *job = misses->first;
-        if (job->is_alone && taken > 0) break;
+        if (taken > 0 && (job->is_alone || bytes + job->request_bytes > HR_H2_TURN_BYTES_MAX)) break;
         misses->first = job->next;
         if (misses->first == NULL) misses->last = NULL;
         misses->count--;
         misses->bytes -= job->request_bytes;
+        bytes += job->request_bytes;
         job->next = NULL;
         jobs[taken++] = job;
         if (job->is_alone) break;
@@ -159,7 +161,18 @@ static inline void hr_misses_free(hr_misses *misses)
 
 static inline int hr_job_is_cancelled(const hr_job *job) { return __atomic_load_n(&job->is_cancelled, __ATOMIC_RELAXED); }
 
-static inline int hr_job_refuse(hr_job *job, uint32_t code, const char *message, const char *details);
+/* Gives the job its refusal: a status code, its sentence and its details as they stand in trailers. */
+static inline int hr_job_refuse(hr_job *job, uint32_t code, const char *message, const char *details)
+{
+    size_t message_bytes = strlen(message) + 1, details_bytes = strlen(details) + 1;
+    job->answer = malloc(message_bytes + details_bytes);
+    if (job->answer == NULL) return HR_E_NO_MEMORY;
+    memcpy(job->answer, message, message_bytes);
+    memcpy(job->answer + message_bytes, details, details_bytes);
+    job->code = code;
+    job->details_at = message_bytes;
+    return HR_OK;
+}
 
 /* Gives the job its answer, a copy, or a refusal where connections hold too much. */
 static inline int hr_job_answer(hr_job *job, const uint8_t *message, size_t bytes)
@@ -175,19 +188,6 @@ static inline int hr_job_answer(hr_job *job, const uint8_t *message, size_t byte
     hr_store_u32_be(job->answer + 1, (uint32_t)bytes);
     memcpy(job->answer + HR_GRPC_PREFIX_BYTES, message, bytes);
     job->answer_bytes = bytes + HR_GRPC_PREFIX_BYTES;
-    return HR_OK;
-}
-
-/* Gives the job its refusal: a status code, its sentence and its details as they stand in trailers. */
-static inline int hr_job_refuse(hr_job *job, uint32_t code, const char *message, const char *details)
-{
-    size_t message_bytes = strlen(message) + 1, details_bytes = strlen(details) + 1;
-    job->answer = malloc(message_bytes + details_bytes);
-    if (job->answer == NULL) return HR_E_NO_MEMORY;
-    memcpy(job->answer, message, message_bytes);
-    memcpy(job->answer + message_bytes, details, details_bytes);
-    job->code = code;
-    job->details_at = message_bytes;
     return HR_OK;
 }
 

@@ -21,14 +21,17 @@ static const int64_t hr_h2_bounds_ns[HR_H2_BUCKETS - 1] = {
     2000000000, 5000000000, 10000000000, 20000000000, 50000000000, 100000000000,
 };
 
-static inline void hr_count_answer(hr_calls *calls, int64_t spent_ns)
+/* Calls that took this long, each. */
+static inline void hr_count_answers(hr_calls *calls, int64_t spent_ns, uint64_t count)
 {
     int bucket = 0;
     while (bucket < HR_H2_BUCKETS - 1 && hr_h2_bounds_ns[bucket] < spent_ns) bucket++;
-    hr_count(&calls->buckets[bucket], 1);
-    hr_count(&calls->seconds_ns, (uint64_t)spent_ns);
-    hr_count(&calls->answered, 1);
+    hr_count(&calls->buckets[bucket], count);
+    hr_count(&calls->seconds_ns, (uint64_t)spent_ns * count);
+    hr_count(&calls->answered, count);
 }
+
+static inline void hr_count_answer(hr_calls *calls, int64_t spent_ns) { hr_count_answers(calls, spent_ns, 1); }
 
 /* Nanoseconds of "1S", "20m" and so on, at most eight digits and a unit, or -1 where it is malformed. */
 static inline int64_t hr_parse_timeout(hr_span text)
@@ -93,7 +96,7 @@ static inline int hr_may(hr_connection *connection, hr_span header, hr_permissio
     hr_server *server = connection->loop->server;
     size_t bytes = hr_span_bytes(header);
     int may, granted;
-    pthread_rwlock_rdlock(&server->access_lock);
+    hr_lock_shared(&server->access_lock);
     may = server->access[HR_CREDENTIAL_TOKEN][permission].is_open;
     if (!may && (bytes > 0 || connection->has_identity)) {
         if (connection->access_generation == server->access_generation && connection->authorization_bytes == bytes
@@ -107,7 +110,7 @@ static inline int hr_may(hr_connection *connection, hr_span header, hr_permissio
         }
         may = granted >> permission & 1;
     }
-    pthread_rwlock_unlock(&server->access_lock);
+    hr_unlock_shared(&server->access_lock);
     return may;
 }
 
@@ -185,12 +188,12 @@ static inline int hr_answer_health(hr_server *server, hr_span message, uint8_t *
     while (message.at < message.end)
         if (!hr_read_tag(&message, &field, &type) || field != 1 || type != HR_WIRE_LEN || !hr_read_bytes(&message, &name))
             return HR_MISS;
-    pthread_rwlock_rdlock(&server->access_lock);
+    hr_lock_shared(&server->access_lock);
     for (uint32_t i = 0; i < server->health_count && state == 0; i++)
         if (server->healths[i].name_bytes == hr_span_bytes(name)
             && memcmp(server->healths[i].name, name.at, hr_span_bytes(name)) == 0)
             state = server->healths[i].state;
-    pthread_rwlock_unlock(&server->access_lock);
+    hr_unlock_shared(&server->access_lock);
     if (state == 0) return HR_MISS;
     *bytes = HR_GRPC_PREFIX_BYTES + 2;
     *answer = malloc(*bytes);
@@ -224,7 +227,7 @@ static inline int hr_answer_message(
     memset(&call, 0, sizeof(call));
     call.room = room > HR_GRPC_PREFIX_BYTES ? room - HR_GRPC_PREFIX_BYTES : 1;
     hr_served_choose(server->served, draft, NULL, message.at, hr_span_bytes(message), read_us);
-    pthread_rwlock_rdlock(&server->published->lock);
+    hr_lock_shared(&server->published->lock);
     status = hr_call_begin(
         &call, server->table, server->published->plans, NULL, NULL, read_us, message.at, hr_span_bytes(message));
     if (status == HR_OK && call.response_bytes + HR_GRPC_PREFIX_BYTES > room) status = HR_E_RESPONSE_TOO_LARGE;
@@ -243,7 +246,7 @@ static inline int hr_answer_message(
     }
     if (status != HR_OK) hr_served_finish(draft, NULL);
     hr_call_end(&call);
-    pthread_rwlock_unlock(&server->published->lock);
+    hr_unlock_shared(&server->published->lock);
     return status;
 }
 

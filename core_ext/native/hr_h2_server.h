@@ -108,9 +108,9 @@ static inline int hr_server_start(hr_server *server)
 static inline void hr_server_drain(hr_server *server)
 {
     __atomic_store_n(&server->draining, 1, __ATOMIC_RELEASE);
-    pthread_rwlock_rdlock(&server->access_lock);
+    hr_lock_shared(&server->access_lock);
     for (uint32_t i = 0; i < server->loop_count; i++) hr_wake(server->loops[i]);
-    pthread_rwlock_unlock(&server->access_lock);
+    hr_unlock_shared(&server->access_lock);
 }
 
 /* To whom the loops grant a permission from now on; takes `digests` over. */
@@ -119,11 +119,11 @@ static inline void hr_server_set_access(
     uint32_t count)
 {
     uint8_t (*old)[32];
-    pthread_rwlock_wrlock(&server->access_lock);
+    hr_lock_alone(&server->access_lock);
     old = server->access[credential][permission].digests;
     server->access[credential][permission] = (hr_access){is_open, count, digests};
     server->access_generation++;
-    pthread_rwlock_unlock(&server->access_lock);
+    hr_unlock_alone(&server->access_lock);
     free(old);
 }
 
@@ -131,18 +131,18 @@ static inline void hr_server_set_access(
  * is before the start. */
 static inline int hr_server_set_tls(hr_server *server, SSL_CTX *context)
 {
-    SSL_CTX *old;
+    SSL_CTX *old = context;
+    int status = HR_E_NO_MEMORY;
+    hr_lock_alone(&server->access_lock);
     if (server->bio_method == NULL) server->bio_method = hr_bio_method();
-    if (server->bio_method == NULL) {
-        SSL_CTX_free(context);
-        return HR_E_NO_MEMORY;
+    if (server->bio_method != NULL) {
+        old = server->tls;
+        server->tls = context;
+        status = HR_OK;
     }
-    pthread_rwlock_wrlock(&server->access_lock);
-    old = server->tls;
-    server->tls = context;
-    pthread_rwlock_unlock(&server->access_lock);
+    hr_unlock_alone(&server->access_lock);
     SSL_CTX_free(old);
-    return HR_OK;
+    return status;
 }
 
 /* Notes the state of a part. Returns 0 where there is no room: it is then the server behind that tells it. */
@@ -150,10 +150,10 @@ static inline int hr_server_set_health(hr_server *server, const char *name, uint
 {
     uint32_t at = 0;
     if (name_bytes > HR_HEALTH_NAME_BYTES_MAX) return 0;
-    pthread_rwlock_wrlock(&server->access_lock);
+    hr_lock_alone(&server->access_lock);
     if (server->healths == NULL) server->healths = calloc(HR_HEALTH_NAMES_MAX, sizeof(hr_health));
     if (server->healths == NULL) {
-        pthread_rwlock_unlock(&server->access_lock);
+        hr_unlock_alone(&server->access_lock);
         return 0;
     }
     while (at < server->health_count
@@ -165,7 +165,7 @@ static inline int hr_server_set_health(hr_server *server, const char *name, uint
         server->healths[at].state = state;
         if (at == server->health_count) server->health_count++;
     }
-    pthread_rwlock_unlock(&server->access_lock);
+    hr_unlock_alone(&server->access_lock);
     return at < HR_HEALTH_NAMES_MAX;
 }
 
@@ -182,19 +182,19 @@ static inline void hr_sum_counts(const hr_server *server, hr_counts *total)
 /* Others may look while the server ends: the lock keeps its loops. */
 static inline void hr_server_counts(hr_server *server, hr_counts *total)
 {
-    pthread_rwlock_rdlock(&server->access_lock);
+    hr_lock_shared(&server->access_lock);
     hr_sum_counts(server, total);
-    pthread_rwlock_unlock(&server->access_lock);
+    hr_unlock_shared(&server->access_lock);
 }
 
 /* Streams that are open now. */
 static inline uint32_t hr_server_streams(hr_server *server)
 {
     uint32_t count = 0;
-    pthread_rwlock_rdlock(&server->access_lock);
+    hr_lock_shared(&server->access_lock);
     for (uint32_t i = 0; i < server->loop_count; i++)
         count += __atomic_load_n(&server->loops[i]->stream_count, __ATOMIC_RELAXED);
-    pthread_rwlock_unlock(&server->access_lock);
+    hr_unlock_shared(&server->access_lock);
     return count;
 }
 
@@ -206,7 +206,7 @@ static inline void hr_server_stop(hr_server *server)
     for (uint32_t i = 0; i < server->loop_count; i++) hr_wake(server->loops[i]);
     for (uint32_t i = 0; i < server->loop_count; i++)
         if (server->loops[i]->is_started) pthread_join(server->loops[i]->thread, NULL);
-    pthread_rwlock_wrlock(&server->access_lock);  /* who looks, grants or tells health may not know of the end */
+    hr_lock_alone(&server->access_lock);  /* who looks, grants or tells health may not know of the end */
     hr_sum_counts(server, &server->ended);
     for (uint32_t i = 0; i < server->loop_count; i++) hr_loop_free(server->loops[i]);
     server->loop_count = 0;
@@ -223,7 +223,7 @@ static inline void hr_server_stop(hr_server *server)
     free(server->healths);
     server->healths = NULL;
     server->health_count = 0;
-    pthread_rwlock_unlock(&server->access_lock);
+    hr_unlock_alone(&server->access_lock);
 }
 
 #endif

@@ -8,7 +8,11 @@
 #include "hr_on_demand_plan.h"
 #include "hr_wire.h"
 
-enum { HR_HANDLE_BYTES = 32 };
+enum {
+    HR_HANDLE_BYTES = 32,
+    HR_READ_COUNTERS = 16,  /* of a plan, each in a cache line of its own: threads that read count apart */
+    HR_READ_COUNTER_WORDS = 8
+};
 #define HR_ON_DEMAND_GROUP UINT32_MAX
 
 typedef struct {
@@ -42,6 +46,7 @@ typedef struct {
     uint32_t head_bytes, tail_bytes, default_bytes;
     int has_default;
     int is_computed;                      /* has a value although no row is stored */
+    int is_framed;                        /* of fixed width and out of a row: without names its frame is that of its width */
 } hr_output;
 
 typedef struct {
@@ -55,6 +60,8 @@ typedef struct {
     uint32_t *by_group;                   /* output numbers, sorted by group; on-demand ones are left out */
     hr_output *inputs;                    /* of on-demand features: gathered, and not answered */
     hr_on_demand *on_demand;              /* NULL: the plan has none */
+    int has_tiles;                        /* the machine has what hr_gather_tile needs */
+    uint64_t *reads;                      /* atomic: rows that were answered by it, in HR_READ_COUNTERS parts; or NULL */
 } hr_plan;
 
 /* Name (service, service@version or handle) to plan; open addressing, never changed once built. */

@@ -40,6 +40,7 @@ typedef struct {
     uint32_t miss_count;
     uint64_t *value_bytes;         /* per output */
     uint64_t *message_bytes;       /* per output */
+    int has_frames;                /* no names are sent: columns of one width have one frame */
     uint64_t response_bytes;
     uint64_t room;                  /* of the answer, in a loop; 0: what any answer may have */
     uint32_t columns_of_keys[HR_ENTITY_COLUMNS_MAX];  /* request column of a join key */

@@ -7,6 +7,7 @@
 
 #include <openssl/bio.h>
 #include <openssl/x509v3.h>
+#include <sys/socket.h>
 
 #include "hr_tls_context.h"
 
@@ -178,9 +179,9 @@ static inline int hr_tls_begin(hr_connection *connection)
     hr_server *server = connection->loop->server;
     BIO *bio;
     if (server->bio_method == NULL) return HR_OK;
-    pthread_rwlock_rdlock(&server->access_lock);
+    hr_lock_shared(&server->access_lock);
     if (server->tls != NULL) connection->tls = SSL_new(server->tls);  /* holds the context while it lives */
-    pthread_rwlock_unlock(&server->access_lock);
+    hr_unlock_shared(&server->access_lock);
     if (connection->tls == NULL) return HR_E_NO_MEMORY;
     bio = BIO_new(server->bio_method);
     if (bio == NULL) {
@@ -240,6 +241,7 @@ static inline int hr_tls_receive(hr_connection *connection, const uint8_t *data,
             break;
         }
         is_good = nghttp2_session_mem_recv(connection->front, loop->plain, got) >= 0;
+        if (hr_span_bytes(connection->wire) == 0 && !SSL_has_pending(connection->tls)) break;  /* nothing is left to ask for */
     }
     connection->wire = (hr_span){NULL, NULL};
     return is_good;

@@ -9,7 +9,7 @@
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
 
-#include "hr_h2_front.h"
+#include "hr_h2_budget.h"
 
 enum {
     HR_TLS_CLIENT_CHAIN_BYTES_MAX = 32 << 10,

@@ -128,6 +128,8 @@ static inline uint8_t *hr_write_varint(uint8_t *out, uint64_t value)
     return out;
 }
 
+enum { HR_LENGTH_BYTES_MAX = 11 };  /* of what follows */
+
 /* Tag and length of a length-delimited field below number 16. */
 static inline uint8_t *hr_write_length(uint8_t *out, uint32_t field, uint64_t length)
 {

@@ -2,7 +2,7 @@
 
 import difflib
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
@@ -46,6 +46,7 @@ class Catalogue:
         self._lists: OrderedDict[tuple[str, ...], Prepared] = OrderedDict()
         self._handles: dict[bytes, Prepared] = {}
         self._former: dict[bytes, Prepared] = {}
+        self._read_before: Counter[str] = Counter()
 
     @property
     def revision(self) -> int:
@@ -56,6 +57,11 @@ class Catalogue:
     def highest_id(self) -> int:
         """Highest internal id of that registry."""
         return self._snapshot.state.highest_id
+
+    def rows_read(self) -> Counter[str]:
+        """Rows that were answered by service, under its name with the version."""
+        read = {prepared.feature_service: prepared.plan.row_count for prepared in self._snapshot.services.values()}
+        return self._read_before + Counter(read)
 
     def publish(self, state: RegistryState) -> None:
         """Compiles a registry and serves it from now on."""
@@ -69,6 +75,7 @@ class Catalogue:
         by_id = {view.view_id: view for view in views.values()}
         former = {prepared.handle: prepared for prepared in self._snapshot.services.values()}
         plans = {prepared.handle: prepared.plan for prepared in services.values()}
+        self._read_before = self.rows_read()
         self._snapshot = _Snapshot(state, views, selectable, by_id, services)
         self._core.publish(
             list(plans.values()), {name: prepared.plan for name, prepared in services.items()}, state.revision

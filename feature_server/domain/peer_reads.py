@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from core_ext.keys import shard_of_slot, slot_of_key, split_storage_key
-from feature_server.domain.reads import CHUNK_KEYS, Reads
+from feature_server.domain.fetches import CHUNK_KEYS
+from feature_server.domain.reads import Reads
 from feature_server.domain.row_log import LogChunk, LogPosition, RowLog, RowLogStatus
 from feature_server.domain.served_writer import ServedStore
 from feature_server.domain.shard import ShardStatus

@@ -1,31 +1,19 @@
 """Online reads: the core answers from the table; what it misses is fetched from the shards within the deadline."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from typing import Final
 
-from core_ext.request_core import Misses, Overlay, Refused, RequestCore, Unresolved
+from core_ext.request_core import Misses, Refused, RequestCore, Unresolved
 from core_ext.row_codec import CorruptRowError, check_row
 from core_ext.row_table import RowTable
-from core_ext.rules import CAUSE_DEADLINE, CAUSE_QUARANTINED
 from feature_server.domain.catalogue import Catalogue
+from feature_server.domain.fetches import DEADLINE_MARGIN_S, Fetches, Pending
 from feature_server.domain.selection import Prepared
 from feature_server.domain.shard_set import ShardSet
-from headrace.errors import (
-    DataLoss,
-    DeadlineExceeded,
-    HeadraceError,
-    InvalidArgument,
-    PeerError,
-    ResourceExhausted,
-)
+from headrace.errors import DataLoss, HeadraceError, InvalidArgument, ResourceExhausted
 from headrace.serving.principal import Principal
 
-CHUNK_KEYS: Final = 256  # keys of one read of a shard: about 1 ms cached, so that the deadline is seen in between
-PARALLEL_KEYS_MIN: Final = 32  # from here on shards are read side by side: one cold key takes about 90 us of waiting
-READER_COUNT: Final = 8  # of wide reads of all callers
-DEADLINE_MARGIN_S: Final = 0.002  # kept for writing and sending what there is
 DEADLINE_DEFAULT_S: Final = 10.0  # of a caller that sets none
 READ_PERMISSION: Final = "FEATURE_READ"
 
@@ -35,6 +23,9 @@ _BUSY_REASONS: Final = frozenset({"OUT_OF_MEMORY"})
 
 Remaining = Callable[[], float | None]
 """Seconds until the caller's deadline, None where there is none."""
+
+Asked = tuple[Principal, bytes, Remaining]
+"""Who asks, the request, and how long the answer may take."""
 
 
 class Reads:
@@ -48,19 +39,30 @@ class Reads:
         self._shards = shards
         self._catalogue = catalogue
         self._clock_us = clock_us
-        self._readers = ThreadPoolExecutor(READER_COUNT, "wide-read")
+        self._fetches = Fetches(table, self.stored_rows)
 
     def get(self, principal: Principal, request: bytes, remaining: Remaining, trace_id: bytes | None = None) -> bytes:
         """Response bytes of request bytes; the trace id is for the log of served answers. Raises HeadraceError."""
-        principal.require(READ_PERMISSION)
-        read_time_us = self._clock_us()
-        try:
-            answer = self._core.serve(request, read_time_us, trace_id=trace_id)
-            if type(answer) is bytes:
-                return answer
-            return self._get_missing(request, read_time_us, answer, remaining, trace_id)
-        except Refused as refused:
-            raise _translated(refused) from refused
+        begun = self._begin(principal, request, remaining, trace_id)
+        if isinstance(begun, bytes):
+            return begun
+        self._finish([begun])
+        if isinstance(begun.outcome, HeadraceError):
+            raise begun.outcome
+        assert begun.outcome is not None
+        return begun.outcome
+
+    def get_turn(self, turn: Sequence[Asked]) -> list[bytes | HeadraceError]:
+        """What `get` returns or raises of each; rows of one shard that several miss are read from storage together."""
+        begun = [self._try_begin(*asked) for asked in turn]
+        self._finish([one for one in begun if isinstance(one, Pending)])
+        outcomes = [one.outcome if isinstance(one, Pending) else one for one in begun]
+        assert None not in outcomes
+        return [outcome for outcome in outcomes if outcome is not None]
+
+    def fetched(self) -> dict[int, int]:
+        """Rows that were asked of storage, by view id."""
+        return self._fetches.counts()
 
     def prepare(self, principal: Principal, feature_service: str, features: Sequence[str]) -> Prepared:
         """Resolves a selection. Raises HeadraceError."""
@@ -90,33 +92,58 @@ class Reads:
             raise lost from error
         return rows
 
-    def _get_missing(
-        self,
-        request: bytes,
-        read_time_us: int,
-        answer: bytes | Misses | Unresolved,
-        remaining: Remaining,
-        trace_id: bytes | None,
-    ) -> bytes:
-        plan = None
+    def _begin(
+        self, principal: Principal, request: bytes, remaining: Remaining, trace_id: bytes | None = None
+    ) -> bytes | Pending:
+        """The answer where nothing is missing, else what is missing."""
+        principal.require(READ_PERMISSION)
+        pending = Pending(request, self._clock_us(), trace_id)
+        answer = self._serve(pending)
         if isinstance(answer, Unresolved):
-            plan = self._resolve(answer).plan
-            answer = self._core.serve(request, read_time_us, plan, trace_id=trace_id)
+            pending.plan = self._resolve(answer).plan
+            answer = self._serve(pending)
         if isinstance(answer, bytes):
             return answer
+        assert isinstance(answer, Misses)
         left_s = remaining()
-        deadline_s = time.monotonic() + (DEADLINE_DEFAULT_S if left_s is None else left_s) - DEADLINE_MARGIN_S
-        overlay = Overlay()
-        if isinstance(answer, Misses):
-            self._await_offsets(answer, deadline_s)
-            self._core.mark(overlay)
+        pending.deadline_s = time.monotonic() + (DEADLINE_DEFAULT_S if left_s is None else left_s) - DEADLINE_MARGIN_S
+        self._await_offsets(answer, pending.deadline_s)
+        self._core.mark(pending.miss(answer))
+        return pending
+
+    def _try_begin(self, principal: Principal, request: bytes, remaining: Remaining) -> bytes | Pending | HeadraceError:
+        try:
+            return self._begin(principal, request, remaining)
+        except HeadraceError as error:
+            return error
+
+    def _finish(self, pending: Sequence[Pending]) -> None:
         # Entries that were found at first may be evicted while others are fetched: each round adds keys to the
-        # overlay, which holds every key of the request in the end.
-        while isinstance(answer, Misses):
-            self._fetch(answer, overlay, deadline_s)
-            answer = self._core.serve(request, read_time_us, plan, overlay, trace_id)
-        assert isinstance(answer, bytes)
-        return answer
+        # overlays, which hold every key of their requests in the end.
+        while pending:
+            self._fetches.fetch(pending)
+            pending = [one for one in pending if one.outcome is None and self._still_misses(one)]
+
+    def _still_misses(self, pending: Pending) -> bool:
+        try:
+            answer = self._serve(pending)
+        except HeadraceError as error:
+            pending.outcome = error
+            return False
+        if isinstance(answer, bytes):
+            pending.outcome = answer
+            return False
+        assert isinstance(answer, Misses)
+        pending.misses = answer
+        return True
+
+    def _serve(self, pending: Pending) -> bytes | Misses | Unresolved:
+        try:
+            return self._core.serve(
+                pending.request, pending.read_time_us, pending.plan, pending.overlay, pending.trace_id
+            )
+        except Refused as refused:
+            raise _translated(refused) from refused
 
     def _resolve(self, wanted: Unresolved) -> Prepared:
         if wanted.feature_service:
@@ -133,50 +160,6 @@ class Reads:
                     metadata={"shard": str(shard)},
                 )
             self._shards[shard].wait_for(epoch, offset, deadline_s)
-
-    def _fetch(self, misses: Misses, overlay: Overlay, deadline_s: float) -> None:
-        by_shard: dict[int, list[bytes]] = {}
-        for key, shard in zip(misses.storage_keys, misses.shards, strict=True):
-            by_shard.setdefault(shard, []).append(key)
-
-        def read(shard: int) -> list[Sequence[bytes | None] | int]:
-            chunks = batched(by_shard[shard], CHUNK_KEYS)
-            return [self._read_chunk(shard, keys, deadline_s, partial=misses.partial) for keys in chunks]
-
-        is_wide = len(misses.storage_keys) >= PARALLEL_KEYS_MIN and len(by_shard) > 1
-        found = self._readers.map(read, by_shard) if is_wide else map(read, by_shard)
-        for keys, parts in zip(by_shard.values(), found, strict=True):
-            for chunk, rows in zip(batched(keys, CHUNK_KEYS), parts, strict=True):
-                if isinstance(rows, int):
-                    overlay.add_unavailable(chunk, rows)
-                else:
-                    overlay.add(chunk, rows)
-
-    def _read_chunk(
-        self, shard: int, keys: Sequence[bytes], deadline_s: float, *, partial: bool
-    ) -> Sequence[bytes | None] | int:
-        """Rows, put into the table as well, or the cause why there are none."""
-        if time.monotonic() >= deadline_s:
-            if not partial:
-                raise DeadlineExceeded(
-                    "the deadline came before every row was read: give more time, or ask for PARTIAL",
-                    reason="DEADLINE_EXCEEDED",
-                )
-            return CAUSE_DEADLINE
-        ticket = self._table.ticket()
-        try:
-            rows = self.stored_rows(shard, keys)
-        except PeerError:
-            if not partial:
-                raise
-            return CAUSE_QUARANTINED
-        self._table.fill(keys, rows, ticket)
-        return rows
-
-
-def batched(keys: Sequence[bytes], count: int) -> Iterator[Sequence[bytes]]:
-    """The keys in order, so many at a time."""
-    return (keys[first : first + count] for first in range(0, len(keys), count))
 
 
 def _translated(refused: Refused) -> HeadraceError:

@@ -3,7 +3,7 @@
 import itertools
 import threading
 import uuid
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -55,6 +55,7 @@ class Writes:
         self._clock_us = clock_us
         self._answers = _Answers()
         self.row_count = 0
+        self.rows_by_view: Counter[int] = Counter()  # by view id
         self.stale_count = 0
 
     def write(
@@ -191,6 +192,7 @@ class Writes:
                     stale_count += stale
         row_count = sum(part.row_count for part in parts)
         self.row_count += row_count
+        self.rows_by_view[view_id] += row_count
         self.stale_count += stale_count
         return WriteAck(highest_positions(positions), row_count, stale_count)
 

@@ -14,6 +14,7 @@ from feature_server.domain.reads import READ_PERMISSION, Reads
 from feature_server.rpc.native_misses import READ_METHOD, MissReads, full, no_memory
 from headrace.errors import FailedPrecondition, InvalidArgument
 from headrace.serving.auth import Authenticator
+from headrace.serving.call_metrics import LATENCY_BOUNDS_S
 from headrace.serving.certificates import ForwardedIdentities
 from headrace.serving.logging import EventLog
 from headrace.serving.server import DRAIN_GRACE_S, WORKER_COUNT, Health, drain, is_loopback, listen
@@ -44,6 +45,7 @@ STREAM_CHECK_S: Final = 0.005
 BACK_NAME_BYTES: Final = 16  # random, as abstract sockets of all users of the machine share their names
 
 _SECOND_NS: Final = 1e9
+_TURN_BOUNDS: Final = (*map(str, LATENCY_BOUNDS_S), "inf")
 _Total: TypeAlias = Literal[
     "missed", "full", "forwarded", "refused_connections", "abusive_connections", "memory_refused", "greedy_connections",
     "handshakes", "failed_handshakes", "evicted_handshakes",
@@ -241,6 +243,10 @@ class NativeTransport:
 
             return read
 
+        def turns() -> Iterable[tuple[float, Mapping[str, str]]]:
+            buckets = native.counts()["turns"]["buckets"]
+            return [(count, {"at_most_s": bound}) for count, bound in zip(buckets, _TURN_BOUNDS, strict=True)]
+
         def total(name: _Total) -> Read:
             return lambda: [(native.counts()[name], {})]
 
@@ -249,6 +255,7 @@ class NativeTransport:
         counter = self._telemetry.counter
         counter("headrace.native.missed", "Reads answered by threads with the interpreter.", total("missed"))
         counter("headrace.native.full", "Reads refused as too many waited.", total("full"))
+        counter("headrace.native.turns", "Reads by the time from the loop's wake to their answer in the socket.", turns)
         counter("headrace.native.forwarded", "Streams left to Python.", total("forwarded"))
         counter("headrace.native.refused", "Connections beyond the bound.", total("refused_connections"))
         counter("headrace.native.memory_refused", "Reads refused for want of memory.", total("memory_refused"))

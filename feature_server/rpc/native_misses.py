@@ -2,11 +2,11 @@
 
 import base64
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
 from urllib.parse import quote
 
-from feature_server.domain.reads import Reads
+from feature_server.domain.reads import Asked, Reads
 from headrace.errors import DeadlineExceeded, HeadraceError, InternalError, ResourceExhausted
 from headrace.serving.auth import Authenticator
 from headrace.serving.call_metrics import OK, MethodMeter
@@ -18,6 +18,9 @@ FULL_RETRY_MS: Final = 10  # a full queue is some hundred milliseconds of work f
 
 Refusal: TypeAlias = tuple[int, bytes, bytes]
 """Code, grpc-message and grpc-status-details-bin as they stand in trailers."""
+
+Missed: TypeAlias = tuple[bytes, bytes, bytes, float, float | None]
+"""Request, authorization header, identity of a certificate, when it was handed over, and when its deadline is."""
 
 # What stands for itself in grpc-message: printable ASCII but the per cent sign.
 _PLAIN: Final = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
@@ -40,35 +43,40 @@ class MissReads:
         self._log = log
         self._monotonic = monotonic
 
-    def answer(
-        self, request: bytes, authorization: bytes, identity: bytes, begun_s: float, deadline_s: float | None
-    ) -> bytes | Refusal:
-        """The response, or why there is none. Raises nothing."""
-        code = OK
-        try:
-            return self._read(request, authorization, identity, deadline_s)
-        except HeadraceError as error:
-            refused = refusal(error)
-            code = refused[0]
-            return refused
-        except Exception as error:  # noqa: BLE001 - the outermost servicer answers everything
-            self._log.failure("call_failed", error, method=READ_METHOD)
-            refused = refusal(
-                InternalError(f"{READ_METHOD} failed inside the server; its log has the reason", reason="INTERNAL")
-            )
-            code = refused[0]
-            return refused
-        finally:
-            self._meter.record(self._monotonic() - begun_s, code)
+    def answer(self, turn: Sequence[Missed]) -> list[bytes | Refusal]:
+        """The response to each read, or why there is none. Raises nothing."""
+        return [self._told(read, outcome) for read, outcome in zip(turn, self._outcomes(turn), strict=True)]
 
-    def _read(self, request: bytes, authorization: bytes, identity: bytes, deadline_s: float | None) -> bytes:
+    def _outcomes(self, turn: Sequence[Missed]) -> list[bytes | HeadraceError]:
+        try:
+            begun = [self._begun(read) for read in turn]
+            answers = iter(self._reads.get_turn([asked for asked in begun if not isinstance(asked, HeadraceError)]))
+            return [asked if isinstance(asked, HeadraceError) else next(answers) for asked in begun]
+        except Exception as error:  # noqa: BLE001 - the outermost servicer answers everything
+            if len(turn) > 1:  # only the read that brings the fault out fails by it
+                return [self._outcomes([read])[0] for read in turn]
+            self._log.failure("call_failed", error, method=READ_METHOD)
+            return [InternalError(f"{READ_METHOD} failed inside the server; its log has the reason", reason="INTERNAL")]
+
+    def _begun(self, read: Missed) -> Asked | HeadraceError:
+        request, authorization, identity, _, deadline_s = read
+
         def remaining() -> float | None:
             return None if deadline_s is None else deadline_s - self._monotonic()
 
         if deadline_s is not None and self._monotonic() >= deadline_s:
-            raise DeadlineExceeded("the deadline was over before the work began", reason="DEADLINE_EXCEEDED")
-        principal = self._authenticator.authenticate(authorization.decode("utf-8", "replace"), identity)
-        return self._reads.get(principal, request, remaining)
+            return DeadlineExceeded("the deadline was over before the work began", reason="DEADLINE_EXCEEDED")
+        try:
+            principal = self._authenticator.authenticate(authorization.decode("utf-8", "replace"), identity)
+        except HeadraceError as error:
+            return error
+        return principal, request, remaining
+
+    def _told(self, read: Missed, outcome: bytes | HeadraceError) -> bytes | Refusal:
+        told = refusal(outcome) if isinstance(outcome, HeadraceError) else outcome
+        begun_s = read[3]
+        self._meter.record(self._monotonic() - begun_s, OK if isinstance(told, bytes) else told[0])
+        return told
 
 
 def refusal(error: HeadraceError) -> Refusal:

@@ -15,17 +15,22 @@ _HEADER_BYTES: Final = len(_MAGIC) + 2 * _NUMBER_BYTES
 _TEMPORARY: Final = ".tmp"
 
 
-def write_file(path: Path, data: bytes) -> None:
-    """Replaces a file: magic, u32 length, u32 CRC-32C of the data, the data. It is whole after a crash at any point."""
+def write_file(path: Path, data: bytes, *, sync: bool = True) -> None:
+    """Replaces a file: magic, u32 length, u32 CRC-32C of the data, the data. It is whole after a crash at any point.
+
+    Without `sync` that holds for a crash of the process alone; reads of the disk then wait for nothing.
+    """
     header = _MAGIC + len(data).to_bytes(_NUMBER_BYTES, "little") + crc32c(data).to_bytes(_NUMBER_BYTES, "little")
     temporary = path.with_name(path.name + _TEMPORARY)  # one left over from a crash is overwritten
     try:
         with temporary.open("wb") as file:
             file.write(header + data)
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
-        sync_folder(path.parent)
+        if sync:
+            sync_folder(path.parent)
     except OSError as error:
         raise _failed(path, error) from error
 

@@ -5,7 +5,7 @@ import os
 import shutil
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import starmap
 from pathlib import Path
 from tempfile import mkdtemp
@@ -78,6 +78,44 @@ class RocksStore:
             # In key order: the memtable then finds each place near the one before.
             deque(starmap(batch.put, sorted(zip(keys, values, strict=True))), maxlen=0)
             self._rows.write(batch, self._synced if sync else self._logged)
+        except Exception as error:
+            raise translated(error, self._path) from error
+        finally:
+            self._leave()
+
+    def replace(self, removed: Sequence[bytes], stored: Mapping[bytes, bytes]) -> None:
+        """Removes keys and writes others, all or none."""
+        batch = WriteBatch(raw_mode=True)
+        self._enter()
+        try:
+            for key in removed:
+                batch.delete(key)
+            for key, value in stored.items():
+                batch.put(key, value)
+            self._rows.write(batch, self._logged)
+        except Exception as error:
+            raise translated(error, self._path) from error
+        finally:
+            self._leave()
+
+    def items(self) -> Iterator[tuple[bytes, bytes]]:
+        """Every key and value in the order of the keys, as they were at the first."""
+        self._enter()
+        try:
+            yield from cast(Iterator[tuple[bytes, bytes]], self._rows.items())  # raw mode: bytes alone
+        except HeadraceError:
+            raise
+        except Exception as error:
+            raise translated(error, self._path) from error
+        finally:
+            self._leave()
+
+    def compact(self) -> None:
+        """Rewrites every table file, so that removed and replaced rows give their room back."""
+        self._enter()
+        try:
+            self._rows.flush()
+            self._rows.compact_range(None, None)
         except Exception as error:
             raise translated(error, self._path) from error
         finally:

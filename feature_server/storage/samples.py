@@ -12,6 +12,7 @@ from rocksdict import AccessType, Rdict
 from core_ext.hashing import xxh3_64
 from core_ext.keys import split_storage_key
 from feature_server.storage.files import read_file
+from feature_server.storage.packed_rows import rows_of
 from feature_server.storage.rocks import WRITTEN_BY_READERS, translated
 from feature_server.storage.rocks_options import SharedMemory, StoreBudget, shard_options
 from feature_server.storage.store_folder import IDENTITY_NAME
@@ -70,7 +71,7 @@ def _rows(path: Path, links: Path, entity_id: int) -> Iterator[tuple[bytes, byte
             for number, (key, row) in enumerate(items):
                 if not key.startswith(prefix) or number == KEYS_SEEN_MAX:
                     return
-                yield key, row
+                yield from rows_of(key, row).items()
         finally:
             rows.close()
     except HeadraceError:

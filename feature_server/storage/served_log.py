@@ -46,6 +46,7 @@ class ServedSegments:
         self._lock = threading.Lock()
         self._acknowledged = LogPosition(0, 0)
         self._file: FileIO | None = None
+        self._is_torn = False  # half a frame may lie behind the last one, and the disk refused to cut it off
         try:
             folder.mkdir(parents=True, exist_ok=True)
             found = [_opened(path) for path in sorted(folder.glob(f"*{SUFFIX}"))]
@@ -66,6 +67,10 @@ class ServedSegments:
     def append(self, stream: bytes, row_count: int) -> bool:
         """Writes a frame; False where the log is full, or the disk refuses it."""
         with self._lock:
+            if self._is_torn:
+                self._cut()
+            if self._is_torn:
+                return False
             segment = self._segments[-1]
             frame = encode_frame(segment.next, row_count, stream)
             if self._stored_bytes() + len(frame) > self._bytes_max:
@@ -77,7 +82,7 @@ class ServedSegments:
                 self._write(frame)
             except OSError as error:
                 self._log.error("served_log_not_written", detail=str(error))
-                self._cut(segment)
+                self._cut()
                 return False
             segment.next += row_count
             segment.byte_count += len(frame)
@@ -128,7 +133,11 @@ class ServedSegments:
     def _begin(self, epoch: int, first: int) -> None:
         path = self._folder / f"{epoch:010}-{first:016}{SUFFIX}"
         file = FileIO(path, "a")
-        self._close_file()
+        try:
+            self._close_file()
+        except OSError:
+            file.close()
+            raise
         self._file = file
         self._segments.append(_Segment(path, epoch, first, first, 0))
 
@@ -143,13 +152,24 @@ class ServedSegments:
             self._file.close()
             self._file = None
 
-    def _cut(self, segment: _Segment) -> None:
-        # Half a frame would hide those behind it.
+    def _cut(self) -> None:
+        # Half a frame would hide those behind it: where it cannot be cut off, they go to another file; where there is
+        # none either, the next append tries again.
+        segment = self._segments[-1]
         try:
             os.truncate(segment.path, segment.byte_count)
         except OSError as error:
             self._log.error("served_log_not_cut", detail=str(error))
+        else:
+            self._is_torn = False
+            return
+        try:
             self._begin(segment.epoch + 1, 0)
+        except OSError as error:
+            self._log.error("served_log_not_begun", detail=str(error))
+            self._is_torn = True
+        else:
+            self._is_torn = False
 
 
 def _opened(path: Path) -> _Segment:

@@ -6,15 +6,20 @@ import json
 import os
 import threading
 import uuid
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from rocksdict import Options
+
 from core_ext.hashing import SLOT_COUNT
 from core_ext.row_table import RowTable
+from feature_server.domain.row_store import StoreOpener
 from feature_server.domain.shard import WAITER_COUNT_MAX, Shard
 from feature_server.storage.files import read_file, write_file
+from feature_server.storage.packed_rows import Packing, read_layout
+from feature_server.storage.packed_store import PackedOpener
 from feature_server.storage.rocks import RocksOpener
 from feature_server.storage.rocks_options import SharedMemory, StoreBudget, shard_options
 from feature_server.storage.row_log import SegmentLog
@@ -24,6 +29,8 @@ from headrace.serving.logging import EventLog
 IDENTITY_NAME: Final = "identity"
 LOCK_NAME: Final = "lock"
 STORE_LAYOUT: Final = 1  # of folder, keys, records and rows together
+PACKED_LAYOUT: Final = 2  # the same with rows that lie together, which versions before it would not find
+STORE_LAYOUTS: Final = (STORE_LAYOUT, PACKED_LAYOUT)
 SHARD_COUNT: Final = 8
 
 
@@ -58,12 +65,20 @@ class StoreFolder:
         row_log_bytes: int | None = None,
     ) -> list[Shard]:
         """The shards, not yet opened. They share block cache, write buffers and, in equal parts, the row log bytes."""
+        layout = read_layout(self.path)
+        if not layout.is_whole:
+            raise FailedPrecondition(
+                f"the rows of {self.path} are on their way from one layout to another; run the command "
+                "`headrace service layout SERVICE --apply` again to its end",
+                reason="LAYOUT_UNFINISHED",
+                field="data",
+            )
         options = shard_options(SharedMemory(budget), self.identity.shard_count)
         waiters = threading.BoundedSemaphore(WAITER_COUNT_MAX)
         return [
             Shard(
                 number,
-                RocksOpener(self.path / f"shard-{number:04}", options),
+                self._opener(number, options, layout.packings),
                 table,
                 clock_us,
                 log,
@@ -72,6 +87,19 @@ class StoreFolder:
             )
             for number in range(self.identity.shard_count)
         ]
+
+    def _opener(self, number: int, options: Options, packings: Sequence[Packing]) -> StoreOpener:
+        opener = RocksOpener(self.shard_path(number), options)
+        return PackedOpener(opener, packings) if packings else opener
+
+    def shard_path(self, number: int) -> Path:
+        """Folder of a shard."""
+        return self.path / f"shard-{number:04}"
+
+    def allow_packs(self) -> None:
+        """Tells versions that know of no packs to leave the store alone, from now on."""
+        self.identity = replace(self.identity, layout=PACKED_LAYOUT)
+        write_file(self.path / IDENTITY_NAME, json.dumps(asdict(self.identity)).encode())
 
     def _row_log(self, number: int, bytes_of_all: int | None, log: EventLog) -> SegmentLog | None:
         if bytes_of_all is None:
@@ -140,9 +168,9 @@ def _identity(path: Path, shard_count: int | None) -> Identity:
         write_file(path, json.dumps(asdict(identity)).encode())
         return identity
     identity = Identity(**json.loads(stored))
-    if identity.layout != STORE_LAYOUT:
+    if identity.layout not in STORE_LAYOUTS:
         raise FailedPrecondition(
-            f"data folder {path.parent} has layout {identity.layout}; this version reads {STORE_LAYOUT}",
+            f"data folder {path.parent} has layout {identity.layout}; this version reads {STORE_LAYOUTS}",
             reason="STORE_LAYOUT",
             field="data",
         )

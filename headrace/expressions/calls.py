@@ -81,6 +81,11 @@ _CASTS: Final[Mapping[tuple[Scalar, Scalar], tuple[tuple[Op, Scalar], ...]]] = {
 }
 
 
+def lower_call(lowering: Lowering, node: Call | Cast, guard: int) -> Operand:
+    """Checked operand of a call or a cast."""
+    return cast(lowering, node, guard) if isinstance(node, Cast) else call(lowering, node, guard)
+
+
 def call(lowering: Lowering, node: Call, guard: int) -> Operand:
     """A call of any function."""
     if node.function in TIME_PARTS:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from headrace.expressions.calls import lower_call
 from headrace.expressions.canonical import canonical_text
 from headrace.expressions.lowering import Lowering
 from headrace.expressions.nodes import ColumnName, walk
@@ -36,7 +37,7 @@ def compile_expression(text: str, columns: Mapping[str, ValueType]) -> CompiledE
             text, 0, f"the expression reads {len(known)} columns; at most {INPUTS_MAX} are allowed", "TOO_MANY"
         )
     assembler = Assembler([columns[name].scalar for name in known])
-    lowering = Lowering(text, columns, known, assembler)
+    lowering = Lowering(text, columns, known, assembler, lower_call)
     try:
         result = lowering.lower(node, NO_REGISTER)
         scalar = lowering.common([result], node, "the result")

@@ -1,11 +1,11 @@
 """Type check of a syntax tree while it is turned into instructions."""
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from difflib import get_close_matches
-from typing import Final, NoReturn
+from typing import Final, NoReturn, TypeAlias
 
 from headrace.expressions.nodes import Call, Case, Cast, ColumnName, Literal, Node, Operation
 from headrace.expressions.problems import problem
@@ -50,11 +50,20 @@ class Operand:
 
 
 class Lowering:
-    """Lowers one tree; `guard` is the register that says for which rows a part is computed at all."""
+    """Lowers one tree; `guard` is the register that says for which rows a part is computed at all.
+
+    `lower_call` lowers calls and casts, of which there are too many kinds for one module: headrace.expressions.calls.
+    """
 
     def __init__(
-        self, text: str, columns: Mapping[str, ValueType], inputs: Sequence[str], assembler: Assembler
+        self,
+        text: str,
+        columns: Mapping[str, ValueType],
+        inputs: Sequence[str],
+        assembler: Assembler,
+        lower_call: "LowerCall",
     ) -> None:
+        self._lower_call = lower_call
         self.text = text
         self.columns = columns
         self.inputs = {name: index for index, name in enumerate(inputs)}
@@ -80,12 +89,8 @@ class Lowering:
             return self._operation(node, guard)
         if isinstance(node, Case):
             return self._case(node, guard)
-        from headrace.expressions import calls  # it imports this module
-
-        if isinstance(node, Cast):
-            return calls.cast(self, node, guard)
-        assert isinstance(node, Call)
-        return calls.call(self, node, guard)
+        assert isinstance(node, Call | Cast)
+        return self._lower_call(self, node, guard)
 
     def settle(self, operand: Operand, scalar: Scalar) -> int:
         """Register of exactly a type: literals take it, i32 and f32 widen; nothing else is converted."""
@@ -238,6 +243,9 @@ class Lowering:
         if len(node.branches) > 1:
             rest = Case(node.branches[1][0].position, node.branches[1:], node.otherwise)
         return self.choose(self.lower(test, guard), node, guard, value, rest)
+
+
+LowerCall: TypeAlias = Callable[[Lowering, Call | Cast, int], Operand]
 
 
 def type_name(scalar: Scalar | None) -> str:

@@ -42,6 +42,7 @@ AIMS: Final = {
         Aim("native_cpu_us_full_tls", 25, "lower", "us", _ALONE),
         Aim("native_rps_full_vs_redis_get", 0.5, "higher", "x", "Redis 7 GET of 800 bytes, one core each"),
         Aim("native_rps_full_tls_vs_redis_get", 0.5, "higher", "x", "Redis 7 GET of 800 bytes in the clear"),
+        Aim("native_peer_rows_p50_ms", 0.5, "lower", "ms", "none: the rows of 1x200, as another server asks for them"),
         Aim("native_cpu_us_windowed", 60, "lower", "us", _ALONE),
         Aim("write_rows_vs_feast", 80, "higher", "x", "Feast 0.67 write_to_online_store, new keys"),
         Aim("write_existing_rows_vs_feast", 40, "higher", "x", "Feast 0.67 write_to_online_store, existing keys"),

@@ -10,14 +10,19 @@ from typing import Final
 import grpc
 import numpy as np
 
-from headrace.client import Client, PreparedFeatures, ReadOptions
+from core_ext.keys import encode_key, storage_key
+from headrace.client import Client, PreparedFeatures, ReadOptions, RegistryClient
+from headrace.definitions import DefinitionKind
+from headrace.definitions.registered import RegisteredEntity, RegisteredView
 from headrace.errors import HeadraceError
+from headrace.types import Scalar
 from loadtest.calls import READ_METHOD, Calls
-from loadtest.dataset import SCENARIOS, USER_SERVICE, USER_VIEWS, View
+from loadtest.dataset import SCENARIOS, USER, USER_SERVICE, USER_VIEWS, View
 from loadtest.loading import Writer, apply_definitions, load
 from loadtest.peers.h2load import Target, grpc_target
 from loadtest.peers.processes import LOOPBACK, ROOT, Child, Usage, free_port, listens, start_failed, usage
 from loadtest.rows import values
+from protos.feature.v1 import shard_service_pb2 as pb
 
 CALL_S: Final = 30.0
 Wrap = Callable[[list[str]], list[str]]
@@ -121,6 +126,14 @@ class HeadracePeer:
         times = batch.event_times(batch.columns[0]).astype(np.int64)
         return np.array_equal(found, expected) and times.tolist() == [event_time_us] * len(users)
 
+    def row_ids(self) -> "RowIds":
+        """By which another server asks for the rows of 1x200."""
+        with RegistryClient(self.control) as registry:
+            entity = registry.get(DefinitionKind.ENTITY, USER)
+            views = [registry.get(DefinitionKind.FEATURE_VIEW, view.reference) for view in USER_VIEWS]
+        assert isinstance(entity, RegisteredEntity)
+        return RowIds(entity.entity_id, tuple(view.view_id for view in views if isinstance(view, RegisteredView)))
+
     def server_usage(self) -> Usage:
         """CPU and memory of the feature server alone."""
         return usage(self.child.pid, with_children=False)
@@ -142,6 +155,20 @@ class HeadracePeer:
 
         self.child.wait_until(seen, "the applied definitions")
         return found[0]
+
+
+@dataclass(frozen=True, slots=True)
+class RowIds:
+    """Ids of an entity and of views of it."""
+
+    entity_id: int
+    view_ids: tuple[int, ...]
+
+    def request(self, user: int) -> bytes:
+        """BatchGetRows of one row of each view."""
+        key = encode_key([Scalar.I64], [user])
+        keys = [storage_key(self.entity_id, key, view_id) for view_id in self.view_ids]
+        return pb.BatchGetRowsRequest(keys=keys).SerializeToString()
 
 
 def _server(module: str, folder: Path, address: str) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Final
 
 import numpy as np
 
-from loadtest.calls import READ_METHOD, Calls
+from loadtest.calls import READ_METHOD, ROWS_METHOD, Calls
 from loadtest.dataset import SCENARIOS
 from loadtest.peers import grpc_load, h2load, plane_data, redis_peer
 from loadtest.peers.aims import figure
@@ -38,6 +38,7 @@ SATURATION_SHARE: Final = 0.4  # of a window, to find what the server can do at 
 WIDE_LOAD, TAIL_LOAD = 0.5, 0.7  # of saturation
 FEW_BYTES: Final = 100  # an answer of any of these reads has more, an error has none
 CHECKED_KEYS: Final = 100
+PEER_ROWS_BYTES_MIN: Final = 4 * 200  # of four whole rows; rows that are not there have none
 
 Rounds = dict[str, list[float]]
 
@@ -88,6 +89,7 @@ def figures(found: Rounds) -> list[Figure]:
         figure("native_cpu_us_full_tls", found["core_full_tls_cpu_us"]),
         figure("native_rps_full_vs_redis_get", ratios(found["core_full_rps"], get)),
         figure("native_rps_full_tls_vs_redis_get", ratios(found["core_full_tls_rps"], found["tls_redis_get_rps"])),
+        figure("native_peer_rows_p50_ms", found["peer_rows_p50_ms"]),
         figure("native_cpu_us_windowed", found["core_windowed_cpu_us"]),
     ]
     units = {"rps": "requests/s", "us": "us of CPU", "ms": "ms"}
@@ -134,6 +136,7 @@ def _plain_sides(plane: Plane) -> dict[str, Measure]:
         "tail": lambda number: _at_load(plane, "at_70pct", "1x200", TAIL_LOAD, number),
         "loops": lambda number: _loops(plane, number),
         "narrow": lambda number: _narrow(plane, number),
+        "peer": lambda number: _peer_rows(plane, number),
     }
 
 
@@ -221,6 +224,20 @@ def _narrow(plane: Plane, number: int) -> dict[str, float]:
         "narrow_frame_ms": _frame_ms(plane, batches),
         "redis_narrow_frame_ms": _redis_frame_ms(stage, [keys.tolist() for keys in batches]),
     }
+
+
+def _peer_rows(plane: Plane, number: int) -> dict[str, float]:
+    """What a sub-request adds: rows that another server asks for, one call at a time on a connection that stays."""
+    stage, peer = plane.stage, plane.stage.plane.peer
+    users = np.random.default_rng(SEED + number).choice(stage.scale.compared_entities, BODIES).tolist()
+    path = stage.folder / "peer.bodies"
+    ids = peer.row_ids()
+    grpc_load.write_bodies(path, (ids.request(user) for user in users))
+    aim = Aim(peer.port, ROWS_METHOD, path, PEER_ROWS_BYTES_MIN, connections=1)
+    peer.read(users)  # from here on every row is in the table
+    with one_core_each(peer.child.pid):
+        found = _run(plane, aim, 0, stage.scale.plane_span_s)
+    return {"peer_rows_p50_ms": found.p50_us / 1_000, "peer_rows_p99_ms": found.p99_us / 1_000}
 
 
 def _frame_ms(plane: Plane, batches: Sequence[np.typing.NDArray[np.int64]]) -> float:

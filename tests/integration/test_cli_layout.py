@@ -1,4 +1,4 @@
-"""`headrace service layout` measures rows of a store that a server has open, and changes nothing."""
+"""`headrace service layout` measures rows of a store that a server has open; --apply moves rows once it has stopped."""
 
 import json
 import re
@@ -11,7 +11,8 @@ from typing import Any
 import grpc
 import pytest
 
-from feature_server.layout_report import fetches_that_pay
+from feature_server.domain.read_counts import COUNTS_NAME
+from feature_server.layout_report import fetches_that_pay, pays
 from feature_server.storage.layout_trial import Figures
 from headrace.convert.definitions import set_to_pb
 from headrace.definitions import DefinitionSet, Feature, FeatureService, ServiceEntry, latest
@@ -94,7 +95,8 @@ def test_both_layouts_are_measured_beside_the_running_server(platform: tuple[Pat
     assert (apart["row_count"], packed["row_count"]) == (2, 1)
     assert packed["write_bytes"] == packed["row_bytes"] > apart["write_bytes"]
     assert all(value > 0 for one in (apart, packed) for value in one.values())
-    assert sorted(path.name for path in (folder / FOLDER).rglob("*")) == before, "nothing is left behind"
+    after = sorted(path.name for path in (folder / FOLDER).rglob("*") if path.name != COUNTS_NAME)
+    assert after == [name for name in before if name != COUNTS_NAME], "nothing is left behind"
     write(running, VIEW)
 
 
@@ -122,3 +124,58 @@ def test_unknown_service_and_folder_are_one_line(platform: tuple[Path, Server], 
     assert (code, "[UNKNOWN_FEATURE_SERVICE]" in said, said.count("\n")) == (1, True, 1)
     code, _, said = layout(tmp_path, SERVICE)
     assert (code, "[NO_REGISTRY]" in said, said.count("\n")) == (1, True, 1)
+
+
+def test_packing_pays_by_the_counts_of_the_server() -> None:
+    def candidate(least: float | None, per_write: float | None, fetched: int = 10) -> dict[str, Any]:
+        return {"fetches_per_write_to_pay": least, "fetches_per_write": per_write, "rows_fetched": fetched}
+
+    assert all(map(pays, [candidate(2.0, 2.1), candidate(0.0, None)]))
+    assert not any(map(pays, [candidate(2.0, 2.0), candidate(None, 9.0), candidate(0.0, None, fetched=0)]))
+
+
+def test_apply_moves_rows_of_a_stopped_server_which_then_answers_the_same(tmp_path: Path) -> None:
+    with registry(tmp_path / "control_plane") as address:
+        with grpc.insecure_channel(address) as channel:
+            request = registry_pb.ApplyDefinitionsRequest(definitions=set_to_pb(definitions()))
+            registry_grpc.RegistryServiceStub(channel).ApplyDefinitions(request, timeout=TIMEOUT_S)
+        with server(tmp_path / FOLDER, address) as running:
+            wait_until(running.is_serving)
+            wait_until((tmp_path / FOLDER / "registry").exists)
+            for view in (VIEW, f"{SECOND}@v1"):
+                write(running, view)
+            before = read(running)
+            code, _, said = layout(tmp_path, PAIR, "--apply", "--all")
+            assert (code, "[DATA_FOLDER_IN_USE]" in said) == (1, True)
+        applied = json_of(tmp_path, "--apply", "--all")["applied"]
+        assert applied["rows_moved"] == 2 * len(KEYS)
+        assert all(figures["disk_bytes"] > 0 for figures in (applied["before"], applied["after"]))
+        with server(tmp_path / FOLDER, address) as running:
+            wait_until(running.is_serving)
+            assert read(running) == before
+            write(running, VIEW)
+            assert read(running) != before, "the event times are newer"
+    report = json_of(tmp_path, "--apply", "--all")
+    assert report["applied"]["rows_moved"] == 0
+    (candidate,) = report["candidates"]
+    assert candidate["rows_read"] == {f"{PAIR}@v1": 3 * len(KEYS)}
+    assert candidate["rows_written"] == 3 * len(KEYS)
+    code, out, said = layout(tmp_path, PAIR, "--apply")
+    assert code == 0, said
+    assert "counted by the server: " in out
+
+
+def json_of(folder: Path, *options: str) -> dict[str, Any]:
+    code, out, said = layout(folder, PAIR, *options, "-o", "json")
+    assert code == 0, said
+    found: dict[str, Any] = json.loads(out)
+    return found
+
+
+def read(running: Server) -> list[bytes]:
+    """Columns of every key, without the time of the read."""
+    columns = [pb.EntityColumn(join_key="user_id", int64_values=KEYS)]
+    request = pb.GetOnlineFeaturesRequest(
+        feature_service=PAIR, entity_columns=columns, options=pb.ReadOptions(include_event_times=True)
+    )
+    return [column.SerializeToString() for column in running.stub.GetOnlineFeatures(request, timeout=TIMEOUT_S).columns]

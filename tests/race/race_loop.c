@@ -1,14 +1,15 @@
 /* Runs the native loop with clients, workers and writers of the table at once, and checks what clients read.
  *
- *   race_loop SECONDS SEED CLIENTS
+ *   race_loop SECONDS SEED CLIENTS [tls]
  *
  * Clients read features and rows and ask for health over loopback, cancel some calls and leave in the middle of others.
- * Meanwhile rows change, plans are published, tokens and health are set and workers answer what misses. At the end the
- * server drains beside running clients. */
+ * Meanwhile rows change, plans are published, tokens, certificates and health are set and workers answer what misses. At
+ * the end the server drains beside running clients. Over TLS half of the clients show a certificate in place of a token. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 
 #include "hr_h2_server.h"
+#include "certificate.h"
 #include "hr_read_answer.h"
 #include "rows.h"
 
@@ -27,6 +28,8 @@ static uint32_t committed[ENTITIES], published[ENTITIES];   /* atomic */
 static int stopping;                                        /* atomic */
 static uint64_t answers[KINDS], others, jobs_done;          /* atomic */
 static uint16_t port;
+static own_certificate own;
+static SSL_CTX *contexts[2];     /* of clients, the second shows the certificate; NULL: plain */
 
 /* ---- plans ---- */
 
@@ -35,7 +38,7 @@ static hr_lookup lookup = {1, 1, {0}, 0, 1};
 static hr_group group = {NULL, 0, 0, 0, VALUE_OFFSET + 8, 2, 0, 0, 0, 0, 1};
 static uint32_t by_group;
 static hr_output output = {
-    {HR_I64, HR_SINGLE, 8, 0, 0, 8, VALUE_OFFSET}, 0, 0, (const uint8_t *)"", (const uint8_t *)"\x32\x02\x08\x03", NULL, 0, 4, 0, 0, 0};
+    {HR_I64, HR_SINGLE, 8, 0, 0, 8, VALUE_OFFSET}, 0, 0, (const uint8_t *)"", (const uint8_t *)"\x32\x02\x08\x03", NULL, 0, 4, 0, 0, 0, 1};
 static hr_plan plans[2];
 static hr_plan_name names[2][4];
 static hr_plan_set sets[2] = {{3, 1, names[0]}, {3, 2, names[1]}};
@@ -79,6 +82,13 @@ static void *writes(void *argument)
     return NULL;
 }
 
+static void set_certificate(void)
+{
+    char problem[256];
+    SSL_CTX *context = hr_tls_context(own.certificate_pem, own.key_pem, own.certificate_pem, problem, sizeof(problem));
+    if (context == NULL || hr_server_set_tls(&server, context) != HR_OK) exit(2);
+}
+
 static void *administers(void *argument)
 {
     worker *self = argument;
@@ -87,6 +97,10 @@ static void *administers(void *argument)
         hr_counts counts;
         SHA256((const uint8_t *)"token", 5, digests[draw(self, 2)]);
         hr_server_set_access(&server, HR_CREDENTIAL_TOKEN, HR_PERMISSION_READ, 0, digests, 2);
+        digests = calloc(2, 32);
+        hr_tls_name("name", (const uint8_t *)CERTIFICATE_NAME, strlen(CERTIFICATE_NAME), digests[draw(self, 2)]);
+        hr_server_set_access(&server, HR_CREDENTIAL_CERTIFICATE, HR_PERMISSION_READ, 0, digests, 2);
+        if (contexts[0] != NULL) set_certificate();
         hr_server_set_health(&server, "", 0, (uint8_t)(1 + draw(self, 2)));
         hr_publish(server.published, &sets[draw(self, 2)]);
         hr_server_counts(&server, &counts);
@@ -128,11 +142,45 @@ typedef struct {
 typedef struct {
     worker self;
     int fd;
+    SSL *tls;                    /* NULL: plain */
     uint32_t stream, open_count;
     call calls[CALLS];
     uint8_t in[1 << 16];
     size_t in_bytes;
 } client;
+
+static int shows(const client *one) { return contexts[0] != NULL && one->self.number % 2 == 1; }
+
+/* Connects, or tells that the server takes no more. */
+static int meet(client *one)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = port, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    if (connect(one->fd, (struct sockaddr *)&address, sizeof(address)) != 0) return 0;
+    if (contexts[0] == NULL) return 1;
+    one->tls = SSL_new(contexts[shows(one)]);
+    return one->tls != NULL && SSL_set_fd(one->tls, one->fd) == 1 && SSL_connect(one->tls) == 1;
+}
+
+static int say(client *one, const void *data, size_t bytes)
+{
+    size_t written;
+    if (one->tls != NULL) return SSL_write_ex(one->tls, data, bytes, &written) == 1;
+    return send(one->fd, data, bytes, MSG_NOSIGNAL) > 0;
+}
+
+/* As recv: 0 and less where nothing came. */
+static ssize_t take(client *one, void *to, size_t room)
+{
+    errno = 0;
+    return one->tls != NULL ? SSL_read(one->tls, to, (int)room) : recv(one->fd, to, room, 0);
+}
+
+static void part(client *one)
+{
+    SSL_free(one->tls);
+    one->tls = NULL;
+    close(one->fd);
+}
 
 static uint8_t *put_frame(uint8_t *out, size_t bytes, uint8_t type, uint8_t flags, uint32_t stream)
 {
@@ -189,7 +237,7 @@ static void ask(client *one, uint32_t at)
     end = put_field(end, ":authority", "t");
     end = put_field(end, "content-type", "application/grpc");
     end = put_field(end, "te", "trailers");
-    end = put_field(end, "authorization", "Bearer token");
+    if (!shows(one)) end = put_field(end, "authorization", "Bearer token");
     if (draw(&one->self, 4) == 0) end = put_field(end, "grpc-timeout", "5S");
     put_frame(out, (size_t)(end - block), NGHTTP2_HEADERS, NGHTTP2_FLAG_END_HEADERS, one->stream + 2 * at);
     body = end + 9;
@@ -202,7 +250,7 @@ static void ask(client *one, uint32_t at)
         asked->is_open = 0;
     }
     one->open_count += (uint32_t)asked->is_open;
-    if (send(one->fd, out, (size_t)(body - out), MSG_NOSIGNAL) < 0) one->open_count = 0;
+    if (!say(one, out, (size_t)(body - out))) one->open_count = 0;
 }
 
 static void check_features(const call *asked, hr_span message)
@@ -255,7 +303,7 @@ static int hear(client *one, const uint8_t *frame, size_t bytes)
 static int listen_to(client *one)
 {
     while (one->open_count > 0) {
-        ssize_t got = recv(one->fd, one->in + one->in_bytes, sizeof(one->in) - one->in_bytes, 0);
+        ssize_t got = take(one, one->in + one->in_bytes, sizeof(one->in) - one->in_bytes);
         size_t at = 0;
         if (got <= 0) {
             if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) fault("a call without an end", one->open_count, 0, 0, 0);
@@ -277,7 +325,6 @@ static int listen_to(client *one)
 static void *reads(void *argument)
 {
     client *one = argument;
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = port, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     struct timeval limit = {20, 0};
     static const char preface[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0\0\0\4\10\0\0\0\0\0\77\377\0\0";
     while (!__atomic_load_n(&stopping, __ATOMIC_RELAXED)) {
@@ -285,8 +332,7 @@ static void *reads(void *argument)
         setsockopt(one->fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
         one->in_bytes = one->open_count = 0;
         one->stream = 1;
-        if (connect(one->fd, (struct sockaddr *)&address, sizeof(address)) == 0
-            && send(one->fd, preface, sizeof(preface) - 1, MSG_NOSIGNAL) > 0)
+        if (meet(one) && say(one, preface, sizeof(preface) - 1))
             for (int round = 0; round < ROUNDS && !__atomic_load_n(&stopping, __ATOMIC_RELAXED); round++) {
                 for (uint32_t at = 0; at < CALLS; at++) ask(one, at);
                 if (draw(&one->self, 40) == 0 || !listen_to(one)) break;
@@ -294,7 +340,7 @@ static void *reads(void *argument)
             }
         else usleep(1000);
         __atomic_add_fetch(&others, 1, __ATOMIC_RELAXED);
-        close(one->fd);
+        part(one);
     }
     return NULL;
 }
@@ -318,8 +364,10 @@ static void begin(void)
     if (server.table == NULL || hr_published_begin(&live, &sets[0]) || hr_misses_begin(&server.misses)
         || hr_lock_init(&server.access_lock) || bind(server.listener, (struct sockaddr *)&address, bytes)
         || listen(server.listener, 64) || getsockname(server.listener, (struct sockaddr *)&address, &bytes)
-        || hr_server_build(&server, LOOPS) != HR_OK || hr_server_start(&server) != 0)
+        || hr_server_build(&server, LOOPS) != HR_OK)
         exit(2);
+    if (contexts[0] != NULL) set_certificate();
+    if (hr_server_start(&server) != 0) exit(2);
     hr_server_set_access(&server, HR_CREDENTIAL_TOKEN, HR_PERMISSION_PEER, 1, NULL, 0);
     port = address.sin_port;
 }
@@ -331,7 +379,12 @@ int main(int count_of_words, char **words)
     worker workers[WORKERS + WRITERS + 1];
     uint32_t started = 0, client_count, i;
     uint64_t seed;
-    if (count_of_words != 4) return 2;
+    if (count_of_words != 4 && count_of_words != 5) return 2;
+    if (count_of_words == 5) {
+        signal(SIGPIPE, SIG_IGN);
+        own = make_certificate();
+        contexts[0] = client_context(&own, 0), contexts[1] = client_context(&own, 1);
+    }
     seed = strtoull(words[2], NULL, 10);
     client_count = (uint32_t)strtoul(words[3], NULL, 10) % (CLIENTS_MAX + 1);
     begin();
@@ -352,10 +405,12 @@ int main(int count_of_words, char **words)
     if (server.connection_count != 0) fault("connections that are left", server.connection_count, 0, 0, 0);
     if (server.memory_bytes != 0) fault("bytes that nobody holds any more", server.memory_bytes, 0, 0, 0);
     if (answers[FEATURES] == 0 || answers[ROWS] == 0 || answers[HEALTH] == 0 || jobs_done == 0) fault("an idle thread", 0, 0, 0, 0);
+    if (contexts[0] != NULL && server.ended.handshakes == 0) fault("no handshake", 0, 0, 0, 0);
     printf("features %lu rows %lu health %lu jobs %lu hits %lu connections %lu faults %lu\n", answers[FEATURES], answers[ROWS],
            answers[HEALTH], jobs_done, server.ended.features.answered, others, faults);
     hr_published_end(server.published);
     hr_table_free(server.table);
     close(server.listener);
+    SSL_CTX_free(contexts[0]), SSL_CTX_free(contexts[1]);
     return faults != 0;
 }

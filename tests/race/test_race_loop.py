@@ -26,11 +26,13 @@ def compiled(sanitizer: str, repository: Path, folder: Path) -> Path:
     return program
 
 
+@pytest.mark.parametrize("line", ["plain", "tls"])
 @pytest.mark.parametrize("sanitizer", SANITIZERS)
 def test_clients_see_whole_and_current_values_beside_workers_and_writers(
-    sanitizer: str, repository: Path, tmp_path: Path, seed: int
+    sanitizer: str, line: str, repository: Path, tmp_path: Path, seed: int
 ) -> None:
-    counts = run(compiled(sanitizer, repository, tmp_path), RUN_SECONDS, seed, CLIENTS)
+    more = ["tls"] if line == "tls" else []
+    counts = run(compiled(sanitizer, repository, tmp_path), RUN_SECONDS, seed, CLIENTS, *more)
     assert counts["faults"] == 0
     assert counts["hits"] > 0
     assert counts["jobs"] > 0

@@ -11,7 +11,7 @@ from tests.integration import frames
 from tests.integration.frames import END_HEADERS, END_STREAM, frame, message, request_fields
 
 FOLDER: Final = Path(__file__).parent / "corpus"
-CLIENT, BACK, WORK, TIME, TAKE, CONNECT, LEAVE, BACK_LEAVES, DRAIN = range(9)
+CLIENT, BACK, WORK, TIME, TAKE, CONNECT, LEAVE, BACK_LEAVES, DRAIN, RAW = range(10)
 HELLO: Final = frames.PREFACE + frame(frames.SETTINGS)
 ROWS: Final = "/headrace.feature.v1.ShardService/BatchGetRows"
 HEALTH: Final = "/grpc.health.v1.Health/Check"
@@ -80,6 +80,9 @@ def inputs() -> Mapping[str, bytes]:
             frame(frames.HEADERS, 0, 1, request_fields()[:20]),
             frame(frames.CONTINUATION, END_HEADERS, 1, request_fields()[20:]),
         ),
+        "no-record": step(RAW, b"GET / HTTP/1.1\r\n\r\n") + sent(read),
+        "broken-record": sent(read) + step(RAW, b"\x17\3\3\0\x20", bytes(32)) + step(TAKE),
+        "alert": sent(read) + step(RAW, b"\x15\3\3\0\2\1\0") + step(WORK, bytes([100])),
     }  # fmt: skip
 
 

@@ -2,21 +2,41 @@
  *
  * An input is a list of steps: u8 kind, u16 little-endian length, bytes. Kinds: 0 a client's bytes, 1 bytes of the
  * server behind, 2 a turn of the workers, 3 time passes, 4 the client takes what was sent, 5 another client, 6 a client
- * leaves, 7 the server behind leaves, 8 a drain begins. The loop runs in this thread, so that a fault belongs to its
- * input. Entry of libFuzzer; `driver.c` is the one that needs no clang. */
+ * leaves, 7 the server behind leaves, 8 a drain begins, 9 bytes on a client's socket beside TLS. The loop runs in this
+ * thread, so that a fault belongs to its input. Compiled with HR_FUZZ_TLS the server speaks TLS and a client shakes
+ * hands before its first bytes. Entry of libFuzzer; `driver.c` is the one that needs no clang. */
 #define _GNU_SOURCE
 #include <assert.h>
 #include <fcntl.h>
 
 #include "hr_h2_server.h"
+#include "../../race/certificate.h"
 
+#ifdef HR_FUZZ_TLS
+enum { IS_TLS = 1 };
+#else
+enum { IS_TLS = 0 };
+#endif
+enum { SHAKES = 8 };              /* turns of a handshake */
 enum { CLIENTS_MAX = 3, BACKS_MAX = 8, STEPS_MAX = 64 };
 
 static hr_server server;
 static hr_loop *loop;
 static int back_listener;
 static int clients[CLIENTS_MAX], backs[BACKS_MAX];
+static SSL *lines[CLIENTS_MAX];   /* of clients, from their first bytes on */
+static SSL_CTX *client_tls;
 static uint32_t client_count, back_count;
+
+static void begin_tls(void)
+{
+    own_certificate own = make_certificate();
+    char problem[256];
+    SSL_CTX *context = hr_tls_context(own.certificate_pem, own.key_pem, own.certificate_pem, problem, sizeof(problem));
+    assert(context != NULL && hr_server_set_tls(&server, context) == HR_OK);
+    client_tls = client_context(&own, 1);
+    signal(SIGPIPE, SIG_IGN);
+}
 
 static void begin(void)
 {
@@ -36,6 +56,7 @@ static void begin(void)
     server.idle_s = 20;
     server.full_message = "full", server.full_details = "";
     assert(hr_misses_begin(&server.misses) == 0 && hr_lock_init(&server.access_lock) == 0);
+    if (IS_TLS) begin_tls();
     assert(hr_server_build(&server, 1) == HR_OK && hr_misses_join(&server.misses));
     hr_server_set_access(&server, HR_CREDENTIAL_TOKEN, HR_PERMISSION_READ, 0, digests, 1);
     hr_server_set_access(&server, HR_CREDENTIAL_TOKEN, HR_PERMISSION_PEER, 1, NULL, 0);
@@ -61,6 +82,7 @@ static void turn(void)
     struct epoll_event events[16];
     int count, fd;
     for (int round = 0; round < 4; round++) {
+        loop->shakes_left = HR_TLS_SHAKES_MAX;
         count = epoll_wait(loop->epoll, events, 16, 0);
         for (int i = 0; i < count; i++) {
             hr_source *source = events[i].data.ptr;
@@ -86,7 +108,7 @@ static void connect_client(void)
     hr_open(loop, pair[1]);
 }
 
-static void say(int fd, const uint8_t *data, size_t bytes)
+static void send_all(int fd, const uint8_t *data, size_t bytes)
 {
     while (bytes > 0) {
         ssize_t sent = send(fd, data, bytes, MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -94,6 +116,25 @@ static void say(int fd, const uint8_t *data, size_t bytes)
         data += sent, bytes -= (size_t)sent;
         turn();
     }
+}
+
+/* The line of a client whose handshake is over, or NULL. */
+static SSL *line_of(uint32_t at)
+{
+    if (lines[at] == NULL) {
+        lines[at] = SSL_new(client_tls);
+        assert(lines[at] != NULL && SSL_set_fd(lines[at], clients[at]) == 1);
+    }
+    for (int shake = 0; shake < SHAKES && SSL_connect(lines[at]) != 1; shake++) turn();
+    return SSL_is_init_finished(lines[at]) ? lines[at] : NULL;
+}
+
+static void say(uint32_t at, const uint8_t *data, size_t bytes)
+{
+    size_t written;
+    ERR_clear_error();
+    if (!IS_TLS) send_all(clients[at], data, bytes);
+    else if (bytes > 0 && line_of(at) != NULL && SSL_write_ex(lines[at], data, bytes, &written) == 1) turn();
 }
 
 /* Each byte is what becomes of one job: an answer of that many bytes, a refusal, or nothing. */
@@ -121,15 +162,25 @@ static void leave(int *from, uint32_t *count, uint32_t at)
     turn();
 }
 
+static void leave_client(uint32_t at)
+{
+    if (client_count == 0) return;
+    at %= client_count;
+    SSL_free(lines[at]);
+    lines[at] = lines[client_count - 1];
+    lines[client_count - 1] = NULL;
+    leave(clients, &client_count, at);
+}
+
 static void step(uint8_t kind, const uint8_t *data, size_t bytes)
 {
     uint32_t first = bytes > 0 ? data[0] : 0;
     switch (kind) {
     case 0:
-        if (client_count > 0) say(clients[client_count - 1], data, bytes);
+        if (client_count > 0) say(client_count - 1, data, bytes);
         break;
     case 1:
-        if (back_count > 0) say(backs[back_count - 1], data, bytes);
+        if (back_count > 0) send_all(backs[back_count - 1], data, bytes);
         break;
     case 2: work(data, bytes); break;
     case 3:
@@ -141,9 +192,12 @@ static void step(uint8_t kind, const uint8_t *data, size_t bytes)
         if (client_count > 0) discard(clients[client_count - 1]);
         break;
     case 5: connect_client(); break;
-    case 6: leave(clients, &client_count, first); break;
+    case 6: leave_client(first); break;
     case 7: leave(backs, &back_count, first); break;
     case 8: __atomic_store_n(&server.draining, 1, __ATOMIC_RELEASE); break;
+    case 9:
+        if (client_count > 0) send_all(clients[client_count - 1], data, bytes);
+        break;
     default: break;
     }
     turn();
@@ -152,7 +206,7 @@ static void step(uint8_t kind, const uint8_t *data, size_t bytes)
 /* Nothing may be left of an input. */
 static void end(void)
 {
-    while (client_count > 0) leave(clients, &client_count, 0);
+    while (client_count > 0) leave_client(0);
     while (loop->connections != NULL) hr_close(loop->connections);
     while (server.misses.count > 0) work(NULL, 0);
     turn();
@@ -175,7 +229,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     for (int steps = 0; size >= 3 && steps < STEPS_MAX; steps++) {
         size_t bytes = data[1] | (size_t)data[2] << 8;
         if (bytes > size - 3) bytes = size - 3;
-        step(data[0] % 9, data + 3, bytes);
+        step(data[0] % 10, data + 3, bytes);
         data += 3 + bytes, size -= 3 + bytes;
     }
     end();

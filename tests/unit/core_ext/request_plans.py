@@ -75,7 +75,7 @@ class Case:
     rows: dict[bytes, twin.Row]
     rng: random.Random
 
-    def core_plan(self) -> request_core.Plan:
+    def core_plan(self, *, tiles: bool = True) -> request_core.Plan:
         plan = self.plan
         return request_core.Plan(
             plan.handle,
@@ -89,6 +89,7 @@ class Case:
             [(output.name, output.group, output.index, output.default) for output in plan.outputs],
             [(output.group, output.index, output.default) for output in plan.inputs],
             None if plan.on_demand is None else core_on_demand(plan.on_demand),
+            tiles=tiles,
         )
 
     def loaded(self, share: float) -> tuple[RowTable, request_core.Overlay]:

@@ -62,7 +62,7 @@ class Loop:
 
     def _answer(self, answer: Answer) -> None:
         try:
-            self.server.answer_misses(answer)
+            self.server.answer_misses(lambda turn: [answer(*read) for read in turn])
         except (TypeError, ValueError) as error:
             self.errors.append(error)
 
@@ -182,7 +182,7 @@ def test_stop_waits_for_the_read_that_a_thread_has_and_frees_those_that_wait() -
         stopping.join(LIMIT_S)
         assert not stopping.is_alive()
         assert all(call.exception(LIMIT_S) is not None or call.result() == b"late" for call in calls)
-        loop.server.answer_misses(answer)  # returns at once
+        loop.server.answer_misses(lambda turn: [answer(*read) for read in turn])  # returns at once
 
 
 def test_connection_without_a_stream_is_told_to_leave_and_one_with_a_stream_stays() -> None:

@@ -19,7 +19,7 @@ from headrace.definitions import (
     derived,
 )
 from headrace.errors import Unavailable
-from tests.unit.feature_server.parts import OWNER, VIEW, Parts, shop_definitions, state_of
+from tests.unit.feature_server.parts import OWNER, SERVICE, VIEW, Parts, shop_definitions, state_of
 
 OFFER = OnDemandView(
     "shop.web.offer",
@@ -35,6 +35,11 @@ MADE = {
         "shop.web.offer@v1:total",
     ),
     "feature view": (DefinitionSet(feature_views=[PROFILE]), DefinitionKind.FEATURE_VIEW, f"{VIEW}:age"),
+    "service alone": (
+        DefinitionSet(feature_services=shop_definitions().feature_services),
+        DefinitionKind.FEATURE_SERVICE,
+        f"{SERVICE}@v1",
+    ),
 }
 
 
@@ -53,6 +58,7 @@ def test_apply_returns_when_the_feature_server_serves_its_revision(server: tuple
     applied = Plan((Change(kind, feature.partition("@")[0], 1, ChangeKind.CREATE, ()),), 2)
     with pytest.raises(Unavailable) as caught:
         await_served(client, definitions, applied, limit_s=0.0)
-    assert (caught.value.reason, caught.value.metadata["feature"]) == ("NOT_SERVED_YET", feature)
+    asked = "service" if kind is DefinitionKind.FEATURE_SERVICE else "feature"
+    assert (caught.value.reason, caught.value.metadata) == ("NOT_SERVED_YET", {asked: feature})
     parts.catalogue.publish(state_of(replace(shop_definitions(), on_demand_views=[OFFER]), revision=2))
     await_served(client, definitions, applied, limit_s=0.0)

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from core_ext import rules
-from feature_server.domain.reads import CHUNK_KEYS
+from feature_server.domain.fetches import CHUNK_KEYS
+from feature_server.domain.reads import Asked
 from feature_server.domain.shard import Position, ShardState
 from feature_server.domain.shard_writes import Durability
 from headrace.errors import (
@@ -112,7 +113,8 @@ def test_rows_after_the_deadline_are_unavailable_and_the_rest_is_answered(
     keys = parts.keys_on(0, 2 * CHUNK_KEYS)
     write(parts, keys, 40)
     clock = SlowClock()
-    monkeypatch.setattr("feature_server.domain.reads.time", clock)
+    for module in ("reads", "fetches"):
+        monkeypatch.setattr(f"feature_server.domain.{module}.time", clock)
     parts.faults[0].after_read = lambda read: clock.advance(1.0)
     answer = get(parts, request(keys), 0.5)
     late = rules.UNAVAILABLE | rules.CAUSE_DEADLINE
@@ -263,3 +265,66 @@ def test_reads_need_their_permission(parts: Parts) -> None:
         lambda: parts.reads.prepare(stranger, SERVICE, []),
     ):
         assert isinstance(refused(call), PermissionDenied)
+
+
+def turn_of(*requests: bytes, remaining_s: float | None = None) -> list[Asked]:
+    return [(PRINCIPAL, data, lambda: remaining_s) for data in requests]
+
+
+def read_sizes(parts: Parts) -> dict[int, list[int]]:
+    """Per shard, how many keys each read of it asks for, from now on."""
+    sizes: dict[int, list[int]] = {}
+
+    def count(shard: int) -> Callable[[Sequence[bytes]], None]:
+        return lambda keys: sizes.setdefault(shard, []).append(len(keys))
+
+    for shard, faults in enumerate(parts.faults):
+        faults.after_read = count(shard)
+    return sizes
+
+
+def test_reads_of_one_turn_read_each_shard_once_and_answer_as_alone(parts: Parts) -> None:
+    first, second = parts.keys_on(0, 3), parts.keys_on(1, 2)
+    write(parts, [*first, *second], 40)
+    requests = [request([key]) for key in first] + [request(second), request([*first, *second]), request([9_999])]
+    alone = [parts.reads.get(PRINCIPAL, data, lambda: None) for data in requests]
+    parts.table.clear()
+    sizes = read_sizes(parts)
+    assert parts.reads.get_turn(turn_of(*requests)) == alone
+    del sizes[parts.shard_of(9_999)]
+    assert all(len(counts) == 1 for counts in sizes.values())
+    assert parts.reads.get_turn(turn_of(*requests)) == alone
+    assert all(len(counts) == 1 for counts in sizes.values())  # by now all are in the table
+
+
+def test_read_refused_in_a_turn_leaves_the_others_alone(parts: Parts) -> None:
+    write(parts, [1], 40)
+    good, bad = request([1]), request([], partial_policy=FAIL)
+    outcomes = parts.reads.get_turn([*turn_of(good, bad), (Principal("nobody", frozenset()), good, lambda: None)])
+    assert outcomes[0] == parts.reads.get(PRINCIPAL, good, lambda: None)
+    assert [type(outcome) for outcome in outcomes[1:]] == [InvalidArgument, PermissionDenied]
+
+
+def test_deadline_of_one_read_of_a_turn_is_its_own(parts: Parts) -> None:
+    write(parts, [1, 2], 40)
+    late, failing, good = request([1]), request([1], partial_policy=FAIL), request([2])
+    sizes = read_sizes(parts)
+    outcomes = parts.reads.get_turn([*turn_of(late, failing, remaining_s=0.0), *turn_of(good)])
+    assert isinstance(outcomes[0], bytes)
+    answer = pb.GetOnlineFeaturesResponse.FromString(outcomes[0])
+    assert answer.columns[0].statuses == bytes([rules.UNAVAILABLE | rules.CAUSE_DEADLINE])
+    assert isinstance(outcomes[1], DeadlineExceeded)
+    assert outcomes[2] == parts.reads.get(PRINCIPAL, good, lambda: None)
+    assert sizes == {parts.shard_of(2): [1]}
+
+
+def test_quarantined_shard_fails_reads_of_a_turn_as_each_wants_it(parts: Parts) -> None:
+    bad, good = parts.keys_on(0, 1)[0], parts.keys_on(1, 1)[0]
+    write(parts, [bad, good], 40)
+    parts.shards[0].quarantine(DataLoss("damaged", reason="STORAGE_CORRUPT"))
+    outcomes = parts.reads.get_turn(turn_of(request([bad, good]), request([bad], partial_policy=FAIL), request([good])))
+    assert isinstance(outcomes[0], bytes)
+    statuses = pb.GetOnlineFeaturesResponse.FromString(outcomes[0]).columns[0].statuses
+    assert statuses == bytes([rules.UNAVAILABLE | rules.CAUSE_QUARANTINED, rules.PRESENT])
+    assert isinstance(outcomes[1], DataLoss)
+    assert outcomes[2] == parts.reads.get(PRINCIPAL, request([good]), lambda: None)

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import pytest
 
 from core_ext import rules
-from feature_server.domain.reads import CHUNK_KEYS
+from feature_server.domain.fetches import CHUNK_KEYS
 from feature_server.domain.shard import WAITER_COUNT_MAX
 from feature_server.rpc.native_front import HAS_NATIVE, TRANSPORTS, NativeTransport
 from feature_server.rpc.native_misses import READ_METHOD, MissReads, refusal
@@ -192,6 +192,48 @@ def test_reads_that_wait_for_a_write_hold_up_no_others(native: Served, parts: Pa
     assert len([call.result() for call in waiting]) == WAITER_COUNT_MAX
 
 
+def test_reads_that_wait_together_read_each_shard_once(native: Served, parts: Parts) -> None:
+    keys = parts.keys_on(0, 2 * WORKER_COUNT)
+    write(parts, keys, 40)
+    parts.table.clear()
+    gate = Gate(parts)
+    held = [native.read.future(request([100_000 + number]), timeout=LIMIT_S) for number in range(WORKER_COUNT)]
+    gate.await_keys(WORKER_COUNT)
+    calls = [native.read.future(request([key]), timeout=LIMIT_S) for key in keys]
+    until(lambda: native.count("missed") == WORKER_COUNT + len(keys))
+    sizes: list[int] = []
+    parts.faults[0].after_read = lambda read: sizes.append(len(read))
+    gate.open()
+    answers = [pb.GetOnlineFeaturesResponse.FromString(call.result()) for call in calls]
+    assert all(answer.columns[0].statuses == bytes([rules.PRESENT]) for answer in answers)
+    assert sum(sizes) == len(keys)
+    assert len(sizes) < len(keys)
+    assert len([call.result() for call in held]) == WORKER_COUNT
+
+
+def test_bug_in_one_read_of_a_turn_fails_that_read_alone(parts: Parts) -> None:
+    write(parts, [1, 2], 40)
+    parts.table.clear()
+    broken = parts.shard_of(1)
+
+    def fail(keys: Sequence[bytes]) -> None:
+        raise RuntimeError("a secret")
+
+    parts.faults[broken].after_read = fail
+    other = next(key for key in range(2, 100) if parts.shard_of(key) != broken)
+    meter = Telemetry(TelemetryConfig("test")).calls.meter(READ_METHOD, "unary")
+    misses = MissReads(parts.reads, OpenAuthenticator(), meter, parts.log)
+    turn = [(request([key]), b"", b"", time.monotonic(), None) for key in (1, other)]
+    told, answer = misses.answer(turn)
+    assert told[0] == 13
+    assert isinstance(answer, bytes)
+    assert parts.stream.getvalue().count("call_failed") == 1
+    assert [(code, sum(counts)) for code, counts, _ in meter.snapshot()[1] if sum(counts)] == [
+        ("OK", 1),
+        ("INTERNAL", 1),
+    ]
+
+
 @pytest.mark.skipif(not HAS_NATIVE, reason="the native loop was not compiled in")
 def test_drain_waits_for_a_read_that_a_worker_has(parts: Parts) -> None:
     write(parts, [1], 40)
@@ -220,7 +262,7 @@ def test_caller_without_a_good_token_is_refused(parts: Parts) -> None:
 
     meter = Telemetry(TelemetryConfig("test")).calls.meter(READ_METHOD, "unary")
     misses = MissReads(parts.reads, Nobody(), meter, parts.log)
-    answer = misses.answer(request([1]), b"Bearer x", b"", time.monotonic(), None)
+    (answer,) = misses.answer([(request([1]), b"Bearer x", b"", time.monotonic(), None)])
     assert answer[:2] == (16, b"Bearer x is gone")
 
 

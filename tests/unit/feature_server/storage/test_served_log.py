@@ -164,3 +164,50 @@ def test_folder_that_cannot_be_used_is_said(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="cannot be used"):
         opened(tmp_path / "file")
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_disk_that_refuses_everything_loses_answers_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = opened(tmp_path)
+    before = fill(log, 3)
+
+    def half(self: ServedSegments, frame: bytes) -> None:
+        assert self._file is not None
+        self._file.write(frame[: len(frame) // 2])
+        raise OSError("no space")
+
+    def refuse(*_: object) -> None:
+        raise OSError("read-only")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(ServedSegments, "_write", half)
+        broken.setattr(os, "truncate", refuse)
+        broken.setattr(ServedSegments, "_begin", refuse)
+        assert not log.append(b"lost", 10)
+        assert not log.append(b"lost as well", 10)
+    assert read(log) == [(1, 10 * at, stream) for at, stream in enumerate(before)]
+    after = fill(log, 1, 3)  # the half frame is cut off first
+    assert [stream for _, _, stream in read(log)] == [*before, *after]
+    log.close()
+    assert [stream for _, _, stream in read(opened(tmp_path))] == [*before, *after]
+
+
+def test_half_frame_that_cannot_be_cut_off_ends_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = opened(tmp_path)
+    before = fill(log, 2)
+
+    def half(self: ServedSegments, frame: bytes) -> None:
+        assert self._file is not None
+        self._file.write(frame[: len(frame) // 2])
+        raise OSError("no space")
+
+    def refuse(*_: object) -> None:
+        raise OSError("read-only")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(ServedSegments, "_write", half)
+        broken.setattr(os, "truncate", refuse)
+        assert not log.append(b"lost", 10)
+    after = fill(log, 1, 2)
+    assert read(log) == [(1, 0, before[0]), (1, 10, before[1]), (2, 0, after[0])]

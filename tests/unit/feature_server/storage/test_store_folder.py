@@ -1,14 +1,22 @@
 """Data folders: one process, one shard count, for ever."""
 
+import io
 import subprocess
 import sys
+import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from core_ext.row_table import RowTable
+from feature_server.domain.shard import Shard
 from feature_server.storage.files import read_file, write_file
-from feature_server.storage.store_folder import IDENTITY_NAME, StoreFolder
+from feature_server.storage.packed_rows import Packing, StoreLayout, write_layout
+from feature_server.storage.rocks_options import StoreBudget
+from feature_server.storage.store_folder import IDENTITY_NAME, PACKED_LAYOUT, StoreFolder
 from headrace.errors import DataLoss, FailedPrecondition, HeadraceError, InvalidArgument, Unavailable
+from headrace.serving.logging import EventLog
 
 TIMEOUT_S = 60
 
@@ -61,7 +69,7 @@ def test_damaged_missing_or_newer_identity_is_refused(tmp_path: Path) -> None:
     identity = tmp_path / IDENTITY_NAME
     stored = read_file(identity)
     assert stored is not None
-    write_file(identity, stored.replace(b'"layout": 1', b'"layout": 2'))
+    write_file(identity, stored.replace(b'"layout": 1', b'"layout": 3'))
     assert refused(tmp_path).reason == "STORE_LAYOUT"
     identity.write_bytes(b"nothing")
     assert isinstance(refused(tmp_path), DataLoss)
@@ -78,3 +86,19 @@ def test_leftover_temporary_identity_is_tolerated(tmp_path: Path) -> None:
 def test_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert isinstance(refused(tmp_path / "file"), Unavailable)
+
+
+def test_store_whose_rows_are_on_their_way_is_not_opened(tmp_path: Path) -> None:
+    def shards(folder: StoreFolder) -> list[Shard]:
+        return folder.shards(RowTable(1 << 20), StoreBudget(), lambda: 0, EventLog("test", time.time, io.StringIO()))
+
+    with closing(StoreFolder(tmp_path, 4)) as folder:
+        write_layout(tmp_path, StoreLayout((Packing(1, (2, 3)),), is_whole=False))
+        with pytest.raises(FailedPrecondition) as caught:
+            shards(folder)
+        assert caught.value.reason == "LAYOUT_UNFINISHED"
+        write_layout(tmp_path, StoreLayout((Packing(1, (2, 3)),)))
+        folder.allow_packs()
+        assert len(shards(folder)) == 4
+    with closing(StoreFolder(tmp_path)) as folder:
+        assert folder.identity.layout == PACKED_LAYOUT

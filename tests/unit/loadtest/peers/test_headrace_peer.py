@@ -3,14 +3,18 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 
 from headrace.errors import Unavailable
+from loadtest.calls import ROWS_METHOD
 from loadtest.dataset import USER_VIEWS, WRITE_VIEW
 from loadtest.loading import write_requests
 from loadtest.peers.headrace_peer import HeadracePeer, Memory
+from loadtest.peers.plane import PEER_ROWS_BYTES_MIN
 from loadtest.peers.processes import listens
 from loadtest.rows import EVENT_TIME_US
+from protos.feature.v1 import shard_service_pb2 as pb
 
 MEMORY = Memory(table_bytes=16 << 20, block_cache_bytes=8 << 20, write_buffer_bytes=8 << 20)
 USERS = 300
@@ -39,6 +43,15 @@ def test_written_rows_are_held_with_their_event_time(peer: HeadracePeer) -> None
     assert peer.holds(WRITE_VIEW, [0, 9], EVENT_TIME_US + 5)
     assert not peer.holds(WRITE_VIEW, [0, 9], EVENT_TIME_US)
     assert not peer.holds(WRITE_VIEW, [0, 11], EVENT_TIME_US + 5)
+
+
+def test_rows_are_there_for_another_server(peer: HeadracePeer) -> None:
+    with grpc.insecure_channel(peer.features) as channel:
+        ask: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(ROWS_METHOD)
+        found = pb.BatchGetRowsResponse.FromString(ask(peer.row_ids().request(7), timeout=10.0))
+    assert len(found.rows) == len(USER_VIEWS)
+    assert min(map(len, found.rows)) >= PEER_ROWS_BYTES_MIN // len(USER_VIEWS)
+    assert not found.unavailable_rows
 
 
 def test_usage_is_that_of_the_feature_server(peer: HeadracePeer) -> None:

@@ -56,6 +56,7 @@ def test_every_figure_of_the_data_plane_has_its_rounds() -> None:
         "core_full_tls_rps", "tls_redis_get_rps", "core_wide_cpu_us", "core_full_cpu_us", "core_full_tls_cpu_us",
         "core_windowed_cpu_us", "wide_at_50pct_p99_ms", "at_70pct_p999_ms", "at_70pct_p50_ms", "loops_2_cpu_us",
         "loops_1_cpu_us", "narrow_p50_ms", "redis_narrow_p50_ms", "narrow_frame_ms", "redis_narrow_frame_ms",
+        "peer_rows_p50_ms",
     ]  # fmt: skip
     rounds = {name: [float(at + 1)] * 5 for at, name in enumerate(names)}
     found = {one.id: one.value for one in figures(rounds)}

@@ -1,0 +1,79 @@
+"""A store whose rows of some views lie together: whoever reads and writes rows sees each under its own key."""
+
+from collections.abc import Sequence
+
+from feature_server.domain.row_store import RowStore, StoreOpener
+from feature_server.storage.packed_rows import Packing, Places, decode_pack, encode_pack
+
+
+class PackedStore:
+    """Rows of one shard. A write of one row of a pack reads the pack and writes it anew, in the same batch."""
+
+    def __init__(self, store: RowStore, packings: Sequence[Packing]) -> None:
+        self._store = store
+        self._places = Places(packings)
+        self.is_read_only = store.is_read_only
+
+    def get(self, key: bytes) -> bytes | None:
+        """Value of one key."""
+        return self.get_many([key])[0]
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Values in the order of the keys; a pack is read once, however many of its rows are asked for."""
+        places = list(map(self._places.of, keys))
+        stored = list(dict.fromkeys([place for place, _ in places]))
+        found = dict(zip(stored, self._store.get_many(stored), strict=True))
+        packs: dict[bytes, dict[int, bytes]] = {}
+        rows: list[bytes | None] = []
+        for place, view_id in places:
+            if view_id is None:
+                rows.append(found[place])
+                continue
+            if place not in packs:
+                data = found[place]
+                packs[place] = {} if data is None else decode_pack(data)
+            rows.append(packs[place].get(view_id))
+        return rows
+
+    def write(self, keys: Sequence[bytes], values: Sequence[bytes], *, sync: bool) -> None:
+        """Writes all or none."""
+        changed: dict[bytes, dict[int, bytes]] = {}
+        stored: dict[bytes, bytes] = {}
+        for key, value in zip(keys, values, strict=True):
+            place, view_id = self._places.of(key)
+            if view_id is None:
+                stored[place] = value
+            else:
+                changed.setdefault(place, {})[view_id] = value
+        if changed:
+            for (place, rows), data in zip(changed.items(), self._store.get_many(list(changed)), strict=True):
+                stored[place] = encode_pack(rows if data is None else decode_pack(data) | rows)
+        self._store.write(list(stored), list(stored.values()), sync=sync)
+
+    def anchor(self) -> None:
+        """Notes how far the store durably is."""
+        self._store.anchor()
+
+    def close(self) -> None:
+        """Lets go of files and memory."""
+        self._store.close()
+
+
+class PackedOpener:
+    """Opens such a store."""
+
+    def __init__(self, opener: StoreOpener, packings: Sequence[Packing]) -> None:
+        self._opener = opener
+        self._packings = packings
+
+    def open(self) -> PackedStore:
+        """For reads and writes."""
+        return PackedStore(self._opener.open(), self._packings)
+
+    def open_read_only(self) -> PackedStore:
+        """For reads alone."""
+        return PackedStore(self._opener.open_read_only(), self._packings)
+
+    def probe(self) -> None:
+        """Whether the disk takes writes."""
+        self._opener.probe()
