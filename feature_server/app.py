@@ -17,6 +17,7 @@ from core_ext.request_core import RequestCore
 from core_ext.row_table import RowTable
 from core_ext.served_ring import ServedRing
 from feature_server.domain.catalogue import Catalogue
+from feature_server.domain.explanations import Explanations
 from feature_server.domain.imports import Imports
 from feature_server.domain.peer_reads import PeerReads
 from feature_server.domain.reads import Reads
@@ -27,6 +28,7 @@ from feature_server.domain.shard import Shard, ShardState
 from feature_server.domain.shard_set import ShardSet
 from feature_server.domain.writes import Writes
 from feature_server.rpc.feature_servicer import STREAM_COUNT_MAX, FeatureServicer
+from feature_server.rpc.inspection_servicer import InspectionServicer
 from feature_server.rpc.native_front import (
     CONNECTION_BYTES,
     TRANSPORTS,
@@ -120,6 +122,9 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
             Replays(catalogue, shards, _now_us),
             authenticator.current_principal,
         )
+        inspection = InspectionServicer(
+            Explanations(table, shards, catalogue, reads, _now_us), authenticator.current_principal
+        )
         workers = WORKER_COUNT + STREAM_COUNT_MAX  # streams hold theirs; reads keep as many as ever
         name = options.transport or default_transport(log)
         forwarded = ForwardedIdentities()
@@ -128,7 +133,7 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
             authenticator, permissions(), options.host, workers, forwarded=forwarded,
             asks_peer=is_grpcio and asks_peer(tls), niceness=0 if is_grpcio else BESIDE_READS,
         )  # fmt: skip
-        add_services(server, online, peer, telemetry, log)
+        add_services(server, online, peer, telemetry, log, inspection=inspection)
         add_health_and_reflection(server, health, SERVICE_NAMES)
         transport, port = _transport(
             options, server, health, name=name, core=core, reads=reads, authenticator=authenticator,

@@ -11,6 +11,7 @@ from core_ext.request_core import RequestCore
 from feature_server.domain.layouts import EntityLayout, ViewLayout, entity_layout, on_demand_layouts, view_layouts
 from feature_server.domain.selected import AnyColumn, AnyLayout, select_column
 from feature_server.domain.selection import Prepared, prepare
+from feature_server.domain.selector import Selector
 from headrace.definitions.registered import RegisteredService, RegistryState, State
 from headrace.errors import FailedPrecondition, HeadraceError, InvalidArgument, NotFound
 from headrace.names import parse_feature_ref, parse_version_ref
@@ -142,6 +143,11 @@ class Catalogue:
                 _, dropped = self._lists.popitem(last=False)
                 self._handles.pop(dropped.handle, None)
         return prepared
+
+    def selector(self) -> Selector:
+        """The registry of now, to explain features by."""
+        snapshot = self._snapshot
+        return Selector(snapshot.state, snapshot.selectable, lambda text: self._list_column(snapshot, text, "feature"))
 
     def handle(self, handle: bytes) -> Prepared:
         """Prepared list of a handle; services are known to the core itself. Raises FailedPrecondition."""

@@ -29,7 +29,7 @@ DEADLINE_MARGIN_S: Final = 0.002  # kept for writing and sending what there is
 DEADLINE_DEFAULT_S: Final = 10.0  # of a caller that sets none
 READ_PERMISSION: Final = "FEATURE_READ"
 
-_VIEW_ID_BYTES: Final = 4
+VIEW_ID_BYTES: Final = 4
 _LOST_REASONS: Final = frozenset({"STORED_ROW_CORRUPT"})
 _BUSY_REASONS: Final = frozenset({"OUT_OF_MEMORY"})
 
@@ -60,7 +60,7 @@ class Reads:
                 return answer
             return self._get_missing(request, read_time_us, answer, remaining, trace_id)
         except Refused as refused:
-            raise _translated(refused) from refused
+            raise translated(refused) from refused
 
     def prepare(self, principal: Principal, feature_service: str, features: Sequence[str]) -> Prepared:
         """Resolves a selection. Raises HeadraceError."""
@@ -78,7 +78,7 @@ class Reads:
         try:
             for key, row in zip(keys, rows, strict=True):
                 if row is not None:
-                    view = self._catalogue.view_of_id(int.from_bytes(key[-_VIEW_ID_BYTES:], "big"))
+                    view = self._catalogue.view_of_id(int.from_bytes(key[-VIEW_ID_BYTES:], "big"))
                     check_row(row, view.stored_schema if view is not None else None)
         except CorruptRowError as error:
             lost = DataLoss(
@@ -179,7 +179,8 @@ def batched(keys: Sequence[bytes], count: int) -> Iterator[Sequence[bytes]]:
     return (keys[first : first + count] for first in range(0, len(keys), count))
 
 
-def _translated(refused: Refused) -> HeadraceError:
+def translated(refused: Refused) -> HeadraceError:
+    """Our error for a refusal of the core."""
     if refused.reason in _LOST_REASONS:
         return DataLoss(refused.message, reason=refused.reason, metadata=refused.metadata)
     if refused.reason in _BUSY_REASONS:

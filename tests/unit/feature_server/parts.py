@@ -15,6 +15,7 @@ from core_ext.request_core import RequestCore
 from core_ext.row_table import RowTable
 from core_ext.served_ring import ServedRing
 from feature_server.domain.catalogue import Catalogue
+from feature_server.domain.explanations import Explanations
 from feature_server.domain.imports import Imports
 from feature_server.domain.peer_reads import PeerReads
 from feature_server.domain.reads import Reads
@@ -25,6 +26,7 @@ from feature_server.domain.shard import Shard
 from feature_server.domain.shard_set import ShardSet
 from feature_server.domain.writes import Writes
 from feature_server.rpc.feature_servicer import FeatureServicer
+from feature_server.rpc.inspection_servicer import InspectionServicer
 from feature_server.rpc.services import SERVICE_NAMES, add_services, permissions
 from feature_server.rpc.shard_servicer import ShardServicer
 from feature_server.storage.rocks import RocksOpener
@@ -201,6 +203,7 @@ class Parts:
         self.reads = Reads(self.core, self.table, self.shards, self.catalogue, self.clock)
         self.writes = Writes(self.catalogue, self.shards, self.clock)
         self.imports = Imports([folder], self.writes)
+        self.explanations = Explanations(self.table, self.shards, self.catalogue, self.reads, self.clock)
         self.served_store: ServedSegments | None = None
         if served_share is not None:
             self.ring = ServedRing(served_share, queue_bytes, shard_count)
@@ -223,7 +226,8 @@ class Parts:
             Replays(self.catalogue, self.shards, self.clock),
             principal,
         )
-        add_services(self._server, online, peer, telemetry, self.log)
+        inspection = InspectionServicer(self.explanations, principal)
+        add_services(self._server, online, peer, telemetry, self.log, inspection=inspection)
         add_health_and_reflection(self._server, Health(), SERVICE_NAMES)
         self.port = bind(self._server, "127.0.0.1", 0)
         self._server.start()
