@@ -6,6 +6,7 @@ from typing import Any, Final
 from batch.jobs import training
 from batch.jobs.cleaning import sweep_lake
 from batch.jobs.context import Arguments, Context, request_of, run_id_of
+from batch.jobs.explained import explain
 from batch.jobs.historical import run_historical
 from headrace.errors import FailedPrecondition
 
@@ -38,6 +39,7 @@ def skew_run(context: Context, arguments: Arguments) -> Document:
 COMMANDS: Final[Mapping[str, Command]] = {
     "skew_run": skew_run,
     "sweep": sweep_lake,
+    "explain": explain,
     "get_historical": get_historical,
     "training_set_create": training.create,
     "training_set_list": training.list_sets,

@@ -126,9 +126,7 @@ class InspectionClient(UnaryClient):
             feature=feature, entity_columns=read.entity_columns, request_columns=read.request_columns
         )
         answer = pb.ExplainFeatureResponse.FromString(self._unary("ExplainFeature", request, timeout_s))
-        return Explanation(
-            _feature(answer.explanation), answer.read_time.ToMicroseconds(), answer.registry_revision
-        )
+        return Explanation(_feature(answer.explanation), answer.read_time.ToMicroseconds(), answer.registry_revision)
 
 
 def _feature(message: pb.ExplainedFeature) -> FeatureFacts:
