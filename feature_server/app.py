@@ -26,6 +26,7 @@ from feature_server.domain.replays import Replays
 from feature_server.domain.served_writer import QUEUE_BYTES_MAX, ServedWriter
 from feature_server.domain.shard import Shard, ShardState
 from feature_server.domain.shard_set import ShardSet
+from feature_server.domain.storage_use import StorageUse
 from feature_server.domain.writes import Writes
 from feature_server.rpc.feature_servicer import STREAM_COUNT_MAX, FeatureServicer
 from feature_server.rpc.inspection_servicer import InspectionServicer
@@ -123,7 +124,9 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
             authenticator.current_principal,
         )
         inspection = InspectionServicer(
-            Explanations(table, shards, catalogue, reads, _now_us), authenticator.current_principal
+            Explanations(table, shards, catalogue, reads, _now_us),
+            StorageUse(shards, catalogue, _now_us, served[1] if served is not None else None),
+            authenticator.current_principal,
         )
         workers = WORKER_COUNT + STREAM_COUNT_MAX  # streams hold theirs; reads keep as many as ever
         name = options.transport or default_transport(log)

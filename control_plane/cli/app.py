@@ -11,7 +11,7 @@ from typing import Annotated, Final
 import typer
 
 from control_plane.cli.history_app import offline, skew, training_set
-from control_plane.cli.inspection_app import explain
+from control_plane.cli.inspection_app import explain, storage
 from control_plane.cli.options import Data, Endpoint, Output, Token, session_of
 from control_plane.cli.output import Format, print_error
 from control_plane.cli.session import Session
@@ -286,6 +286,7 @@ def read(
 
 
 app.command()(explain)
+app.command()(storage)
 
 
 @app.command()

@@ -34,3 +34,23 @@ def explain(
     from control_plane.cli.explain_commands import explain  # lazy
 
     explain(session_of(context), feature, entity, request or [], at)
+
+
+def storage(
+    context: typer.Context,
+    shard: Annotated[
+        list[int] | None, typer.Option("--shard", help="Only this shard; repeatable. All without.")
+    ] = None,
+    by_shard: Annotated[bool, typer.Option("--by-shard", help="A line per shard and view, not per view.")] = False,
+    output: Output = Format.TABLE,
+    endpoint: Endpoint = None,
+    data: Data = None,
+    token: Token = None,
+) -> None:
+    """Measure what rows take on disk, per view version and owner: expired, erased, retired, and waiting to go offline.
+
+    The server walks over its rows within a bound of I/O, at most 64 MiB a second: a large store takes its time.
+    """
+    from control_plane.cli.storage_commands import storage  # lazy
+
+    storage(session_of(context), shard or [], by_shard=by_shard)

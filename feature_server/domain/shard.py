@@ -164,6 +164,20 @@ class Shard:
             self.quarantine(error)
             raise
 
+    def scan(self, start: bytes, count: int) -> list[tuple[bytes, bytes]]:
+        """Up to so many keys from `start` on, with their rows, not yet checked; the record of the shard is one."""
+        store = self._store
+        if store is None:
+            raise self._unreadable()
+        return store.scan(start, count)
+
+    def disk_bytes(self) -> int:
+        """Bytes of its files."""
+        store = self._store
+        if store is None:
+            raise self._unreadable()
+        return store.disk_bytes()
+
     def wait_for(self, epoch: int, offset: int, deadline_s: float) -> None:
         """Returns when the log is past an offset; raises DeadlineExceeded at a time of the monotonic clock."""
         record = self._record

@@ -1,6 +1,6 @@
 """Servicer of headrace.feature.v1.InspectionService."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -10,6 +10,7 @@ from google.protobuf import duration_pb2, timestamp_pb2
 from core_ext.window_tiles import FoldedTile
 from feature_server.domain.explained import ExplainedFeature, FoundRow, Place, WindowFacts
 from feature_server.domain.explanations import Explanations, KeyPart
+from feature_server.domain.storage_use import ShardUse, StorageUse, ViewUse
 from headrace.convert.values import duration_to_pb, type_to_pb
 from headrace.errors import InvalidArgument
 from headrace.serving.principal import Principal
@@ -22,8 +23,9 @@ _KEY_FIELDS: Final = ("int64_values", "string_values", "bytes_values")
 class InspectionServicer:
     """Converts messages, calls the domain, converts back."""
 
-    def __init__(self, explanations: Explanations, principal: Callable[[], Principal]) -> None:
+    def __init__(self, explanations: Explanations, storage: StorageUse, principal: Callable[[], Principal]) -> None:
         self._explanations = explanations
+        self._storage = storage
         self._principal = principal
 
     def ExplainFeature(  # noqa: N802 - named by the contract
@@ -43,6 +45,13 @@ class InspectionServicer:
             read_time=_time(found.read_time_us),
             registry_revision=found.revision,
         )
+
+    def MeasureStorage(  # noqa: N802 - named by the contract
+        self, request: pb.MeasureStorageRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.MeasureStorageResponse]:
+        """Measures shard by shard."""
+        for use in self._storage.measure(self._principal(), request.shards, context.is_active):
+            yield _use_to_pb(use)
 
 
 def _keys(columns: Sequence[pb_online.EntityColumn]) -> dict[str, KeyPart | None]:
@@ -130,6 +139,36 @@ def _tile_to_pb(tile: FoldedTile) -> pb.FoldedTile:
         event_count=tile.event_count,
         covered_offset=tile.covered_offset,
         batch=tile.is_batch,
+    )
+
+
+def _use_to_pb(use: ShardUse) -> pb.MeasureStorageResponse:
+    return pb.MeasureStorageResponse(
+        shard=use.shard,
+        problem=use.problem,
+        disk_bytes=use.disk_bytes,
+        row_log_bytes=use.row_log_bytes,
+        views=[_view_to_pb(use.views[view_id]) for view_id in sorted(use.views)],
+        served_log_bytes=use.served_log_bytes,
+        measure_time=_time(use.measured_us),
+    )
+
+
+def _view_to_pb(use: ViewUse) -> pb.ViewStorage:
+    layout = use.layout
+    return pb.ViewStorage(
+        feature_view="" if layout is None else layout.ref,
+        view_id=use.view_id,
+        owner="" if layout is None else layout.definition.owner,
+        retired=layout is not None and not layout.is_active,
+        row_count=use.row_count,
+        row_bytes=use.row_bytes,
+        expired_count=use.expired_count,
+        expired_bytes=use.expired_bytes,
+        tombstone_count=use.tombstone_count,
+        tombstone_bytes=use.tombstone_bytes,
+        logged_count=use.logged_count,
+        logged_bytes=use.logged_bytes,
     )
 
 

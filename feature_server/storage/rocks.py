@@ -6,12 +6,13 @@ import shutil
 import threading
 from collections import deque
 from collections.abc import Sequence
-from itertools import starmap
+from contextlib import suppress
+from itertools import islice, starmap
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Final, cast
 
-from rocksdict import AccessType, DbClosedError, Options, Rdict, WriteBatch, WriteOptions
+from rocksdict import AccessType, DbClosedError, Options, Rdict, ReadOptions, WriteBatch, WriteOptions
 
 from feature_server.storage.files import sync_folder
 from feature_server.storage.integrity import check_shard, note_sequence
@@ -67,6 +68,27 @@ class RocksStore:
         finally:
             self._leave()
         return cast(list[bytes | None], values)
+
+    def scan(self, start: bytes, count: int) -> list[tuple[bytes, bytes]]:
+        """Up to so many keys from `start` on, with their values."""
+        options = ReadOptions()
+        options.fill_cache(False)
+        self._enter()
+        try:
+            found = list(islice(self._rows.items(from_key=start, read_opt=options), count))
+        except Exception as error:
+            raise translated(error, self._path) from error
+        finally:
+            self._leave()
+        return cast(list[tuple[bytes, bytes]], found)
+
+    def disk_bytes(self) -> int:
+        """Bytes of the files; one that goes while they are counted counts as gone."""
+        total = 0
+        for file in self._path.iterdir():
+            with suppress(FileNotFoundError):
+                total += file.stat().st_size
+        return total
 
     def write(self, keys: Sequence[bytes], values: Sequence[bytes], *, sync: bool) -> None:
         """Writes all or none; gives up the GIL while it writes."""

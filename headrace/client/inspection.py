@@ -1,6 +1,6 @@
-"""The client of what a feature server tells of its values: why one is what it is."""
+"""The client of what a feature server tells of itself: why a value is what it is, and what rows take on disk."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,6 +14,7 @@ from protos.feature.v1 import inspection_service_pb2 as pb
 from protos.feature.v1 import online_feature_service_pb2 as pb_online
 
 CALL_TIMEOUT_S_DEFAULT: Final = 10.0
+STORAGE_TIMEOUT_S_DEFAULT: Final = 3_600.0  # of a walk over a whole store, some hundred GB at its bound
 _SERVICE: Final = "/headrace.feature.v1.InspectionService/"
 
 
@@ -104,8 +105,39 @@ class Explanation:
     registry_revision: int
 
 
+@dataclass(frozen=True, slots=True)
+class ViewStorage:
+    """Rows of one view version in one shard; bytes are those of keys and rows before compression."""
+
+    feature_view: str
+    view_id: int
+    owner: str
+    is_retired: bool
+    row_count: int
+    row_bytes: int
+    expired_count: int
+    expired_bytes: int
+    tombstone_count: int
+    tombstone_bytes: int
+    logged_count: int
+    logged_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShardStorage:
+    """What one shard takes; `problem` says why it was not measured. Files are counted as they lie on disk."""
+
+    shard: int
+    problem: str
+    disk_bytes: int
+    row_log_bytes: int
+    served_log_bytes: int
+    measured_us: int
+    views: tuple[ViewStorage, ...]
+
+
 class InspectionClient(UnaryClient):
-    """Explains values over one channel; safe to share between threads."""
+    """Explains values and measures shards over one channel; safe to share between threads."""
 
     service = _SERVICE
 
@@ -127,6 +159,42 @@ class InspectionClient(UnaryClient):
         )
         answer = pb.ExplainFeatureResponse.FromString(self._unary("ExplainFeature", request, timeout_s))
         return Explanation(_feature(answer.explanation), answer.read_time.ToMicroseconds(), answer.registry_revision)
+
+    def storage(
+        self, shards: Sequence[int] = (), timeout_s: float = STORAGE_TIMEOUT_S_DEFAULT
+    ) -> Iterator[ShardStorage]:
+        """Measures shard after shard, all without numbers; closing the iterator ends the walk."""
+        request = pb.MeasureStorageRequest(shards=shards)
+        for raw in self._transport.answers(_SERVICE + "MeasureStorage", request.SerializeToString(), timeout_s):
+            yield _shard(pb.MeasureStorageResponse.FromString(raw))
+
+
+def _shard(message: pb.MeasureStorageResponse) -> ShardStorage:
+    return ShardStorage(
+        shard=message.shard,
+        problem=message.problem,
+        disk_bytes=message.disk_bytes,
+        row_log_bytes=message.row_log_bytes,
+        served_log_bytes=message.served_log_bytes,
+        measured_us=message.measure_time.ToMicroseconds(),
+        views=tuple(
+            ViewStorage(
+                feature_view=view.feature_view,
+                view_id=view.view_id,
+                owner=view.owner,
+                is_retired=view.retired,
+                row_count=view.row_count,
+                row_bytes=view.row_bytes,
+                expired_count=view.expired_count,
+                expired_bytes=view.expired_bytes,
+                tombstone_count=view.tombstone_count,
+                tombstone_bytes=view.tombstone_bytes,
+                logged_count=view.logged_count,
+                logged_bytes=view.logged_bytes,
+            )
+            for view in message.views
+        ),
+    )
 
 
 def _feature(message: pb.ExplainedFeature) -> FeatureFacts:

@@ -24,6 +24,7 @@ from feature_server.domain.row_store import RowStore, StoreOpener
 from feature_server.domain.served_writer import ServedWriter
 from feature_server.domain.shard import Shard
 from feature_server.domain.shard_set import ShardSet
+from feature_server.domain.storage_use import StorageUse
 from feature_server.domain.writes import Writes
 from feature_server.rpc.feature_servicer import FeatureServicer
 from feature_server.rpc.inspection_servicer import InspectionServicer
@@ -102,6 +103,12 @@ class HeldStore:
         rows = self._store.get_many(keys)
         self._faults.after_read(keys)
         return rows
+
+    def scan(self, start: bytes, count: int) -> list[tuple[bytes, bytes]]:
+        return self._store.scan(start, count)
+
+    def disk_bytes(self) -> int:
+        return self._store.disk_bytes()
 
     def write(self, keys: Sequence[bytes], values: Sequence[bytes], *, sync: bool) -> None:
         self._faults.write_sizes.append(len(keys))
@@ -213,6 +220,7 @@ class Parts:
                 self.ring.mark(*shard.status()[:3])
             self.served_store = ServedSegments(folder / "served-log", 64 << 20, self.log)
             self.served_writer = ServedWriter(self.ring, self.catalogue, self.served_store, self.log)
+        self.storage = StorageUse(self.shards, self.catalogue, self.clock, self.served_store)
         self._server: grpc.Server | None = None
         self.port = 0
 
@@ -226,7 +234,7 @@ class Parts:
             Replays(self.catalogue, self.shards, self.clock),
             principal,
         )
-        inspection = InspectionServicer(self.explanations, principal)
+        inspection = InspectionServicer(self.explanations, self.storage, principal)
         add_services(self._server, online, peer, telemetry, self.log, inspection=inspection)
         add_health_and_reflection(self._server, Health(), SERVICE_NAMES)
         self.port = bind(self._server, "127.0.0.1", 0)
