@@ -21,6 +21,7 @@ from feature_server.domain.explanations import Explanations
 from feature_server.domain.imports import Imports
 from feature_server.domain.peer_reads import PeerReads
 from feature_server.domain.reads import Reads
+from feature_server.domain.reclaim import Reclaim
 from feature_server.domain.registry_keeper import RegistryKeeper
 from feature_server.domain.replays import Replays
 from feature_server.domain.served_writer import QUEUE_BYTES_MAX, ServedWriter
@@ -123,9 +124,11 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
             Replays(catalogue, shards, _now_us),
             authenticator.current_principal,
         )
+        storage = StorageUse(shards, catalogue, _now_us, served[1] if served is not None else None)
         inspection = InspectionServicer(
             Explanations(table, shards, catalogue, reads, _now_us),
-            StorageUse(shards, catalogue, _now_us, served[1] if served is not None else None),
+            storage,
+            _reclaiming(stack, telemetry, Reclaim(shards, catalogue, storage, log, interval_s=options.reclaim_every_s)),
             authenticator.current_principal,
         )
         workers = WORKER_COUNT + STREAM_COUNT_MAX  # streams hold theirs; reads keep as many as ever
@@ -154,6 +157,15 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
         address = f"{options.host}:{port}"
         log.info("listening", address=address, port=port, metrics_port=telemetry.metrics_port, transport=transport.name)
         yield port
+
+
+def _reclaiming(stack: ExitStack, telemetry: Telemetry, reclaim: Reclaim) -> Reclaim:
+    rows = "Rows of retired versions taken away."
+    telemetry.counter("headrace.reclaim.rows", rows, lambda: [(reclaim.row_count, {})])
+    telemetry.counter("headrace.reclaim.bytes", "Bytes of these rows.", lambda: [(reclaim.byte_count, {})])
+    reclaim.start()
+    stack.callback(reclaim.close)
+    return reclaim
 
 
 def _transport(
@@ -306,6 +318,10 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--served-log-share", type=share, default=0.0, help="part of the reads to log for the offline store, 0 to 1"
     )
     parser.add_argument(
+        "--reclaim-every-s", type=seconds, default=0.0,
+        help="seconds between two walks that take away rows of retired versions; none without it",
+    )  # fmt: skip
+    parser.add_argument(
         "--served-log-bytes", type=byte_count, default=SERVED_LOG_BYTES, help="disk for logged reads on their way"
     )
     parser.add_argument("--metrics-port", type=port, help="port of the Prometheus endpoint; none without it")
@@ -313,6 +329,14 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--direct-reads", action="store_true", help="reads past the page cache, for data beyond memory")
     parser.add_argument("--otlp-endpoint", default="", help="http://HOST:PORT that takes traces and metrics by OTLP")
     return parser.parse_args(arguments)
+
+
+def seconds(text: str) -> float:
+    """A span of 0 or more."""
+    number = float(text)
+    if not 0 <= number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not 0 or more seconds")
+    return number
 
 
 def share(text: str) -> float:

@@ -41,6 +41,9 @@ def storage(
     shard: Annotated[
         list[int] | None, typer.Option("--shard", help="Only this shard; repeatable. All without.")
     ] = None,
+    reclaim: Annotated[
+        bool, typer.Option("--reclaim", help="First take away the rows of versions that are retired for a minute.")
+    ] = False,
     by_shard: Annotated[bool, typer.Option("--by-shard", help="A line per shard and view, not per view.")] = False,
     output: Output = Format.TABLE,
     endpoint: Endpoint = None,
@@ -53,4 +56,4 @@ def storage(
     """
     from control_plane.cli.storage_commands import storage  # lazy
 
-    storage(session_of(context), shard or [], by_shard=by_shard)
+    storage(session_of(context), shard or [], by_shard=by_shard, reclaim=reclaim)

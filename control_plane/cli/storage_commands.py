@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from control_plane.cli.output import Format, print_document, print_table
 from control_plane.cli.session import Session
-from headrace.client.inspection import ShardStorage, ViewStorage
+from headrace.client.inspection import ReclaimedRows, ShardStorage, ViewStorage
 
 UNKNOWN: Final = "(not in the registry)"
 _COUNTED: Final = tuple(field.name for field in fields(ViewStorage) if field.name.endswith(("_count", "_bytes")))
@@ -27,9 +27,10 @@ class Line:
         return self.view.row_bytes if self.view.is_retired else 0
 
 
-def storage(session: Session, shards: Sequence[int], *, by_shard: bool) -> None:
-    """Prints what rows take, the largest first."""
+def storage(session: Session, shards: Sequence[int], *, by_shard: bool, reclaim: bool) -> None:
+    """Prints what rows take, the largest first; with `reclaim` after rows of retired versions are taken away."""
     with session.inspection() as client:
+        gone = list(client.reclaim()) if reclaim else []
         found = list(client.storage(shards))
     lines = [Line(one.shard, view) for one in found for view in one.views]
     if not by_shard:
@@ -37,8 +38,22 @@ def storage(session: Session, shards: Sequence[int], *, by_shard: bool) -> None:
     lines.sort(key=lambda line: (-line.view.row_bytes - line.view.logged_bytes, line.view.view_id, line.shard or 0))
     if session.form is Format.TABLE:
         _print(session, found, lines, by_shard=by_shard)
-    else:
-        print_document(_document(found, lines), session.form, session.out)
+        if reclaim:
+            _print_reclaimed(session, gone)
+        return
+    document = _document(found, lines)
+    if reclaim:
+        document["reclaimed"] = [one._asdict() for one in gone]
+    print_document(document, session.form, session.out)
+
+
+def _print_reclaimed(session: Session, gone: Sequence[ReclaimedRows]) -> None:
+    row_count, row_bytes = sum(one.row_count for one in gone), sum(one.row_bytes for one in gone)
+    gone_text = f"{row_count:,} rows of retired versions, {size_text(row_bytes)}"
+    session.out.write(f"took away {gone_text}; files shrink as they are compacted\n")
+    for one in gone:
+        if one.problem:
+            session.out.write(f"shard {one.shard} was not walked to its end: {one.problem}\n")
 
 
 def _summed(lines: Iterable[Line]) -> list[Line]:

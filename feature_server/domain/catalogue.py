@@ -94,6 +94,11 @@ class Catalogue:
         """View version of an internal id."""
         return self._snapshot.by_id.get(view_id)
 
+    @property
+    def retired_ids(self) -> frozenset[int]:
+        """Internal ids of the view versions that are retired: no read is answered from their rows."""
+        return frozenset(view_id for view_id, view in self._snapshot.by_id.items() if not view.is_active)
+
     def entity(self, name: str) -> EntityLayout:
         """Entity of a name. Raises NotFound."""
         entities = self._snapshot.state.entities
@@ -204,6 +209,13 @@ class Catalogue:
         if record is None:
             raise _unknown("feature view", "UNKNOWN_FEATURE_VIEW", field_path, name, snapshot.selectable)
         view = _served(snapshot.selectable[str(record.ref)], field_path)
+        if not view.is_active:
+            raise FailedPrecondition(
+                f"{view.ref!r} is retired: read a version that is served",
+                reason="FEATURE_VIEW_RETIRED",
+                field=field_path,
+                metadata={"feature_view": view.ref},
+            )
         if reference.feature not in view.columns:
             raise _unknown(f"feature of {view.ref!r}", "UNKNOWN_FEATURE", field_path, reference.feature, view.columns)
         return select_column(text, view, reference.feature, view.key_names)

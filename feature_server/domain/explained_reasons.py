@@ -187,8 +187,6 @@ def _default_reasons(column: AnyColumn, answered: Answered) -> Iterator[Reason]:
 
 
 def _age_reasons(column: AnyColumn, answered: Answered, read: Read) -> Iterator[Reason]:
-    if not column.view.is_active:
-        yield Reason("RETIRED", f"{column.view.ref} is retired, and takes no rows any more")
     if not isinstance(column, SelectedColumn):
         stale = [one.column.feature for one in read.inputs if one.answered and one.answered.status & STALE]
         if answered.status & STALE:

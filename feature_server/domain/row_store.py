@@ -28,6 +28,9 @@ class RowStore(Protocol):
     def write(self, keys: Sequence[bytes], values: Sequence[bytes], *, sync: bool) -> None:
         """Writes all or none; `sync` returns only when the write-ahead log is on stable storage."""
 
+    def remove(self, keys: Sequence[bytes], note: tuple[bytes, bytes]) -> None:
+        """Takes keys away and writes one key and value, all or none."""
+
     def anchor(self) -> None:
         """Notes how far the store durably is, so that losing files is noticed when it is opened again."""
 

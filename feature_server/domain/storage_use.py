@@ -4,6 +4,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
@@ -88,13 +89,7 @@ class StorageUse:
         """Shards one by one, all without numbers; ends early when nobody wants it any more. Raises HeadraceError."""
         principal.require(PERMISSION)
         chosen = [self._shard(number) for number in numbers] or self._shards.shards
-        if not self._turn.acquire(blocking=False):
-            raise ResourceExhausted(
-                "another walk over the rows goes on; try again when it has ended",
-                reason="ALREADY_MEASURING",
-                retry_after_ms=BUSY_RETRY_MS,
-            )
-        try:
+        with self.turn():
             for place, shard in enumerate(chosen):
                 use = ShardUse(shard.number, self._clock_us())
                 if place == 0 and self._served is not None:
@@ -106,6 +101,18 @@ class StorageUse:
                 if not is_wanted():
                     return
                 yield use
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """One walk over the rows; raises ResourceExhausted while another one goes on."""
+        if not self._turn.acquire(blocking=False):
+            raise ResourceExhausted(
+                "another walk over the rows goes on; try again when it has ended",
+                reason="ALREADY_WALKING",
+                retry_after_ms=BUSY_RETRY_MS,
+            )
+        try:
+            yield
         finally:
             self._turn.release()
 

@@ -10,6 +10,7 @@ from google.protobuf import duration_pb2, timestamp_pb2
 from core_ext.window_tiles import FoldedTile
 from feature_server.domain.explained import ExplainedFeature, FoundRow, Place, WindowFacts
 from feature_server.domain.explanations import Explanations, KeyPart
+from feature_server.domain.reclaim import Reclaim
 from feature_server.domain.storage_use import ShardUse, StorageUse, ViewUse
 from headrace.convert.values import duration_to_pb, type_to_pb
 from headrace.errors import InvalidArgument
@@ -23,9 +24,12 @@ _KEY_FIELDS: Final = ("int64_values", "string_values", "bytes_values")
 class InspectionServicer:
     """Converts messages, calls the domain, converts back."""
 
-    def __init__(self, explanations: Explanations, storage: StorageUse, principal: Callable[[], Principal]) -> None:
+    def __init__(
+        self, explanations: Explanations, storage: StorageUse, reclaim: Reclaim, principal: Callable[[], Principal]
+    ) -> None:
         self._explanations = explanations
         self._storage = storage
+        self._reclaim = reclaim
         self._principal = principal
 
     def ExplainFeature(  # noqa: N802 - named by the contract
@@ -52,6 +56,15 @@ class InspectionServicer:
         """Measures shard by shard."""
         for use in self._storage.measure(self._principal(), request.shards, context.is_active):
             yield _use_to_pb(use)
+
+    def ReclaimStorage(  # noqa: N802 - named by the contract
+        self, request: pb.ReclaimStorageRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.ReclaimStorageResponse]:
+        """Takes rows of retired versions away, shard by shard."""
+        for done in self._reclaim.run(self._principal(), context.is_active):
+            yield pb.ReclaimStorageResponse(
+                shard=done.shard, row_count=done.row_count, row_bytes=done.row_bytes, problem=done.problem
+            )
 
 
 def _keys(columns: Sequence[pb_online.EntityColumn]) -> dict[str, KeyPart | None]:

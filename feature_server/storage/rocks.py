@@ -95,11 +95,21 @@ class RocksStore:
         if self.is_read_only:
             raise Unavailable(f"{self._path} is open for reads alone", reason="STORAGE_READ_ONLY")
         batch = WriteBatch(raw_mode=True)
+        # In key order: the memtable then finds each place near the one before.
+        deque(starmap(batch.put, sorted(zip(keys, values, strict=True))), maxlen=0)
+        self._commit(batch, self._synced if sync else self._logged)
+
+    def remove(self, keys: Sequence[bytes], note: tuple[bytes, bytes]) -> None:
+        """Takes keys away and writes one key and value, all or none."""
+        batch = WriteBatch(raw_mode=True)
+        deque(map(batch.delete, keys), maxlen=0)
+        batch.put(*note)
+        self._commit(batch, self._logged)
+
+    def _commit(self, batch: WriteBatch, options: WriteOptions) -> None:
         self._enter()
         try:
-            # In key order: the memtable then finds each place near the one before.
-            deque(starmap(batch.put, sorted(zip(keys, values, strict=True))), maxlen=0)
-            self._rows.write(batch, self._synced if sync else self._logged)
+            self._rows.write(batch, options)
         except Exception as error:
             raise translated(error, self._path) from error
         finally:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from headrace.client.batch import FeatureBatch, value_type_of
 from headrace.client.calls import ValueState
@@ -136,6 +136,15 @@ class ShardStorage:
     views: tuple[ViewStorage, ...]
 
 
+class ReclaimedRows(NamedTuple):
+    """Rows that were taken away of one shard; `problem` says why the walk ended early."""
+
+    shard: int
+    row_count: int
+    row_bytes: int
+    problem: str
+
+
 class InspectionClient(UnaryClient):
     """Explains values and measures shards over one channel; safe to share between threads."""
 
@@ -167,6 +176,13 @@ class InspectionClient(UnaryClient):
         request = pb.MeasureStorageRequest(shards=shards)
         for raw in self._transport.answers(_SERVICE + "MeasureStorage", request.SerializeToString(), timeout_s):
             yield _shard(pb.MeasureStorageResponse.FromString(raw))
+
+    def reclaim(self, timeout_s: float = STORAGE_TIMEOUT_S_DEFAULT) -> Iterator[ReclaimedRows]:
+        """Takes rows of retired versions away, shard after shard; nothing comes where nothing is due."""
+        request = pb.ReclaimStorageRequest().SerializeToString()
+        for raw in self._transport.answers(_SERVICE + "ReclaimStorage", request, timeout_s):
+            answer = pb.ReclaimStorageResponse.FromString(raw)
+            yield ReclaimedRows(answer.shard, answer.row_count, answer.row_bytes, answer.problem)
 
 
 def _shard(message: pb.MeasureStorageResponse) -> ShardStorage:

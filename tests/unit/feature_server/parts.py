@@ -19,6 +19,7 @@ from feature_server.domain.explanations import Explanations
 from feature_server.domain.imports import Imports
 from feature_server.domain.peer_reads import PeerReads
 from feature_server.domain.reads import Reads
+from feature_server.domain.reclaim import Reclaim
 from feature_server.domain.replays import Replays
 from feature_server.domain.row_store import RowStore, StoreOpener
 from feature_server.domain.served_writer import ServedWriter
@@ -116,6 +117,11 @@ class HeldStore:
         if self._faults.write_error is not None:
             raise self._faults.write_error
         self._store.write(keys, values, sync=sync)
+
+    def remove(self, keys: Sequence[bytes], note: tuple[bytes, bytes]) -> None:
+        if self._faults.write_error is not None:
+            raise self._faults.write_error
+        self._store.remove(keys, note)
 
     def anchor(self) -> None:
         self._store.anchor()
@@ -221,6 +227,8 @@ class Parts:
             self.served_store = ServedSegments(folder / "served-log", 64 << 20, self.log)
             self.served_writer = ServedWriter(self.ring, self.catalogue, self.served_store, self.log)
         self.storage = StorageUse(self.shards, self.catalogue, self.clock, self.served_store)
+        self.reclaim = Reclaim(self.shards, self.catalogue, self.storage, self.log, monotonic=lambda: self.monotonic_s)
+        self.monotonic_s = 0.0
         self._server: grpc.Server | None = None
         self.port = 0
 
@@ -234,7 +242,7 @@ class Parts:
             Replays(self.catalogue, self.shards, self.clock),
             principal,
         )
-        inspection = InspectionServicer(self.explanations, self.storage, principal)
+        inspection = InspectionServicer(self.explanations, self.storage, self.reclaim, principal)
         add_services(self._server, online, peer, telemetry, self.log, inspection=inspection)
         add_health_and_reflection(self._server, Health(), SERVICE_NAMES)
         self.port = bind(self._server, "127.0.0.1", 0)

@@ -45,7 +45,7 @@ class Served:
             Replays(parts.catalogue, parts.shards, parts.clock),
             principal,
         )
-        inspection = InspectionServicer(parts.explanations, parts.storage, principal)
+        inspection = InspectionServicer(parts.explanations, parts.storage, parts.reclaim, principal)
         add_services(server, online, peer, telemetry, parts.log, inspection=inspection)
         add_health_and_reflection(server, self.health, SERVICE_NAMES)
         self.transport: GrpcioTransport | NativeTransport = GrpcioTransport(server, self.health)

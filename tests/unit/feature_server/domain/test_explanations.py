@@ -144,7 +144,7 @@ def explained(
     parts: Parts, feature: str, user: int | None, key: str = "user_id", data: Sequence[pb_online.RequestColumn] = ()
 ) -> pb.ExplainedFeature:
     """What ExplainFeature says."""
-    servicer = InspectionServicer(parts.explanations, parts.storage, lambda: PRINCIPAL)
+    servicer = InspectionServicer(parts.explanations, parts.storage, parts.reclaim, lambda: PRINCIPAL)
     request = pb.ExplainFeatureRequest(feature=feature, entity_columns=[column_of(user, key)], request_columns=data)
     return servicer.ExplainFeature(request, None).explanation  # type: ignore[arg-type]  # it has no use for a context
 
@@ -353,13 +353,15 @@ WRONG: Mapping[str, tuple[str, list[pb_online.EntityColumn], type[HeadraceError]
 @pytest.mark.parametrize("case", WRONG)
 def test_what_is_wrong_is_refused(parts: Parts, case: str) -> None:
     feature, columns, kind, reason = WRONG[case]
-    servicer = InspectionServicer(parts.explanations, parts.storage, lambda: PRINCIPAL)
+    servicer = InspectionServicer(parts.explanations, parts.storage, parts.reclaim, lambda: PRINCIPAL)
     with pytest.raises(kind) as caught:
         servicer.ExplainFeature(pb.ExplainFeatureRequest(feature=feature, entity_columns=columns), None)  # type: ignore[arg-type]
     assert caught.value.reason == reason
 
 
 def test_a_caller_without_the_permission_is_refused(parts: Parts) -> None:
-    servicer = InspectionServicer(parts.explanations, parts.storage, lambda: Principal("nobody", frozenset()))
+    servicer = InspectionServicer(
+        parts.explanations, parts.storage, parts.reclaim, lambda: Principal("nobody", frozenset())
+    )
     with pytest.raises(PermissionDenied):
         servicer.ExplainFeature(pb.ExplainFeatureRequest(feature="shop.web.kept:price"), None)  # type: ignore[arg-type]

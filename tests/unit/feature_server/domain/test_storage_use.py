@@ -111,7 +111,7 @@ def test_one_walk_at_a_time_and_an_abandoned_one_ends(parts: Parts) -> None:
     next(walk)
     with pytest.raises(ResourceExhausted) as caught:
         measured(parts)
-    assert caught.value.reason == "ALREADY_MEASURING"
+    assert caught.value.reason == "ALREADY_WALKING"
     walk.close()  # type: ignore[attr-defined]  # a generator
     assert len(measured(parts)) == 2
     assert list(parts.storage.measure(PRINCIPAL, [], lambda: False)) == []
