@@ -17,17 +17,21 @@ from core_ext.request_core import RequestCore
 from core_ext.row_table import RowTable
 from core_ext.served_ring import ServedRing
 from feature_server.domain.catalogue import Catalogue
+from feature_server.domain.explanations import Explanations
 from feature_server.domain.imports import Imports
 from feature_server.domain.peer_reads import PeerReads
 from feature_server.domain.read_counts import COUNTS_NAME, CountsFile, ReadCounts
 from feature_server.domain.reads import Reads
+from feature_server.domain.reclaim import Reclaim
 from feature_server.domain.registry_keeper import RegistryKeeper
 from feature_server.domain.replays import Replays
 from feature_server.domain.served_writer import QUEUE_BYTES_MAX, ServedWriter
 from feature_server.domain.shard import Shard, ShardState
 from feature_server.domain.shard_set import ShardSet
+from feature_server.domain.storage_use import StorageUse
 from feature_server.domain.writes import Writes
 from feature_server.rpc.feature_servicer import STREAM_COUNT_MAX, FeatureServicer
+from feature_server.rpc.inspection_servicer import InspectionServicer
 from feature_server.rpc.native_front import (
     CONNECTION_BYTES,
     TRANSPORTS,
@@ -123,6 +127,13 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
             Replays(catalogue, shards, _now_us),
             authenticator.current_principal,
         )
+        storage = StorageUse(shards, catalogue, _now_us, served[1] if served is not None else None)
+        inspection = InspectionServicer(
+            Explanations(table, shards, catalogue, reads, _now_us),
+            storage,
+            _reclaiming(stack, telemetry, Reclaim(shards, catalogue, storage, log, interval_s=options.reclaim_every_s)),
+            authenticator.current_principal,
+        )
         workers = WORKER_COUNT + STREAM_COUNT_MAX  # streams hold theirs; reads keep as many as ever
         name = options.transport or default_transport(log)
         forwarded = ForwardedIdentities()
@@ -131,7 +142,7 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
             authenticator, permissions(), options.host, workers, forwarded=forwarded,
             asks_peer=is_grpcio and asks_peer(tls), niceness=0 if is_grpcio else BESIDE_READS,
         )  # fmt: skip
-        add_services(server, online, peer, telemetry, log)
+        add_services(server, online, peer, telemetry, log, inspection=inspection)
         add_health_and_reflection(server, health, SERVICE_NAMES)
         transport, port = _transport(
             options, server, health, name=name, core=core, reads=reads, authenticator=authenticator,
@@ -172,6 +183,15 @@ def _held_counts(path: Path, log: EventLog) -> bytes | None:
     except DataLoss as error:  # it is written without a sync; counting begins anew
         log.error("read_counts_lost", detail=error.message)
         return None
+
+
+def _reclaiming(stack: ExitStack, telemetry: Telemetry, reclaim: Reclaim) -> Reclaim:
+    rows = "Rows of retired versions taken away."
+    telemetry.counter("headrace.reclaim.rows", rows, lambda: [(reclaim.row_count, {})])
+    telemetry.counter("headrace.reclaim.bytes", "Bytes of these rows.", lambda: [(reclaim.byte_count, {})])
+    reclaim.start()
+    stack.callback(reclaim.close)
+    return reclaim
 
 
 def _transport(
@@ -324,6 +344,10 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--served-log-share", type=share, default=0.0, help="part of the reads to log for the offline store, 0 to 1"
     )
     parser.add_argument(
+        "--reclaim-every-s", type=seconds, default=0.0,
+        help="seconds between two walks that take away rows of retired versions; none without it",
+    )  # fmt: skip
+    parser.add_argument(
         "--served-log-bytes", type=byte_count, default=SERVED_LOG_BYTES, help="disk for logged reads on their way"
     )
     parser.add_argument("--metrics-port", type=port, help="port of the Prometheus endpoint; none without it")
@@ -331,6 +355,14 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--direct-reads", action="store_true", help="reads past the page cache, for data beyond memory")
     parser.add_argument("--otlp-endpoint", default="", help="http://HOST:PORT that takes traces and metrics by OTLP")
     return parser.parse_args(arguments)
+
+
+def seconds(text: str) -> float:
+    """A span of 0 or more."""
+    number = float(text)
+    if not 0 <= number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not 0 or more seconds")
+    return number
 
 
 def share(text: str) -> float:

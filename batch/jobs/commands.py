@@ -7,6 +7,7 @@ from typing import Any, Final
 from batch.jobs import training
 from batch.jobs.cleaning import sweep_lake
 from batch.jobs.context import Arguments, Context, request_of, run_id_of
+from batch.jobs.explained import explain
 from batch.jobs.historical import run_historical
 from headrace.errors import FailedPrecondition
 
@@ -63,6 +64,7 @@ def _spark() -> ModuleType:
 COMMANDS: Final[Mapping[str, Command]] = {
     "skew_run": skew_run,
     "sweep": sweep_lake,
+    "explain": explain,
     "get_historical": get_historical,
     "get_historical_spark": get_historical_spark,
     "window_history_spark": window_history_spark,

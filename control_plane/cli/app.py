@@ -11,6 +11,7 @@ from typing import Annotated, Final
 import typer
 
 from control_plane.cli.history_app import offline, skew, training_set
+from control_plane.cli.inspection_app import explain, storage
 from control_plane.cli.options import Data, Endpoint, Output, Token, session_of
 from control_plane.cli.output import Format, print_error
 from control_plane.cli.session import Session
@@ -282,6 +283,10 @@ def read(
     from control_plane.cli.data_commands import read  # lazy
 
     read(session_of(context), service, entity or [], feature or [], requests=request or [], expired=expired)
+
+
+app.command()(explain)
+app.command()(storage)
 
 
 @app.command()

@@ -12,7 +12,7 @@ from control_plane.cli.output import Format
 from headrace.errors import FailedPrecondition
 
 if TYPE_CHECKING:
-    from headrace.client import Client, HistoryClient, RegistryClient, Tls
+    from headrace.client import Client, HistoryClient, InspectionClient, RegistryClient, Tls
 
 LAKE_VARIABLE: Final = "HEADRACE_LAKE"
 LAKE_FOLDER: Final = "batch"  # of a platform, in its data folder
@@ -59,6 +59,15 @@ class Session:
 
         address = _required(self.endpoints().features, "feature server", "features")
         with Client(address, token=self.token, tls=self._tls()) as client:
+            yield client
+
+    @contextmanager
+    def inspection(self) -> "Iterator[InspectionClient]":
+        """Client of what the feature server tells of its values and its disk."""
+        from headrace.client import InspectionClient  # lazy: as above
+
+        address = _required(self.endpoints().features, "feature server", "features")
+        with InspectionClient(address, token=self.token, tls=self._tls()) as client:
             yield client
 
     @contextmanager

@@ -11,6 +11,7 @@ from core_ext.request_core import RequestCore
 from feature_server.domain.layouts import EntityLayout, ViewLayout, entity_layout, on_demand_layouts, view_layouts
 from feature_server.domain.selected import AnyColumn, AnyLayout, select_column
 from feature_server.domain.selection import Prepared, prepare
+from feature_server.domain.selector import Selector
 from headrace.definitions.registered import RegisteredService, RegistryState, State
 from headrace.errors import FailedPrecondition, HeadraceError, InvalidArgument, NotFound
 from headrace.names import parse_feature_ref, parse_version_ref
@@ -100,6 +101,11 @@ class Catalogue:
         """View version of an internal id."""
         return self._snapshot.by_id.get(view_id)
 
+    @property
+    def retired_ids(self) -> frozenset[int]:
+        """Internal ids of the view versions that are retired: no read is answered from their rows."""
+        return frozenset(view_id for view_id, view in self._snapshot.by_id.items() if not view.is_active)
+
     def entity(self, name: str) -> EntityLayout:
         """Entity of a name. Raises NotFound."""
         entities = self._snapshot.state.entities
@@ -149,6 +155,11 @@ class Catalogue:
                 _, dropped = self._lists.popitem(last=False)
                 self._handles.pop(dropped.handle, None)
         return prepared
+
+    def selector(self) -> Selector:
+        """The registry of now, to explain features by."""
+        snapshot = self._snapshot
+        return Selector(snapshot.state, snapshot.selectable, lambda text: self._list_column(snapshot, text, "feature"))
 
     def handle(self, handle: bytes) -> Prepared:
         """Prepared list of a handle; services are known to the core itself. Raises FailedPrecondition."""
@@ -205,6 +216,13 @@ class Catalogue:
         if record is None:
             raise _unknown("feature view", "UNKNOWN_FEATURE_VIEW", field_path, name, snapshot.selectable)
         view = _served(snapshot.selectable[str(record.ref)], field_path)
+        if not view.is_active:
+            raise FailedPrecondition(
+                f"{view.ref!r} is retired: read a version that is served",
+                reason="FEATURE_VIEW_RETIRED",
+                field=field_path,
+                metadata={"feature_view": view.ref},
+            )
         if reference.feature not in view.columns:
             raise _unknown(f"feature of {view.ref!r}", "UNKNOWN_FEATURE", field_path, reference.feature, view.columns)
         return select_column(text, view, reference.feature, view.key_names)

@@ -8,7 +8,7 @@ from core_ext.request_core import Misses, Refused, RequestCore, Unresolved
 from core_ext.row_codec import CorruptRowError, check_row
 from core_ext.row_table import RowTable
 from feature_server.domain.catalogue import Catalogue
-from feature_server.domain.fetches import DEADLINE_MARGIN_S, Fetches, Pending
+from feature_server.domain.fetches import DEADLINE_MARGIN_S, VIEW_ID_BYTES, Fetches, Pending
 from feature_server.domain.selection import Prepared
 from feature_server.domain.shard_set import ShardSet
 from headrace.errors import DataLoss, HeadraceError, InvalidArgument, ResourceExhausted
@@ -17,7 +17,6 @@ from headrace.serving.principal import Principal
 DEADLINE_DEFAULT_S: Final = 10.0  # of a caller that sets none
 READ_PERMISSION: Final = "FEATURE_READ"
 
-_VIEW_ID_BYTES: Final = 4
 _LOST_REASONS: Final = frozenset({"STORED_ROW_CORRUPT"})
 _BUSY_REASONS: Final = frozenset({"OUT_OF_MEMORY"})
 
@@ -80,7 +79,7 @@ class Reads:
         try:
             for key, row in zip(keys, rows, strict=True):
                 if row is not None:
-                    view = self._catalogue.view_of_id(int.from_bytes(key[-_VIEW_ID_BYTES:], "big"))
+                    view = self._catalogue.view_of_id(int.from_bytes(key[-VIEW_ID_BYTES:], "big"))
                     check_row(row, view.stored_schema if view is not None else None)
         except CorruptRowError as error:
             lost = DataLoss(
@@ -143,7 +142,7 @@ class Reads:
                 pending.request, pending.read_time_us, pending.plan, pending.overlay, pending.trace_id
             )
         except Refused as refused:
-            raise _translated(refused) from refused
+            raise translated(refused) from refused
 
     def _resolve(self, wanted: Unresolved) -> Prepared:
         if wanted.feature_service:
@@ -162,7 +161,8 @@ class Reads:
             self._shards[shard].wait_for(epoch, offset, deadline_s)
 
 
-def _translated(refused: Refused) -> HeadraceError:
+def translated(refused: Refused) -> HeadraceError:
+    """Our error for a refusal of the core."""
     if refused.reason in _LOST_REASONS:
         return DataLoss(refused.message, reason=refused.reason, metadata=refused.metadata)
     if refused.reason in _BUSY_REASONS:

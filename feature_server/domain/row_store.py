@@ -19,8 +19,17 @@ class RowStore(Protocol):
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Values in the order of the keys, None where there is none."""
 
+    def scan(self, start: bytes, count: int) -> list[tuple[bytes, bytes]]:
+        """Up to so many keys from `start` on, with their values; they are not put into the cache of blocks."""
+
+    def disk_bytes(self) -> int:
+        """Bytes of the files."""
+
     def write(self, keys: Sequence[bytes], values: Sequence[bytes], *, sync: bool) -> None:
         """Writes all or none; `sync` returns only when the write-ahead log is on stable storage."""
+
+    def remove(self, keys: Sequence[bytes], note: tuple[bytes, bytes]) -> None:
+        """Takes keys away and writes one key and value, all or none."""
 
     def anchor(self) -> None:
         """Notes how far the store durably is, so that losing files is noticed when it is opened again."""

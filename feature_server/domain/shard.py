@@ -164,6 +164,20 @@ class Shard:
             self.quarantine(error)
             raise
 
+    def scan(self, start: bytes, count: int) -> list[tuple[bytes, bytes]]:
+        """Up to so many keys from `start` on, with their rows, not yet checked; the record of the shard is one."""
+        store = self._store
+        if store is None:
+            raise self._unreadable()
+        return store.scan(start, count)
+
+    def disk_bytes(self) -> int:
+        """Bytes of its files."""
+        store = self._store
+        if store is None:
+            raise self._unreadable()
+        return store.disk_bytes()
+
     def wait_for(self, epoch: int, offset: int, deadline_s: float) -> None:
         """Returns when the log is past an offset; raises DeadlineExceeded at a time of the monotonic clock."""
         record = self._record
@@ -220,6 +234,21 @@ class Shard:
             if entry.error is not None:
                 raise entry.error
         return Position(self.number, self._record.epoch, entry.next_offset - 1), entry.stale_count
+
+    def remove(self, keys: Sequence[bytes]) -> tuple[int, int]:
+        """Takes stored rows away that no read may ask for any more; how many rows there were, and their bytes.
+
+        They take no offset and do not enter the row log.
+        """
+        with self._commit:
+            store = self._store
+            if store is None or self.state is not ShardState.SERVING:
+                raise self._unwritable()
+            try:
+                return self._remove(store, keys)
+            except HeadraceError as error:
+                self._fail(error)
+                raise
 
     def commit_queued(self) -> None:
         """Commits what was acknowledged in memory."""
@@ -438,6 +467,23 @@ class Shard:
             self._record = record
             self._applied.notify_all()
         self.on_applied(self.number, record.epoch, record.next_offset - 1)
+
+    def _remove(self, store: RowStore, keys: Sequence[bytes]) -> tuple[int, int]:
+        found = zip(keys, store.get_many(keys), strict=True)
+        rows = {key: checked(row) for key, row in found if row is not None}
+        if not rows:
+            return 0, 0
+        content_hash = self._record.content_hash - sum(map(xxh3_64, map(add, rows.keys(), rows.values())))
+        record = replace(self._record, content_hash=content_hash & _HASH_MASK)
+        store.remove(list(rows), (RECORD_KEY, record.encode()))
+        # Written once more as they were, so that a fill that was read before the removal is dropped; then forgotten.
+        self._table.apply(list(rows), list(rows.values()))
+        held = [key for key in rows if self._table.lookup([key]) != [UNKNOWN]]
+        while held:
+            self._table.fill(held, [None] * len(held), self._table.ticket())
+            held = [key for key in held if isinstance(self._table.lookup([key])[0], bytes)]
+        self._record = record
+        return len(rows), sum(len(key) + len(row) for key, row in rows.items())
 
     def _stored(self, store: RowStore, keys: Sequence[bytes]) -> list[bytes | None]:
         # The table knows the newest row of what it holds: every commit passes through it.

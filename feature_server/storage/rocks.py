@@ -6,12 +6,13 @@ import shutil
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import starmap
+from contextlib import suppress
+from itertools import islice, starmap
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Final, cast
 
-from rocksdict import AccessType, DbClosedError, Options, Rdict, WriteBatch, WriteOptions
+from rocksdict import AccessType, DbClosedError, Options, Rdict, ReadOptions, WriteBatch, WriteOptions
 
 from feature_server.storage.files import sync_folder
 from feature_server.storage.integrity import check_shard, note_sequence
@@ -68,16 +69,47 @@ class RocksStore:
             self._leave()
         return cast(list[bytes | None], values)
 
+    def scan(self, start: bytes, count: int) -> list[tuple[bytes, bytes]]:
+        """Up to so many keys from `start` on, with their values."""
+        options = ReadOptions()
+        options.fill_cache(False)
+        self._enter()
+        try:
+            found = list(islice(self._rows.items(from_key=start, read_opt=options), count))
+        except Exception as error:
+            raise translated(error, self._path) from error
+        finally:
+            self._leave()
+        return cast(list[tuple[bytes, bytes]], found)
+
+    def disk_bytes(self) -> int:
+        """Bytes of the files; one that goes while they are counted counts as gone."""
+        total = 0
+        for file in self._path.iterdir():
+            with suppress(FileNotFoundError):
+                total += file.stat().st_size
+        return total
+
     def write(self, keys: Sequence[bytes], values: Sequence[bytes], *, sync: bool) -> None:
         """Writes all or none; gives up the GIL while it writes."""
         if self.is_read_only:
             raise Unavailable(f"{self._path} is open for reads alone", reason="STORAGE_READ_ONLY")
         batch = WriteBatch(raw_mode=True)
+        # In key order: the memtable then finds each place near the one before.
+        deque(starmap(batch.put, sorted(zip(keys, values, strict=True))), maxlen=0)
+        self._commit(batch, self._synced if sync else self._logged)
+
+    def remove(self, keys: Sequence[bytes], note: tuple[bytes, bytes]) -> None:
+        """Takes keys away and writes one key and value, all or none."""
+        batch = WriteBatch(raw_mode=True)
+        deque(map(batch.delete, keys), maxlen=0)
+        batch.put(*note)
+        self._commit(batch, self._logged)
+
+    def _commit(self, batch: WriteBatch, options: WriteOptions) -> None:
         self._enter()
         try:
-            # In key order: the memtable then finds each place near the one before.
-            deque(starmap(batch.put, sorted(zip(keys, values, strict=True))), maxlen=0)
-            self._rows.write(batch, self._synced if sync else self._logged)
+            self._rows.write(batch, options)
         except Exception as error:
             raise translated(error, self._path) from error
         finally:

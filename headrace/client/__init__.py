@@ -5,6 +5,7 @@ from headrace.client.batch import FeatureBatch, OutputColumn, PreparedFeatures
 from headrace.client.calls import Durability, EraseResult, ReadOptions, ValueState
 from headrace.client.history import HistoricalJob, HistoryClient, JobState
 from headrace.client.ingest import WriteResult, WriteToken
+from headrace.client.inspection import Explanation, InspectionClient
 from headrace.client.registry import Plan, RegistryClient
 from headrace.client.retries import RetryPolicy
 from headrace.client.sync import Client
@@ -15,9 +16,11 @@ __all__ = [
     "Client",
     "Durability",
     "EraseResult",
+    "Explanation",
     "FeatureBatch",
     "HistoricalJob",
     "HistoryClient",
+    "InspectionClient",
     "JobState",
     "OutputColumn",
     "Plan",

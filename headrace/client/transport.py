@@ -48,6 +48,17 @@ class Transport:
 
         return self._drive(timeout_s, send)
 
+    def answers(self, method: str, request: bytes, timeout_s: float) -> Iterator[bytes]:
+        """Answers of one call as they come, without a retry; closing the iterator ends the call."""
+        call: grpc.UnaryStreamMultiCallable[bytes, bytes] = self._channel.unary_stream(method)
+        stream = call(request, timeout=check_timeout(timeout_s), metadata=self._metadata)
+        try:
+            yield from stream
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from error
+        finally:
+            stream.cancel()
+
     def close(self) -> None:
         """Closes the channel; calls in flight fail."""
         self._channel.close()

@@ -15,16 +15,20 @@ from core_ext.request_core import RequestCore
 from core_ext.row_table import RowTable
 from core_ext.served_ring import ServedRing
 from feature_server.domain.catalogue import Catalogue
+from feature_server.domain.explanations import Explanations
 from feature_server.domain.imports import Imports
 from feature_server.domain.peer_reads import PeerReads
 from feature_server.domain.reads import Reads
+from feature_server.domain.reclaim import Reclaim
 from feature_server.domain.replays import Replays
 from feature_server.domain.row_store import RowStore, StoreOpener
 from feature_server.domain.served_writer import ServedWriter
 from feature_server.domain.shard import Shard
 from feature_server.domain.shard_set import ShardSet
+from feature_server.domain.storage_use import StorageUse
 from feature_server.domain.writes import Writes
 from feature_server.rpc.feature_servicer import FeatureServicer
+from feature_server.rpc.inspection_servicer import InspectionServicer
 from feature_server.rpc.services import SERVICE_NAMES, add_services, permissions
 from feature_server.rpc.shard_servicer import ShardServicer
 from feature_server.storage.rocks import RocksOpener
@@ -101,12 +105,23 @@ class HeldStore:
         self._faults.after_read(keys)
         return rows
 
+    def scan(self, start: bytes, count: int) -> list[tuple[bytes, bytes]]:
+        return self._store.scan(start, count)
+
+    def disk_bytes(self) -> int:
+        return self._store.disk_bytes()
+
     def write(self, keys: Sequence[bytes], values: Sequence[bytes], *, sync: bool) -> None:
         self._faults.write_sizes.append(len(keys))
         self._faults.syncs.append(sync)
         if self._faults.write_error is not None:
             raise self._faults.write_error
         self._store.write(keys, values, sync=sync)
+
+    def remove(self, keys: Sequence[bytes], note: tuple[bytes, bytes]) -> None:
+        if self._faults.write_error is not None:
+            raise self._faults.write_error
+        self._store.remove(keys, note)
 
     def anchor(self) -> None:
         self._store.anchor()
@@ -201,6 +216,7 @@ class Parts:
         self.reads = Reads(self.core, self.table, self.shards, self.catalogue, self.clock)
         self.writes = Writes(self.catalogue, self.shards, self.clock)
         self.imports = Imports([folder], self.writes)
+        self.explanations = Explanations(self.table, self.shards, self.catalogue, self.reads, self.clock)
         self.served_store: ServedSegments | None = None
         if served_share is not None:
             self.ring = ServedRing(served_share, queue_bytes, shard_count)
@@ -210,6 +226,9 @@ class Parts:
                 self.ring.mark(*shard.status()[:3])
             self.served_store = ServedSegments(folder / "served-log", 64 << 20, self.log)
             self.served_writer = ServedWriter(self.ring, self.catalogue, self.served_store, self.log)
+        self.storage = StorageUse(self.shards, self.catalogue, self.clock, self.served_store)
+        self.reclaim = Reclaim(self.shards, self.catalogue, self.storage, self.log, monotonic=lambda: self.monotonic_s)
+        self.monotonic_s = 0.0
         self._server: grpc.Server | None = None
         self.port = 0
 
@@ -223,7 +242,8 @@ class Parts:
             Replays(self.catalogue, self.shards, self.clock),
             principal,
         )
-        add_services(self._server, online, peer, telemetry, self.log)
+        inspection = InspectionServicer(self.explanations, self.storage, self.reclaim, principal)
+        add_services(self._server, online, peer, telemetry, self.log, inspection=inspection)
         add_health_and_reflection(self._server, Health(), SERVICE_NAMES)
         self.port = bind(self._server, "127.0.0.1", 0)
         self._server.start()

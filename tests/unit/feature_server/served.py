@@ -12,6 +12,7 @@ import pytest
 from feature_server.domain.peer_reads import PeerReads
 from feature_server.domain.replays import Replays
 from feature_server.rpc.feature_servicer import FeatureServicer
+from feature_server.rpc.inspection_servicer import InspectionServicer
 from feature_server.rpc.native_front import GrpcioTransport, NativeTransport
 from feature_server.rpc.native_misses import READ_METHOD
 from feature_server.rpc.services import SERVICE_NAMES, add_services, permissions
@@ -44,7 +45,8 @@ class Served:
             Replays(parts.catalogue, parts.shards, parts.clock),
             principal,
         )
-        add_services(server, online, peer, telemetry, parts.log)
+        inspection = InspectionServicer(parts.explanations, parts.storage, parts.reclaim, principal)
+        add_services(server, online, peer, telemetry, parts.log, inspection=inspection)
         add_health_and_reflection(server, self.health, SERVICE_NAMES)
         self.transport: GrpcioTransport | NativeTransport = GrpcioTransport(server, self.health)
         if name == NativeTransport.name:
