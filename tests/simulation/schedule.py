@@ -1,0 +1,146 @@
+"""One seeded schedule: a ring of servers, a client, and everything that may go wrong."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from control_plane.domain.ring.keeper import RingShape
+from headrace.errors import HeadraceError
+from headrace.serving.principal import LOCAL
+from tests.simulation import control
+from tests.simulation.checks import Checks, Violation
+from tests.simulation.clients import NAME as CLIENT
+from tests.simulation.clients import Client
+from tests.simulation.control import Control, SimRingStore
+from tests.simulation.log import SimLog
+from tests.simulation.servers import LOG, Machine, Server
+from tests.simulation.world import World
+
+SHARD_COUNT: Final = 4
+REPLICA_COUNT: Final = 2
+SERVER_COUNT: Final = 5
+FIRST_COUNT: Final = 3  # servers that form the ring; the others join later
+TROUBLE_S: Final = 40.0
+FAULT_S: Final = 1.5
+DOWN_MAX_S: Final = 20.0
+REST_S: Final = 60.0  # the longest lease and its replacement, a few copies, and messages that were held up
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a schedule was."""
+
+    event_count: int
+    epoch_count: int
+    read_count: int
+    refused_count: int
+
+
+class Schedule:
+    """Everything that one seed decides."""
+
+    def __init__(self, seed: int) -> None:
+        self.world = World(seed)
+        self.log = SimLog(SHARD_COUNT)
+        self.servers: dict[str, Server] = {}
+        self.checks = Checks(self.log, self.servers, REPLICA_COUNT)
+        self.store = SimRingStore(self.checks.ring_made)
+        self.control = Control(self.world, self.store, RingShape(SHARD_COUNT, REPLICA_COUNT, FIRST_COUNT))
+        zones = self.world.random.choice(("", "ab", "abc"))
+        for number in range(SERVER_COUNT):
+            zone = zones[number % len(zones)] if zones else ""
+            machine = Machine(f"s{number}", zone, SHARD_COUNT)
+            server = Server(self.world, machine, self.control, self.log, self.servers)
+            self.servers[server.name] = server
+            server.on_held = lambda ring, name=server.name: self.checks.ring_held(name, ring)  # type: ignore[misc]
+        self.client = Client(self.world, self.log, self.control, self.servers, self.checks, SHARD_COUNT)
+        self._is_over = False
+
+    def run(self) -> Outcome:
+        """Raises Violation where an invariant does not hold."""
+        for server in list(self.servers.values())[:FIRST_COUNT]:
+            server.start()
+        self.world.every(FAULT_S, self._fault)
+        self.world.every(FAULT_S, self._trim)
+        self.world.run_until(TROUBLE_S)
+        self._heal()
+        self.world.run_until(TROUBLE_S + REST_S)
+        # What is written at the very end has no time to arrive.
+        tokens = dict(self.client.tokens)
+        self.client.is_writing = False
+        self.world.run_until(TROUBLE_S + REST_S + 10.0)
+        self.checks.ended(self.store.read(), tokens)
+        if not self.client.answered_count:
+            raise Violation("nothing was ever read")
+        return Outcome(
+            self.world.event_count, self.store.read().epoch, self.client.answered_count, self.client.refused_count
+        )
+
+    def _fault(self) -> None:
+        if self._is_over:
+            return
+        random = self.world.random
+        server = random.choice(list(self.servers.values()))
+        fault = random.randrange(10)
+        if fault < 3:
+            self._crash(server)
+        elif fault < 5:
+            self._cut(server)
+        elif fault == 5:
+            self._damage(server)
+        elif fault == 6:
+            self.control.crash(leaves_zombie=random.random() < 0.5)
+            self.world.after(random.uniform(0.1, 5.0), self.control.start)
+        elif fault == 7:
+            self._drain(server)
+        elif fault == 8:
+            self.world.loss_share = random.choice((0.0, 0.05, 0.3))
+        else:
+            server.start()
+
+    def _crash(self, server: Server) -> None:
+        if server.is_up:
+            server.crash()
+            self.world.after(self.world.random.uniform(0.1, DOWN_MAX_S), server.start)
+
+    def _cut(self, server: Server) -> None:
+        others = [control.NAME, LOG, CLIENT, *self.servers]
+        for other in self.world.random.sample(others, self.world.random.randint(1, len(others))):
+            if self.world.random.random() < 0.7:
+                self.world.cut(server.name, other)
+            if self.world.random.random() < 0.7:
+                self.world.cut(other, server.name)
+        if self.world.random.random() < 0.5:
+            self.world.after(self.world.random.uniform(1.0, 10.0), self.world.heal)
+
+    def _damage(self, server: Server) -> None:
+        ring = self.store.read()
+        for number, shard in enumerate(ring.shards):
+            whole = [owner for owner in shard.owners if self.servers[owner].machine.stores[number].is_complete]
+            # The last whole copy stays whole: nothing could bring its rows back but a backup.
+            if server.name in whole and len(whole) > 1:
+                server.machine.stores[number].damage()
+                return
+
+    def _drain(self, server: Server) -> None:
+        ring = self.store.read()
+        staying = [held for held in ring.servers.values() if not held.is_draining]
+        if self.control.keeper is not None and len(staying) > REPLICA_COUNT:
+            try:
+                self.control.keeper.drain(LOCAL, server.name)
+            except HeadraceError:
+                return
+
+    def _trim(self) -> None:
+        """Retention: what every owner has durably may go."""
+        for number, shard in enumerate(self.store.read().shards):
+            stores = [self.servers[owner].machine.stores[number] for owner in shard.owners]
+            if stores and all(store.is_complete for store in stores):
+                self.log.trim(number, min(store.synced_offset for store in stores))
+
+    def _heal(self) -> None:
+        self._is_over = True
+        self.world.heal()
+        self.control.zombie = None
+        self.control.start()
+        for server in self.servers.values():
+            server.start()
