@@ -70,7 +70,8 @@ class Copies:
     def adopt(self) -> list[Join]:
         """Follows the ring that is held now: drops what is not ours, and gives the joins that have to be run.
 
-        To be called when a ring was accepted, and when a join has ended.
+        To be called when a ring was accepted, when a join has ended, and before each heartbeat: a copy that was ready may
+        have ceased to be whole.
         """
         begun: list[Join] = []
         ring = self._held.ring
@@ -82,7 +83,7 @@ class Copies:
                 self._joined.pop(shard, None)
                 if ring.epoch:
                     store.drop()
-            elif replica.phase is Phase.JOINING and self._joined.get(shard) != replica.phase_epoch:
+            elif replica.phase is Phase.JOINING and not self._is_ready(shard, replica):
                 self._running.add(shard)
                 begun.append(self._join(shard, replica))
         return begun
@@ -119,9 +120,7 @@ class Copies:
         return [
             (shard, replica.phase_epoch)
             for shard, replica in self._held.ring.replicas_of(self._held.server_id)
-            if replica.phase is Phase.JOINING
-            and self._joined.get(shard) == replica.phase_epoch
-            and self._stores[shard].is_complete
+            if replica.phase is Phase.JOINING and self._is_ready(shard, replica)
         ]
 
     def damaged(self) -> list[tuple[int, int]]:
@@ -180,6 +179,9 @@ class Copies:
                 self._joined[shard] = replica.phase_epoch
                 return
             yield Wait(PAUSE_FIRST_S)
+
+    def _is_ready(self, shard: int, replica: Replica) -> bool:
+        return self._joined.get(shard) == replica.phase_epoch and self._stores[shard].is_complete
 
     def _is_wanted(self, shard: int, replica: Replica) -> bool:
         ring = self._held.ring

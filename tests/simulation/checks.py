@@ -1,6 +1,6 @@
 """What must hold in every schedule, whatever went wrong."""
 
-from headrace.ring.values import Phase, Ring
+from headrace.ring.values import Phase, Ring, RingShard
 from tests.simulation.log import SimLog
 from tests.simulation.servers import Server
 
@@ -30,7 +30,7 @@ class Checks:
                 raise Violation(f"shard {number} has two copies on one server in epoch {ring.epoch}")
             if set(old.owners) != set(new.owners) and new.owners_epoch != ring.epoch:
                 raise Violation(f"shard {number} has other owners in epoch {ring.epoch} and the owners epoch of before")
-            if self._whole(number, old.owners) and not self._whole(number, new.owners):
+            if self._whole(number, _answering(old)) and not self._whole(number, _answering(new)):
                 raise Violation(f"shard {number} loses its last whole owner in epoch {ring.epoch}")
             self._keeps_its_owners(number, before, ring)
 
@@ -88,3 +88,7 @@ class Checks:
 
     def _whole(self, shard: int, owners: tuple[str, ...]) -> bool:
         return any(self._servers[server_id].machine.stores[shard].is_complete for server_id in owners)
+
+
+def _answering(shard: RingShard) -> tuple[str, ...]:
+    return tuple(replica.server_id for replica in shard.replicas if replica.phase is not Phase.JOINING)

@@ -62,9 +62,11 @@ class SimStore:
             self._put(log_rows)
         self.sync()
 
-    def damage(self) -> None:
-        """Bytes rot: the copy is not whole until it is begun anew."""
+    def damage(self, random: Random) -> None:
+        """Bytes rot, and a check has found it: the copy is not whole until it is begun anew."""
         self.is_damaged = True
+        for key in random.sample(sorted(self.rows), (len(self.rows) + 1) // 2):
+            self.rows[key] = b"rotten"
 
     def _put(self, log_rows: LogRows) -> None:
         self.rows.update(zip(log_rows.keys, log_rows.rows, strict=True))

@@ -19,10 +19,11 @@ SHARD_COUNT: Final = 4
 REPLICA_COUNT: Final = 2
 SERVER_COUNT: Final = 5
 FIRST_COUNT: Final = 3  # servers that form the ring; the others join later
-TROUBLE_S: Final = 40.0
-FAULT_S: Final = 1.5
-DOWN_MAX_S: Final = 20.0
-REST_S: Final = 60.0  # the longest lease and its replacement, a few copies, and messages that were held up
+TROUBLE_S: Final = 30.0
+FAULT_S: Final = 1.2
+DOWN_MAX_S: Final = 15.0
+BURNT_SHARE: Final = 0.3  # of the schedules, in which a server never comes back
+REST_S: Final = 45.0  # the longest lease and its replacement, a few copies, and messages that were held up
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +116,10 @@ class Schedule:
     def _damage(self, server: Server) -> None:
         ring = self.store.read()
         for number, shard in enumerate(ring.shards):
-            whole = [owner for owner in shard.owners if self.servers[owner].machine.stores[number].is_complete]
+            whole = [owner for owner in shard.owners if self._is_whole(number, owner)]
             # The last whole copy stays whole: nothing could bring its rows back but a backup.
             if server.name in whole and len(whole) > 1:
-                server.machine.stores[number].damage()
+                server.machine.stores[number].damage(self.world.random)
                 return
 
     def _drain(self, server: Server) -> None:
@@ -142,5 +143,27 @@ class Schedule:
         self.world.heal()
         self.control.zombie = None
         self.control.start()
+        burnt = self._burnt() if self.world.random.random() < BURNT_SHARE else None
         for server in self.servers.values():
-            server.start()
+            if server is not burnt:
+                server.start()
+
+    def _burnt(self) -> Server | None:
+        """A server that others can do without: it is gone with all that it has."""
+        ring = self.store.read()
+        for server in self.servers.values():
+            shards = [shard for shard in enumerate(ring.shards) if server.name in shard[1].owners]
+            others = [
+                [owner for owner in shard.owners if owner != server.name and self._is_whole(number, owner)]
+                for number, shard in shards
+            ]
+            staying = [held for held in ring.servers.values() if not held.is_draining and held.server_id != server.name]
+            if shards and all(others) and len(staying) >= REPLICA_COUNT:
+                if server.is_up:
+                    server.crash()
+                server.is_burnt = True
+                return server
+        return None
+
+    def _is_whole(self, number: int, server_id: str) -> bool:
+        return self.servers[server_id].machine.stores[number].is_complete

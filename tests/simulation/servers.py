@@ -17,8 +17,8 @@ from tests.simulation.disk import SimStore
 from tests.simulation.log import SimLog
 from tests.simulation.world import World
 
-HEARTBEAT_S: Final = 1.0
-FOLLOW_S: Final = 0.4
+HEARTBEAT_S: Final = 1.4
+FOLLOW_S: Final = 0.7
 CALL_TIMEOUT_S: Final = 2.0
 LOG: Final = "log"
 SYNC_SHARE: Final = 0.3  # of the batches
@@ -44,6 +44,7 @@ class Server:
         self.machine = machine
         self.name = machine.server.server_id
         self.is_up = False
+        self.is_burnt = False  # never to come back
         self.life = 0
         self.on_held: Callable[[Ring], None] = lambda ring: None
         self._world = world
@@ -55,12 +56,13 @@ class Server:
 
     def start(self) -> None:
         """Begins a life."""
-        if self.is_up:
+        if self.is_up or self.is_burnt:
             return
         self.is_up, self.life = True, self.life + 1
         self.has_joined = False
         self.held = HeldRing(self.name, self.machine.keep, self.machine.kept)
         self.copies = Copies(self.held, self.machine.stores)
+        self.on_held(self.held.ring)
         self._adopt()
 
     def crash(self) -> None:
@@ -85,6 +87,7 @@ class Server:
     def _heartbeat(self) -> None:
         if not self.is_up:
             return
+        self._adopt()
         epoch, ready, damaged = self.held.ring.epoch, self.copies.ready(), self.copies.damaged()
         has_joined = self.has_joined
 

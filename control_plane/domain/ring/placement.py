@@ -7,12 +7,15 @@ that a server that joins or leaves moves about its own share and nothing else.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from math import log
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from core_ext.hashing import xxh3_64
 from control_plane.domain.ring.shares import Share, parts_zones, shares
 from headrace.ring.values import RingServer
+
+PLACEMENTS_KEPT: Final = 64  # a ring at rest is placed again at each heartbeat
 
 Placement: TypeAlias = tuple[tuple[str, ...], ...]
 """Server ids per shard."""
@@ -22,6 +25,11 @@ def place(
     servers: Sequence[RingServer], shard_count: int, replica_count: int, previous: Sequence[Sequence[str]] = ()
 ) -> Placement:
     """Servers of every shard. The same arguments give the same placement, and its own result places nothing anew."""
+    return _placed(tuple(servers), shard_count, replica_count, tuple(map(tuple, previous)))
+
+
+@lru_cache(maxsize=PLACEMENTS_KEPT)
+def _placed(servers: tuple[RingServer, ...], shard_count: int, replica_count: int, previous: Placement) -> Placement:
     if not servers:
         return ((),) * shard_count
     draft = _Draft(sorted(servers, key=lambda server: server.server_id), shard_count, replica_count, previous)

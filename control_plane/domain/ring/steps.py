@@ -1,8 +1,9 @@
 """The next ring: what follows from the ring before and what is known of its servers. Pure, so that it can be simulated.
 
 A shard changes hands in steps, each of them an epoch: the server that shall have it JOINs; once it says that it is
-ready, in that very phase, it SERVEs; once all that shall serve do and are live, the others are LEAVING; once every live server
-holds that epoch, they are gone. So the owners of a shard never become fewer because it moves.
+ready, in that very phase, it SERVEs; once all that shall serve do, the others are LEAVING; once every live server holds
+that epoch and those that replace them are whole still, they are gone, else they SERVE again. So the owners of a shard
+never become fewer because it moves.
 """
 
 from collections.abc import Mapping, Sequence
@@ -89,6 +90,7 @@ class _Step:
         self._epoch = epoch
         self._known = known
         self._joins = joins  # of all shards, counted on
+        self._damaged = {report.server_id for report in known.damaged if report.shard == number}
 
     def taken(self) -> RingShard:
         """The shard after the step."""
@@ -100,7 +102,7 @@ class _Step:
             for server_id in self._target
             if server_id not in held and self._may_join(server_id, is_urgent=not serving)
         ]
-        if set(self._target) <= serving & self._known.live:
+        if set(self._target) <= (serving & self._known.live) - self._damaged:
             replicas = [self._leaving(replica) for replica in replicas]
         owners = {replica.server_id for replica in replicas if replica.phase is Phase.SERVING}
         is_same = owners == set(self._shard.owners)
@@ -114,7 +116,7 @@ class _Step:
             return self._as(replica, Phase.SERVING)
         if replica.phase is Phase.SERVING and report in self._known.damaged and self._has_other_owner(replica):
             return self._as(replica, Phase.JOINING)
-        if replica.phase is Phase.LEAVING and replica.server_id in self._target:
+        if replica.phase is Phase.LEAVING and (replica.server_id in self._target or not self._is_replaced()):
             return self._as(replica, Phase.SERVING)  # it has followed the log all the while
         return replica
 
@@ -123,8 +125,14 @@ class _Step:
             return replica.server_id not in self._target
         if replica.phase is Phase.SERVING:
             return False
+        # The same heartbeat says that a server holds this epoch, and that its copy is whole still.
         held = self._known.held_epochs
-        return all(held.get(server_id, 0) >= replica.phase_epoch for server_id in self._known.live)
+        waited = self._known.live.union(self._target)
+        return self._is_replaced() and all(held.get(server_id, 0) >= replica.phase_epoch for server_id in waited)
+
+    def _is_replaced(self) -> bool:
+        """Whether all that shall serve the shard do, and none of them said that its copy is damaged."""
+        return set(self._target) <= set(self._shard.owners) - self._damaged
 
     def _may_join(self, server_id: str, *, is_urgent: bool) -> bool:
         join_count = self._joins.get(server_id, 0)
@@ -138,9 +146,8 @@ class _Step:
         return self._as(replica, Phase.LEAVING) if is_over else replica
 
     def _has_other_owner(self, replica: Replica) -> bool:
-        damaged = {report.server_id for report in self._known.damaged if report.shard == self._number}
         others = set(self._shard.owners) & self._known.live
-        return bool(others - damaged - {replica.server_id})
+        return bool(others - self._damaged - {replica.server_id})
 
     def _as(self, replica: Replica, phase: Phase) -> Replica:
         return Replica(replica.server_id, phase, self._epoch)
