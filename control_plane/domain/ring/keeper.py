@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
+from core_ext.hashing import SLOT_COUNT
 from control_plane.domain.ring.leases import Leases
 from control_plane.domain.ring.steps import Known, Report, formed, next_ring
 from control_plane.domain.ring.storage import RingStore
@@ -16,6 +17,7 @@ from headrace.serving.principal import Principal
 PEER: Final = "PEER"
 READ: Final = "FEATURE_READ"
 SERVER_COUNT_MAX: Final = 1_024  # as many as there are slots to own
+REPLICA_COUNT_MAX: Final = 7
 ID_LENGTH_MAX: Final = 64
 ADDRESS_LENGTH_MAX: Final = 255
 WEIGHT_MAX: Final = 1_000
@@ -29,6 +31,16 @@ class RingShape:
     shard_count: int = 64
     replica_count: int = 2
     server_count_min: int = 1  # the ring waits for so many servers, so that the first does not copy all to the others
+
+    def __post_init__(self) -> None:
+        is_power = self.shard_count & (self.shard_count - 1) == 0
+        if not (is_power and 1 <= self.shard_count <= SLOT_COUNT and 1 <= self.replica_count <= REPLICA_COUNT_MAX):
+            raise InvalidArgument(
+                f"a ring has a power of two of shards up to {SLOT_COUNT} and 1 to {REPLICA_COUNT_MAX} copies of each, "
+                f"not {self.shard_count} and {self.replica_count}",
+                reason="RING_SHAPE",
+                field="ring_shards",
+            )
 
 
 class Renewal(NamedTuple):
@@ -53,6 +65,11 @@ class RingKeeper:
         self._damaged: dict[str, frozenset[Report]] = {}
         self._held_epochs: dict[str, int] = {}
         leases.adopt(self._ring.servers)
+
+    @property
+    def newest(self) -> Ring:
+        """The newest ring, for those who measure it."""
+        return self._ring
 
     def ring(self, principal: Principal) -> Ring:
         """The newest ring."""
@@ -153,6 +170,7 @@ class RingKeeper:
             self._store.append(after, cause)
         except Aborted:
             self._ring = self._store.read()  # somebody else's epoch: what was heard is looked at again with it
+            self._leases.adopt(self._ring.servers)
             raise
         for server_id in self._ring.servers.keys() - after.servers.keys():
             self._forget(server_id)
