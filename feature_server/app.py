@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -22,10 +23,12 @@ from feature_server.domain.peer_reads import PeerReads
 from feature_server.domain.reads import Reads
 from feature_server.domain.registry_keeper import RegistryKeeper
 from feature_server.domain.replays import Replays
+from feature_server.domain.row_checks import check_rows
 from feature_server.domain.served_writer import QUEUE_BYTES_MAX, ServedWriter
 from feature_server.domain.shard import Shard, ShardState
 from feature_server.domain.shard_set import ShardSet
 from feature_server.domain.writes import Writes
+from feature_server.ring.shard_copy import ShardCopy, check_new
 from feature_server.rpc.feature_servicer import STREAM_COUNT_MAX, FeatureServicer
 from feature_server.rpc.native_front import (
     CONNECTION_BYTES,
@@ -34,14 +37,18 @@ from feature_server.rpc.native_front import (
     NativeTransport,
     default_transport,
 )
+from feature_server.rpc.peer_channels import PeerChannels
+from feature_server.rpc.placement_client import PlacementClient, RingCopy
 from feature_server.rpc.registry_client import RegistryCopy, RegistryWatch
+from feature_server.rpc.ring_parts import RingParts
 from feature_server.rpc.services import SERVICE_NAMES, add_services, permissions
 from feature_server.rpc.shard_servicer import ShardServicer
 from feature_server.storage.files import read_file, write_file
+from feature_server.storage.marks import FileMark
 from feature_server.storage.rocks_options import BLOCK_CACHE_BYTES, WRITE_BUFFER_BYTES, StoreBudget
 from feature_server.storage.served_log import ServedSegments
 from feature_server.storage.store_folder import SHARD_COUNT, StoreFolder
-from headrace.client.tls import client_tls
+from headrace.client.tls import Tls, client_tls
 from headrace.serving.auth import Authenticator
 from headrace.serving.certificates import ForwardedIdentities
 from headrace.serving.logging import EventLog
@@ -63,6 +70,7 @@ from headrace.serving.turns import Turns
 TABLE_BYTES: Final = 256 << 20  # rows of a demo or a small model; a server of its own is given more
 DESCRIPTOR_COUNT_MAX: Final = 16_384
 REGISTRY_COPY_NAME: Final = "registry"
+RING_COPY_NAME: Final = "ring"
 SERVED_LOG_NAME: Final = "served-log"
 SERVED_LOG_BYTES: Final = 256 << 20
 
@@ -109,15 +117,17 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
         _observe(telemetry, shards, table, catalogue)
         if served is not None:
             _observe_served(telemetry, served[0])
-        reads = Reads(core, table, shards, catalogue, _now_us)
-        writes = Writes(catalogue, shards, _now_us, Turns().short)
+        ring = _ring(stack, options, folder, shards=shards, catalogue=catalogue, log=log, tls=registry_tls)
+        ring_reads = ring.reads if ring is not None else None
+        reads = Reads(core, table, shards, catalogue, _now_us, ring_reads)
+        writes = Writes(catalogue, shards, _now_us, Turns().short, *([ring.held.check_write] if ring else []))
         telemetry.counter("headrace.write.rows", "Rows accepted.", lambda: [(writes.row_count, {})])
         telemetry.counter("headrace.write.stale", "Rows older than the stored.", lambda: [(writes.stale_count, {})])
         imports = Imports(options.import_root, writes)
         online = FeatureServicer(reads, writes, imports, authenticator.current_principal)
         peer = ShardServicer(
-            PeerReads(reads, shards, folder.identity.store_id, served[1] if served is not None else None),
-            Replays(catalogue, shards, _now_us),
+            PeerReads(reads, shards, folder.identity.store_id, served[1] if served is not None else None, ring_reads),
+            Replays(catalogue, shards, _now_us, *([ring.held.check_held] if ring else [])),
             authenticator.current_principal,
         )
         workers = WORKER_COUNT + STREAM_COUNT_MAX  # streams hold theirs; reads keep as many as ever
@@ -143,6 +153,9 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
         watch = RegistryWatch(options.registry, token, keeper, copy, random=Random(), log=log, tls=registry_tls)
         watch.start()
         stack.callback(watch.close)
+        if ring is not None:
+            ring.join(stack, options.advertise or f"{options.host}:{port}", options.zone, options.weight)
+            _observe_ring(telemetry, ring)
         address = f"{options.host}:{port}"
         log.info("listening", address=address, port=port, metrics_port=telemetry.metrics_port, transport=transport.name)
         yield port
@@ -189,6 +202,37 @@ def _open_shards(
     shards.open()
     shards.start()
     return shards
+
+
+def _ring(
+    stack: ExitStack,
+    options: argparse.Namespace,
+    folder: StoreFolder,
+    *,
+    shards: ShardSet,
+    catalogue: Catalogue,
+    log: EventLog,
+    tls: Tls | None,
+) -> RingParts | None:
+    """What a server in a ring has beside the others, where it is to be in one."""
+    if not options.ring:
+        return None
+    path = options.data / RING_COPY_NAME
+    copy = RingCopy(partial(read_file, path), partial(write_file, path), log)
+    check_new(list(shards.shards), has_ring=path.exists())
+    copies = [ShardCopy(shard, FileMark(options.data / f"copy-{shard.number:04}")) for shard in shards.shards]
+    token = bearer_token(options.registry_token, "registry_token")
+    channels = PeerChannels(token, tls, partial(check_rows, catalogue))
+    stack.callback(channels.close)
+    placement = PlacementClient(options.registry, token, tls, random=Random(), log=log)
+    return RingParts(folder.identity.store_id, copies, copy, channels, placement, log)
+
+
+def _observe_ring(telemetry: Telemetry, ring: RingParts) -> None:
+    telemetry.gauge("headrace.ring.held_epoch", "Epoch of the ring that is held.", lambda: [(ring.held.ring.epoch, {})])
+    telemetry.counter("headrace.ring.sent", "Sub-requests to peers.", lambda: [(ring.reads.sent_count, {})])
+    telemetry.counter("headrace.ring.hedged", "Sub-requests that were hedges.", lambda: [(ring.reads.hedge_count, {})])
+    telemetry.gauge("headrace.ring.ejected", "Peers asked last.", lambda: [(len(ring.outliers.ejected()), {})])
 
 
 def _log_served(
@@ -278,6 +322,10 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--host", default="127.0.0.1", help="address to bind; beyond loopback needs --tokens")
     parser.add_argument("--tokens", type=Path, help="YAML file of token digests, principals and permissions")
     add_tls_options(parser)
+    parser.add_argument("--ring", action="store_true", help="join the ring of the control plane; needs a new folder")
+    parser.add_argument("--advertise", default="", help="HOST:PORT that peers reach this server by; --host and port")
+    parser.add_argument("--zone", default="", help="what fails together, such as a rack: copies lie apart from it")
+    parser.add_argument("--weight", type=int, default=1, help="part of the load beside the weights of other servers")
     parser.add_argument(
         "--registry-ca", type=Path, help="PEM file of the authority of the control plane; plain without"
     )

@@ -6,12 +6,15 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from core_ext.request_core import Misses, Overlay, Refused, RequestCore, Unresolved
-from core_ext.row_codec import CorruptRowError, check_row
+from core_ext.row_codec import CorruptRowError
 from core_ext.row_table import RowTable
 from core_ext.rules import CAUSE_DEADLINE, CAUSE_QUARANTINED
 from feature_server.domain.catalogue import Catalogue
+from feature_server.domain.row_checks import check_rows
 from feature_server.domain.selection import Prepared
 from feature_server.domain.shard_set import ShardSet
+from feature_server.ring.fan_out import Found
+from feature_server.ring.ring_reads import RingReads
 from headrace.errors import (
     DataLoss,
     DeadlineExceeded,
@@ -19,6 +22,7 @@ from headrace.errors import (
     InvalidArgument,
     PeerError,
     ResourceExhausted,
+    Unavailable,
 )
 from headrace.serving.principal import Principal
 
@@ -27,9 +31,9 @@ PARALLEL_KEYS_MIN: Final = 32  # from here on shards are read side by side: one 
 READER_COUNT: Final = 8  # of wide reads of all callers
 DEADLINE_MARGIN_S: Final = 0.002  # kept for writing and sending what there is
 DEADLINE_DEFAULT_S: Final = 10.0  # of a caller that sets none
+PEERS_RETRY_MS: Final = 100
 READ_PERMISSION: Final = "FEATURE_READ"
 
-_VIEW_ID_BYTES: Final = 4
 _LOST_REASONS: Final = frozenset({"STORED_ROW_CORRUPT"})
 _BUSY_REASONS: Final = frozenset({"OUT_OF_MEMORY"})
 
@@ -41,8 +45,15 @@ class Reads:
     """GetOnlineFeatures and PrepareFeatureSet."""
 
     def __init__(
-        self, core: RequestCore, table: RowTable, shards: ShardSet, catalogue: Catalogue, clock_us: Callable[[], int]
+        self,
+        core: RequestCore,
+        table: RowTable,
+        shards: ShardSet,
+        catalogue: Catalogue,
+        clock_us: Callable[[], int],
+        peers: RingReads | None = None,
     ) -> None:
+        self._peers = peers
         self._core = core
         self._table = table
         self._shards = shards
@@ -76,10 +87,7 @@ class Reads:
         shard = self._shards[number]
         rows = shard.read(keys)
         try:
-            for key, row in zip(keys, rows, strict=True):
-                if row is not None:
-                    view = self._catalogue.view_of_id(int.from_bytes(key[-_VIEW_ID_BYTES:], "big"))
-                    check_row(row, view.stored_schema if view is not None else None)
+            check_rows(self._catalogue, keys, rows)
         except CorruptRowError as error:
             lost = DataLoss(
                 f"a stored row of shard {number} is damaged: {error}",
@@ -124,6 +132,7 @@ class Reads:
         return self._catalogue.handle(wanted.handle) if wanted.handle else self._catalogue.features(wanted.features)
 
     def _await_offsets(self, misses: Misses, deadline_s: float) -> None:
+        """Waits for the shards of this server; peers wait for theirs."""
         for index, (shard, epoch, offset) in enumerate(misses.wants_offsets):
             if not 0 <= shard < len(self._shards):
                 raise InvalidArgument(
@@ -132,18 +141,34 @@ class Reads:
                     field=f"options.min_offsets[{index}].shard",
                     metadata={"shard": str(shard)},
                 )
-            self._shards[shard].wait_for(epoch, offset, deadline_s)
+            if self._is_local(shard):
+                self._shards[shard].wait_for(epoch, offset, deadline_s)
+
+    def _is_local(self, shard: int) -> bool:
+        return self._peers is None or self._peers.is_local(shard)
 
     def _fetch(self, misses: Misses, overlay: Overlay, deadline_s: float) -> None:
         by_shard: dict[int, list[bytes]] = {}
         for key, shard in zip(misses.storage_keys, misses.shards, strict=True):
             by_shard.setdefault(shard, []).append(key)
 
+        elsewhere = {shard: by_shard.pop(shard) for shard in [*by_shard] if not self._is_local(shard)}
+        pending = None
+        if elsewhere:
+            assert self._peers is not None, "without a ring every shard is here"
+            pending = self._peers.begin(elsewhere, misses.wants_offsets, deadline_s)
+        self._fetch_here(by_shard, misses, overlay, deadline_s)
+        if pending is not None:
+            _merge(pending.finish(), overlay, partial=misses.partial)
+
+    def _fetch_here(
+        self, by_shard: dict[int, list[bytes]], misses: Misses, overlay: Overlay, deadline_s: float
+    ) -> None:
         def read(shard: int) -> list[Sequence[bytes | None] | int]:
             chunks = batched(by_shard[shard], CHUNK_KEYS)
             return [self._read_chunk(shard, keys, deadline_s, partial=misses.partial) for keys in chunks]
 
-        is_wide = len(misses.storage_keys) >= PARALLEL_KEYS_MIN and len(by_shard) > 1
+        is_wide = len(by_shard) > 1 and sum(map(len, by_shard.values())) >= PARALLEL_KEYS_MIN
         found = self._readers.map(read, by_shard) if is_wide else map(read, by_shard)
         for keys, parts in zip(by_shard.values(), found, strict=True):
             for chunk, rows in zip(batched(keys, CHUNK_KEYS), parts, strict=True):
@@ -158,10 +183,7 @@ class Reads:
         """Rows, put into the table as well, or the cause why there are none."""
         if time.monotonic() >= deadline_s:
             if not partial:
-                raise DeadlineExceeded(
-                    "the deadline came before every row was read: give more time, or ask for PARTIAL",
-                    reason="DEADLINE_EXCEEDED",
-                )
+                raise _late()
             return CAUSE_DEADLINE
         ticket = self._table.ticket()
         try:
@@ -177,6 +199,32 @@ class Reads:
 def batched(keys: Sequence[bytes], count: int) -> Iterator[Sequence[bytes]]:
     """The keys in order, so many at a time."""
     return (keys[first : first + count] for first in range(0, len(keys), count))
+
+
+def _merge(found: Found, overlay: Overlay, *, partial: bool) -> None:
+    """Puts what peers answered beside the table: only rows of this server are kept in it."""
+    overlay.add(list(found.rows), list(found.rows.values()))
+    for cause in (CAUSE_DEADLINE, CAUSE_QUARANTINED):
+        keys = [key for key, held in found.causes.items() if held == cause]
+        if keys and not partial:
+            raise _late() if cause == CAUSE_DEADLINE else _unreachable(len(keys))
+        if keys:
+            overlay.add_unavailable(keys, cause)
+
+
+def _late() -> DeadlineExceeded:
+    return DeadlineExceeded(
+        "the deadline came before every row was read: give more time, or ask for PARTIAL", reason="DEADLINE_EXCEEDED"
+    )
+
+
+def _unreachable(key_count: int) -> Unavailable:
+    return Unavailable(
+        f"{key_count} rows lie on servers that do not answer: try again, or ask for PARTIAL",
+        reason="PEERS_UNAVAILABLE",
+        metadata={"rows": str(key_count)},
+        retry_after_ms=PEERS_RETRY_MS,
+    )
 
 
 def _translated(refused: Refused) -> HeadraceError:

@@ -1,6 +1,6 @@
 """Brings rows of the offline store online again, each in the place of the total order that it was first given."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -47,7 +47,14 @@ class ReplayAck:
 class Replays:
     """Writes rows that were committed once before. The value rules decide what of them is served."""
 
-    def __init__(self, catalogue: Catalogue, shards: ShardSet, clock_us: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        shards: ShardSet,
+        clock_us: Callable[[], int],
+        check_held: Callable[[Collection[int]], None] = lambda numbers: None,
+    ) -> None:
+        self._check_held = check_held
         self._catalogue = catalogue
         self._shards = shards
         self._clock_us = clock_us
@@ -81,7 +88,9 @@ class Replays:
                 start = number * ENCODE_ROWS
                 own = {name: column[start : start + len(part.keys)] for name, column in order.items()}
                 row_count += len(part.keys)
-                for shard, indexes in rows_by_shard(part, len(self._shards)):
+                groups = rows_by_shard(part, len(self._shards))
+                self._check_held([shard for shard, _ in groups])
+                for shard, indexes in groups:
                     stale_count += self._append(part, own, (shard, indexes), target, durability, positions)
         return ReplayAck(highest_positions(positions), row_count, stale_count, ())
 

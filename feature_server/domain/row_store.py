@@ -40,3 +40,6 @@ class StoreOpener(Protocol):
 
     def probe(self) -> None:
         """Writes and syncs a scratch file; raises ResourceExhausted or Unavailable where that cannot be done."""
+
+    def remove(self) -> None:
+        """Deletes what the store was, with all notes about it; it must be closed. Opening then begins an empty one."""

@@ -151,6 +151,40 @@ class Shard:
         if store is not None:
             self._close_store(store)
 
+    def empty(self) -> None:
+        """Drops every row, and goes on in the next epoch: no token of before is good any more.
+
+        Raises FailedPrecondition where rows are logged for the offline store, and what the disk refuses.
+        """
+        with self._commit:
+            if self.row_log is not None:
+                raise FailedPrecondition(
+                    f"shard {self.number} logs its rows for the offline store and is not emptied; start the server "
+                    "without --row-log-bytes",
+                    reason="SHARD_LOGGED",
+                )
+            if self.state is ShardState.SERVING and not self._record.next_offset and not self._queue:
+                return
+            store, self._store = self._store, None
+            if store is not None:
+                self._close_store(store)
+            self._report_lost(self._queue)
+            self._queue.clear()
+            self._table.clear()
+            before = self._record
+            self._opener.remove()
+            self._open()
+            if self._store is None or self.state is not ShardState.SERVING:
+                raise self._unwritable()
+            next_offset = max(before.next_offset, self._next_offset)
+            self._take_record(
+                self._write_record(
+                    self._store,
+                    replace(self._record, epoch=before.epoch + 1, epoch_offset=next_offset, next_offset=next_offset),
+                )
+            )
+            self._table.clear()  # of what was read while it closed
+
     # Reading.
 
     def read(self, keys: Sequence[bytes]) -> list[bytes | None]:

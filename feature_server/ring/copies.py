@@ -67,6 +67,10 @@ class Copies:
                     metadata={"shard": str(shard)},
                 )
 
+    def is_whole(self, shard: int) -> bool:
+        """Whether the copy of a shard has all that it was told to have."""
+        return self._stores[shard].is_complete
+
     def adopt(self) -> list[Join]:
         """Follows the ring that is held now: drops what is not ours, and gives the joins that have to be run.
 

@@ -55,6 +55,24 @@ class HeldRing:
                 continue
             raise _wrong_epoch(ring, shard, epoch, phase)
 
+    def check_write(self, shards: Iterable[int]) -> None:
+        """Raises unless this server alone owns the shards: rows of a ring with more copies come by its log."""
+        ring = self.ring
+        if ring.replica_count > 1:
+            raise FailedPrecondition(
+                f"the ring keeps {ring.replica_count} copies of each shard, and a direct write would reach one of them: "
+                "write to the log of the store",
+                reason="RING_WRITES",
+                metadata={"replica_count": str(ring.replica_count)},
+            )
+        self.check_held(shards)
+
+    def check_held(self, shards: Iterable[int]) -> None:
+        """Raises unless this server has a copy of the shards, in whatever phase."""
+        for shard in shards:
+            if self.phase(shard) is None:
+                raise _wrong_epoch(self.ring, shard, self.ring.epoch, None)
+
     def owners_epoch(self, shards: Iterable[int]) -> int:
         """Epoch to send with a request for shards."""
         ring = self.ring
@@ -64,11 +82,10 @@ class HeldRing:
 def check_no_ring(epoch: int) -> None:
     """Raises unless a request was made to a server without a ring."""
     if epoch != NO_RING:
-        raise FailedPrecondition(
+        raise WrongEpoch(
             f"this server has no ring, and the caller routed by ring epoch {epoch}; send {NO_RING}",
-            reason="RING_EPOCH",
-            field="ring_epoch",
-            metadata={"ring_epoch": str(NO_RING)},
+            Ring(),
+            {"ring_epoch": str(NO_RING)},
         )
 
 

@@ -14,7 +14,7 @@ from typing import Final, cast
 from rocksdict import AccessType, DbClosedError, Options, Rdict, WriteBatch, WriteOptions
 
 from feature_server.storage.files import sync_folder
-from feature_server.storage.integrity import check_shard, note_sequence
+from feature_server.storage.integrity import check_shard, forget_sequence, note_sequence
 from headrace.errors import DataLoss, HeadraceError, InternalError, ResourceExhausted, Unavailable
 
 CLOSE_WAIT_S: Final = 30.0  # a read of one chunk takes milliseconds, a failing disk may hold it for longer
@@ -180,6 +180,17 @@ class RocksOpener:
             return store.sequence()
         finally:
             store.close()
+
+    def remove(self) -> None:
+        """Deletes the folder; the note beside it goes first, so that a crash in between leaves no shard that lost files."""
+        try:
+            forget_sequence(self._path)
+            shutil.rmtree(self._path, ignore_errors=False)
+            sync_folder(self._path.parent)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise _from_os(error, self._path) from error
 
     def probe(self) -> None:
         """Writes, syncs and removes a scratch file."""

@@ -25,7 +25,9 @@ def ring_document(ring: Ring) -> dict[str, Any]:  # Any: JSON
         ],
         "shards": [
             {
-                "replicas": [[replica.server_id, int(replica.phase), replica.phase_epoch] for replica in shard.replicas],
+                "replicas": [
+                    [replica.server_id, int(replica.phase), replica.phase_epoch] for replica in shard.replicas
+                ],
                 "owners_epoch": shard.owners_epoch,
                 "target": list(shard.target),
             }

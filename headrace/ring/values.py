@@ -3,9 +3,11 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from headrace.errors import FailedPrecondition
+
+WRONG_EPOCH_REASON: Final = "RING_EPOCH"
 
 
 class Phase(IntEnum):
@@ -73,8 +75,10 @@ class Ring:
 
 
 class WrongEpoch(FailedPrecondition):
-    """A request was routed by other owners than the ring of its receiver has; `ring` is that ring."""
+    """A request was routed by other owners than the ring of its receiver has; `ring` is that ring, or empty (epoch 0)
+    where it was too large to be sent along.
+    """
 
     def __init__(self, message: str, ring: Ring, metadata: Mapping[str, str]) -> None:
-        super().__init__(message, reason="RING_EPOCH", field="ring_epoch", metadata=metadata)
+        super().__init__(message, reason=WRONG_EPOCH_REASON, field="ring_epoch", metadata=metadata)
         self.ring = ring

@@ -40,7 +40,9 @@ class Machine:
 class Server:
     """One process life after the other on a machine."""
 
-    def __init__(self, world: World, machine: Machine, control: Control, log: SimLog, peers: "dict[str, Server]") -> None:
+    def __init__(
+        self, world: World, machine: Machine, control: Control, log: SimLog, peers: "dict[str, Server]"
+    ) -> None:
         self.machine = machine
         self.name = machine.server.server_id
         self.is_up = False
@@ -168,7 +170,9 @@ class Server:
                 step.delay_s, lambda: self._resume(join, None) if self.is_up and self.life == life else None
             )
         elif isinstance(step, AskLog):
-            self._call(LOG, lambda answered: answered(self._log.range(step.shard)), lambda found: self._resume(join, found))
+            self._call(
+                LOG, lambda answered: answered(self._log.range(step.shard)), lambda found: self._resume(join, found)
+            )
         else:
             self._take_snapshot(step, join)
 

@@ -112,7 +112,9 @@ class RingKeeper:
         with self._lock:
             if server_id not in self._ring.servers and server_id not in self._waiting:
                 raise NotFound(
-                    f"server {server_id} is not in the ring; join it", reason="NOT_IN_RING", metadata={"server": server_id}
+                    f"server {server_id} is not in the ring; join it",
+                    reason="NOT_IN_RING",
+                    metadata={"server": server_id},
                 )
             _require_not_ahead(held_epoch, self._ring)
             self._leases.renew(server_id)
@@ -128,7 +130,9 @@ class RingKeeper:
         with self._lock:
             server = self._ring.servers.get(server_id)
             if server is None:
-                raise NotFound(f"server {server_id} is not in the ring", reason="NOT_IN_RING", metadata={"server": server_id})
+                raise NotFound(
+                    f"server {server_id} is not in the ring", reason="NOT_IN_RING", metadata={"server": server_id}
+                )
             if not server.is_draining:
                 self._waiting[server_id] = replace(server, is_draining=True)
                 self._advance(f"drain {server_id}")
@@ -151,7 +155,9 @@ class RingKeeper:
                     yield ring
                     held_epoch = ring.epoch
                 if self._watchers.is_closed:
-                    raise Unavailable("the server is stopping; watch again", reason="STOPPING", retry_after_ms=RESTART_MS)
+                    raise Unavailable(
+                        "the server is stopping; watch again", reason="STOPPING", retry_after_ms=RESTART_MS
+                    )
                 self._watchers.wait(ticket)
 
     def _advance(self, cause: str) -> None:
