@@ -42,7 +42,6 @@ from headrace.serving.telemetry import Telemetry, TelemetryConfig
 from headrace.serving.tls import TlsFiles, add_tls_options, asks_peer, tls_files
 from headrace.serving.tls import observe as observe_tls
 
-
 SERVICE_NAMES: Final = (SERVICE.full_name, placement_servicer.SERVICE.full_name)
 
 
@@ -72,7 +71,7 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
         keeper = RingKeeper(SqlRingStore(engine, _now), Leases(time.monotonic), ring_watchers, _shape(options))
         _observe_ring(telemetry, keeper, ring_watchers)
         placement = PlacementServicer(keeper, authenticator.current_principal, ring_watchers.wake)
-        server, health = _server(options.host, authenticator, servicer, placement, telemetry, log, tls=tls)
+        server, health = _server(options.host, authenticator, (servicer, placement), telemetry, log, tls=tls)
         port = bind(server, options.host, options.port, tls)
         observe_tls(telemetry, tls)
         server.start()
@@ -89,8 +88,7 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
 def _server(
     host: str,
     authenticator: Authenticator,
-    servicer: RegistryServicer,
-    placement: PlacementServicer,
+    servicers: tuple[RegistryServicer, PlacementServicer],
     telemetry: Telemetry,
     log: EventLog,
     *,
@@ -100,8 +98,8 @@ def _server(
     workers = 2 * WATCHER_COUNT_MAX + WORKER_COUNT
     permissions = method_permissions(SERVICE.file, placement_servicer.SERVICE.file)
     server = build_server(authenticator, permissions, host, workers, asks_peer=asks_peer(tls))
-    add_service(server, SERVICE, servicer, telemetry, log)
-    add_service(server, placement_servicer.SERVICE, placement, telemetry, log)
+    for service, servicer in zip((SERVICE, placement_servicer.SERVICE), servicers, strict=True):
+        add_service(server, service, servicer, telemetry, log)
     health = Health()
     add_health_and_reflection(server, health, SERVICE_NAMES)
     return server, health

@@ -121,8 +121,7 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
         ring_reads = ring.reads if ring is not None else None
         reads = Reads(core, table, shards, catalogue, _now_us, ring_reads)
         writes = Writes(catalogue, shards, _now_us, Turns().short, *([ring.held.check_write] if ring else []))
-        telemetry.counter("headrace.write.rows", "Rows accepted.", lambda: [(writes.row_count, {})])
-        telemetry.counter("headrace.write.stale", "Rows older than the stored.", lambda: [(writes.stale_count, {})])
+        _observe_writes(telemetry, writes)
         imports = Imports(options.import_root, writes)
         online = FeatureServicer(reads, writes, imports, authenticator.current_principal)
         peer = ShardServicer(
@@ -153,9 +152,7 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
         watch = RegistryWatch(options.registry, token, keeper, copy, random=Random(), log=log, tls=registry_tls)
         watch.start()
         stack.callback(watch.close)
-        if ring is not None:
-            ring.join(stack, options.advertise or f"{options.host}:{port}", options.zone, options.weight)
-            _observe_ring(telemetry, ring)
+        _join_ring(stack, options, ring, port, telemetry)
         address = f"{options.host}:{port}"
         log.info("listening", address=address, port=port, metrics_port=telemetry.metrics_port, transport=transport.name)
         yield port
@@ -226,6 +223,20 @@ def _ring(
     stack.callback(channels.close)
     placement = PlacementClient(options.registry, token, tls, random=Random(), log=log)
     return RingParts(folder.identity.store_id, copies, copy, channels, placement, log)
+
+
+def _join_ring(
+    stack: ExitStack, options: argparse.Namespace, ring: RingParts | None, port_number: int, telemetry: Telemetry
+) -> None:
+    if ring is None:
+        return
+    _observe_ring(telemetry, ring)
+    ring.join(stack, options.advertise or f"{options.host}:{port_number}", options.zone, options.weight)
+
+
+def _observe_writes(telemetry: Telemetry, writes: Writes) -> None:
+    telemetry.counter("headrace.write.rows", "Rows accepted.", lambda: [(writes.row_count, {})])
+    telemetry.counter("headrace.write.stale", "Rows older than the stored.", lambda: [(writes.stale_count, {})])
 
 
 def _observe_ring(telemetry: Telemetry, ring: RingParts) -> None:

@@ -19,8 +19,8 @@ _FOREIGN_REASON: Final = "TRANSPORT"
 
 
 def to_status(error: HeadraceError) -> status_pb2.Status:
-    """Status with one ErrorInfo, plus BadRequest where a field is named, RetryInfo where a retry helps, and the Ring that a
-    request for another epoch should have been routed by.
+    """Status with one ErrorInfo, plus BadRequest where a field is named, RetryInfo where a retry helps, and the Ring
+    that a request for another epoch should have been routed by.
     """
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=ERROR_DOMAIN, metadata=error.metadata)
     details = [_packed(info)]

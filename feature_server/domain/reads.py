@@ -44,7 +44,7 @@ Remaining = Callable[[], float | None]
 class Reads:
     """GetOnlineFeatures and PrepareFeatureSet."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - every one is a different thing that reads are given
         self,
         core: RequestCore,
         table: RowTable,

@@ -74,8 +74,8 @@ class Copies:
     def adopt(self) -> list[Join]:
         """Follows the ring that is held now: drops what is not ours, and gives the joins that have to be run.
 
-        To be called when a ring was accepted, when a join has ended, and before each heartbeat: a copy that was ready may
-        have ceased to be whole.
+        To be called when a ring was accepted, when a join has ended, and before each heartbeat: a copy that was ready
+        may have ceased to be whole.
         """
         begun: list[Join] = []
         ring = self._held.ring
@@ -102,8 +102,8 @@ class Copies:
         ]
 
     def follow(self, shard: int, log_rows: LogRows) -> None:
-        """Takes the next rows of the log, read from the offset of the store. What was read from another place, as a late
-        answer is, changes nothing; where the log has lost what the store needs, the copy is not whole any more.
+        """Takes the next rows of the log, read from the offset of the store. What was read from another place, as a
+        late answer is, changes nothing; where the log has lost what the store needs, the copy is not whole any more.
         """
         store = self._stores[shard]
         if shard not in self.followed() or log_rows.first_offset < store.next_offset:

@@ -109,7 +109,7 @@ class FanOut:
 class _Reading:
     """One read."""
 
-    def __init__(  # noqa: PLR0917 - every one is a different thing that the read is given
+    def __init__(
         self,
         fan_out: FanOut,
         keys: Mapping[int, Sequence[bytes]],

@@ -42,7 +42,7 @@ class HeldRing:
         """Raises WrongEpoch unless the caller, who routed by an epoch, means the owners that this server knows.
 
         The epoch of a request is the greatest owners epoch of its shards. A serving copy answers where it is as new as
-        its owners and no newer than the ring held here; a leaving one answers those who still route by the owners before.
+        its owners and no newer than the ring held here; a leaving one answers who still routes by the owners before.
         """
         ring = self.ring
         for shard in shards:
@@ -60,7 +60,7 @@ class HeldRing:
         ring = self.ring
         if ring.replica_count > 1:
             raise FailedPrecondition(
-                f"the ring keeps {ring.replica_count} copies of each shard, and a direct write would reach one of them: "
+                f"the ring keeps {ring.replica_count} copies of each shard, and a direct write would reach one: "
                 "write to the log of the store",
                 reason="RING_WRITES",
                 metadata={"replica_count": str(ring.replica_count)},

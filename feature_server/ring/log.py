@@ -23,8 +23,8 @@ class LogRows(NamedTuple):
 
 
 class CopyStore(Protocol):
-    """The rows of one copy on disk. Every method is durable before it returns, but `apply`, whose newest batches a crash
-    may lose as a suffix, rows and offset together.
+    """The rows of one copy on disk. Every method is durable before it returns, but `apply`, whose newest batches a
+    crash may lose as a suffix, rows and offset together.
 
     Raises DataLoss for damaged bytes, and other errors of headrace.errors where the disk refuses.
     """

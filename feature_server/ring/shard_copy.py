@@ -62,7 +62,7 @@ class ShardCopy:
 
 
 class NoSharedLog:
-    """Satisfies CopySource where copies share no log yet: a new ring begins empty, and its shards stay where they are."""
+    """Satisfies CopySource where copies share no log: a new ring begins empty, and its shards stay where they are."""
 
     def perform(self, step: AskLog | TakeSnapshot) -> Answer:
         """There is nothing to catch up with, and nothing is moved."""

@@ -35,8 +35,8 @@ class SnapshotIntake:
         if self._hash != expected_hash:
             self._store.begin()
             raise DataLoss(
-                f"the snapshot of shard {self._shard} has digest {self._hash:016x} and was to have {expected_hash:016x}; "
-                "it is taken again",
+                f"the snapshot of shard {self._shard} has digest {self._hash:016x} and was to have "
+                f"{expected_hash:016x}; it is taken again",
                 reason="SNAPSHOT_DAMAGED",
                 metadata={"shard": str(self._shard)},
             )

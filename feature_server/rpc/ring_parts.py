@@ -22,7 +22,7 @@ from headrace.serving.logging import EventLog
 class RingParts:
     """Built before the server listens; joins the ring once its address is known."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - every one is a different thing that a server in a ring has
         self,
         server_id: str,
         stores: Sequence[CopyStore],

@@ -182,7 +182,7 @@ class RocksOpener:
             store.close()
 
     def remove(self) -> None:
-        """Deletes the folder; the note beside it goes first, so that a crash in between leaves no shard that lost files."""
+        """Deletes the folder. The note beside it goes first: a note without files tells of lost ones."""
         try:
             forget_sequence(self._path)
             shutil.rmtree(self._path, ignore_errors=False)

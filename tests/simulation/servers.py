@@ -22,6 +22,8 @@ FOLLOW_S: Final = 0.7
 CALL_TIMEOUT_S: Final = 2.0
 LOG: Final = "log"
 SYNC_SHARE: Final = 0.3  # of the batches
+REPEATED_SHARE: Final = 0.2  # of the heartbeats that arrive once more, long after they were sent
+REPEATED_MAX_S: Final = 15.0
 LOSSY_SHARE: Final = 0.1  # of the snapshots
 
 
@@ -112,6 +114,8 @@ class Server:
                 at(self._world.random.choice(keepers))
 
         self.send(control.NAME, arrive)
+        if self._world.random.random() < REPEATED_SHARE:
+            self._world.after(self._world.random.uniform(0.0, REPEATED_MAX_S), arrive)
 
     def _must_join(self) -> None:
         self.has_joined = False

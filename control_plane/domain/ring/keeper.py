@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
-from core_ext.hashing import SLOT_COUNT
 from control_plane.domain.ring.leases import Leases
 from control_plane.domain.ring.steps import Known, Report, formed, next_ring
 from control_plane.domain.ring.storage import RingStore
 from control_plane.domain.watchers import Watchers
+from core_ext.hashing import SLOT_COUNT
 from headrace.errors import Aborted, FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from headrace.ring.values import Phase, Ring, RingServer
 from headrace.serving.principal import Principal

@@ -11,8 +11,8 @@ from functools import lru_cache
 from math import log
 from typing import Final, TypeAlias
 
-from core_ext.hashing import xxh3_64
 from control_plane.domain.ring.shares import Share, parts_zones, shares
+from core_ext.hashing import xxh3_64
 from headrace.ring.values import RingServer
 
 PLACEMENTS_KEPT: Final = 64  # a ring at rest is placed again at each heartbeat
