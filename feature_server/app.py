@@ -38,6 +38,7 @@ from feature_server.rpc.native_front import (
     default_transport,
 )
 from feature_server.rpc.peer_channels import PeerChannels
+from feature_server.rpc.peer_copies import PeerCopies
 from feature_server.rpc.placement_client import PlacementClient, RingCopy
 from feature_server.rpc.registry_client import RegistryCopy, RegistryWatch
 from feature_server.rpc.ring_parts import RingParts
@@ -47,6 +48,7 @@ from feature_server.storage.files import read_file, write_file
 from feature_server.storage.marks import FileMark
 from feature_server.storage.rocks_options import BLOCK_CACHE_BYTES, WRITE_BUFFER_BYTES, StoreBudget
 from feature_server.storage.served_log import ServedSegments
+from feature_server.storage.snapshot_folders import ArrivingFolder, SentFolders
 from feature_server.storage.store_folder import SHARD_COUNT, StoreFolder
 from headrace.client.tls import Tls, client_tls
 from headrace.serving.auth import Authenticator
@@ -128,6 +130,7 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
             PeerReads(reads, shards, folder.identity.store_id, served[1] if served is not None else None, ring_reads),
             Replays(catalogue, shards, _now_us, *([ring.held.check_held] if ring else [])),
             authenticator.current_principal,
+            ring.snapshots if ring is not None else None,
         )
         workers = WORKER_COUNT + STREAM_COUNT_MAX  # streams hold theirs; reads keep as many as ever
         name = options.transport or default_transport(log)
@@ -215,14 +218,20 @@ def _ring(
     if not options.ring:
         return None
     path = options.data / RING_COPY_NAME
-    copy = RingCopy(partial(read_file, path), partial(write_file, path), log)
+    ring_copy = RingCopy(partial(read_file, path), partial(write_file, path), log)
     check_new(list(shards.shards), has_ring=path.exists())
     copies = [ShardCopy(shard, FileMark(options.data / f"copy-{shard.number:04}")) for shard in shards.shards]
     token = bearer_token(options.registry_token, "registry_token")
     channels = PeerChannels(token, tls, partial(check_rows, catalogue))
     stack.callback(channels.close)
     placement = PlacementClient(options.registry, token, tls, random=Random(), log=log)
-    return RingParts(folder.identity.store_id, copies, copy, channels, placement, log)
+    sinks = [
+        partial(ArrivingFolder, options.data, copy.number, begin=copy.begin, install=copy.install) for copy in copies
+    ]
+    return RingParts(
+        folder.identity.store_id, shards, copies, copy=ring_copy, channels=channels, placement=placement,
+        folders=SentFolders(options.data), source=lambda held: PeerCopies(held, sinks, token, tls), log=log,
+    )  # fmt: skip
 
 
 def _join_ring(

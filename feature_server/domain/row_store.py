@@ -1,6 +1,7 @@
 """What a shard needs of a storage engine."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 
@@ -25,6 +26,9 @@ class RowStore(Protocol):
     def anchor(self) -> None:
         """Notes how far the store durably is, so that losing files is noticed when it is opened again."""
 
+    def checkpoint(self, folder: Path) -> None:
+        """Leaves a whole copy of what is written in a folder that is not there yet, on the same disk."""
+
     def close(self) -> None:
         """Lets go of files and memory; later calls raise Unavailable."""
 
@@ -43,3 +47,6 @@ class StoreOpener(Protocol):
 
     def remove(self) -> None:
         """Deletes what the store was, with all notes about it; it must be closed. Opening then begins an empty one."""
+
+    def install(self, folder: Path) -> None:
+        """Puts a checkpoint in the place of the store, which must be closed; the folder is gone after it."""

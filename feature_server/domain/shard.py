@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from enum import IntEnum
 from operator import add
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from core_ext.hashing import xxh3_64
@@ -98,6 +99,7 @@ class Shard:
         self._next_offset = 0
         self._time_us = 0
         self._has_begun = False
+        self._is_frozen = False
         self._refusal: HeadraceError | None = None
         self.on_state: Callable[[Shard], None] = lambda shard: None
         self.on_applied: Callable[[int, int, int], None] = lambda shard, epoch, offset: None
@@ -151,27 +153,65 @@ class Shard:
         if store is not None:
             self._close_store(store)
 
+    def freeze(self) -> None:
+        """Takes no writes until `thaw`: what was taken before is all that a snapshot has to hold."""
+        with self._order:
+            self._is_frozen = True
+
+    def thaw(self) -> None:
+        """Takes writes again."""
+        with self._order:
+            self._is_frozen = False
+
+    def snapshot(self, folder: Path) -> ShardRecord:
+        """Leaves a copy of all that was acknowledged in a new folder; its record says how far it is."""
+        with self._commit:
+            store = self._store
+            if store is None or self.state is not ShardState.SERVING:
+                raise self._unwritable() if store is not None else self._unreadable()
+            self._drain()
+            try:
+                store.checkpoint(folder)
+            except DataLoss as error:
+                self.quarantine(error)
+                raise
+            return self._record
+
+    def install(self, folder: Path, next_offset: int, content_hash: int) -> None:
+        """Puts a snapshot in the place of what is here, in an epoch after that of both; raises DataLoss for another."""
+        with self._commit:
+            before = self._record
+            self._close_for_good()
+            self._opener.install(folder)
+            self._open()
+            record = self._record
+            if self._store is None or self.state is not ShardState.SERVING:
+                raise self._unwritable()
+            if (record.next_offset, record.content_hash) != (next_offset, content_hash):
+                lost = DataLoss(
+                    f"shard {self.number} was to hold {next_offset} rows of hash {content_hash:016x} and holds "
+                    f"{record.next_offset} of {record.content_hash:016x}",
+                    reason="SNAPSHOT_DAMAGED",
+                    metadata={"shard": str(self.number)},
+                )
+                self.quarantine(lost)
+                raise lost
+            epoch = max(before.epoch, record.epoch) + 1
+            self._take_record(
+                self._write_record(self._store, replace(record, epoch=epoch, epoch_offset=record.next_offset))
+            )
+            self._table.clear()  # of what was read while it closed
+
     def empty(self) -> None:
         """Drops every row, and goes on in the next epoch: no token of before is good any more.
 
         Raises FailedPrecondition where rows are logged for the offline store, and what the disk refuses.
         """
         with self._commit:
-            if self.row_log is not None:
-                raise FailedPrecondition(
-                    f"shard {self.number} logs its rows for the offline store and is not emptied; start the server "
-                    "without --row-log-bytes",
-                    reason="SHARD_LOGGED",
-                )
             if self.state is ShardState.SERVING and not self._record.next_offset and not self._queue:
                 return
-            store, self._store = self._store, None
-            if store is not None:
-                self._close_store(store)
-            self._report_lost(self._queue)
-            self._queue.clear()
-            self._table.clear()
             before = self._record
+            self._close_for_good()
             self._opener.remove()
             self._open()
             if self._store is None or self.state is not ShardState.SERVING:
@@ -184,6 +224,21 @@ class Shard:
                 )
             )
             self._table.clear()  # of what was read while it closed
+
+    def _close_for_good(self) -> None:
+        # With `_commit` held: what was here is not wanted any more.
+        if self.row_log is not None:
+            raise FailedPrecondition(
+                f"shard {self.number} logs its rows for the offline store, and a ring would take them away; start the "
+                "server without --row-log-bytes",
+                reason="SHARD_LOGGED",
+            )
+        store, self._store = self._store, None
+        if store is not None:
+            self._close_store(store)
+        self._report_lost(self._queue)
+        self._queue.clear()
+        self._table.clear()
 
     # Reading.
 
@@ -508,6 +563,8 @@ class Shard:
 
     def check_writable(self) -> None:
         """Raises why this shard accepts no writes now."""
+        if self._is_frozen:
+            raise moving(self.number)
         if self.state is not ShardState.SERVING:
             raise self._unwritable()
         if self.row_log is not None:
@@ -538,3 +595,13 @@ class Shard:
             metadata={"shard": str(self.number)},
             retry_after_ms=RETRY_AFTER_MS,
         )
+
+
+def moving(shard: int) -> Unavailable:
+    """Why a shard takes no writes for a moment."""
+    return Unavailable(
+        f"shard {shard} is being copied to another server and takes no writes until that is done; try again",
+        reason="SHARD_MOVING",
+        metadata={"shard": str(shard)},
+        retry_after_ms=RETRY_AFTER_MS,
+    )

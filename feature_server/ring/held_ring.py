@@ -4,8 +4,9 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from feature_server.domain.shard import moving
 from headrace.errors import FailedPrecondition
-from headrace.ring.values import Phase, Ring, WrongEpoch
+from headrace.ring.values import Phase, Replica, Ring, WrongEpoch
 
 NO_RING: Final = 0  # epoch of requests to a server that is in no ring: it owns every slot
 
@@ -68,10 +69,27 @@ class HeldRing:
         self.check_held(shards)
 
     def check_held(self, shards: Iterable[int]) -> None:
-        """Raises unless this server has a copy of the shards, in whatever phase."""
+        """Raises unless this server owns the shards, and none of them is on its way to another."""
         for shard in shards:
-            if self.phase(shard) is None:
-                raise _wrong_epoch(self.ring, shard, self.ring.epoch, None)
+            phase = self.phase(shard)
+            if phase is not Phase.SERVING:
+                raise _wrong_epoch(self.ring, shard, self.ring.epoch, phase)
+            if self.is_moving(shard):
+                raise moving(shard)
+
+    def is_moving(self, shard: int) -> bool:
+        """Whether a copy of a shard joins or leaves."""
+        return any(replica.phase is not Phase.SERVING for replica in self.ring.shards[shard].replicas)
+
+    def is_joining(self, shard: int, server_id: str, phase_epoch: int) -> bool:
+        """Whether the ring held here says that a server joins a shard since an epoch."""
+        ring = self.ring
+        wanted = Replica(server_id, Phase.JOINING, phase_epoch)
+        return shard < len(ring.shards) and ring.shards[shard].of(server_id) == wanted
+
+    def refusal(self, shard: int, epoch: int) -> WrongEpoch:
+        """Why a request that was routed by an epoch is not answered."""
+        return _wrong_epoch(self.ring, shard, epoch, self.phase(shard))
 
     def owners_epoch(self, shards: Iterable[int]) -> int:
         """Epoch to send with a request for shards."""

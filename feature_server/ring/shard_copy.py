@@ -1,12 +1,13 @@
 """A copy over a shard of this server and a mark beside it that says whether it is whole."""
 
+from pathlib import Path
 from typing import Final, Protocol
 
 from feature_server.domain.shard import Shard, ShardState
 from feature_server.domain.shard_writes import Durability
-from feature_server.ring.copies import Answer, AskLog, TakeSnapshot
-from feature_server.ring.log import LogRange, LogRows
-from headrace.errors import FailedPrecondition, Unavailable
+from feature_server.ring.log import LogRows
+from feature_server.ring.snapshot import SnapshotEnd
+from headrace.errors import FailedPrecondition
 
 ROWS_MAX: Final = 1_024  # of one write: half a millisecond of the interpreter at most
 
@@ -28,6 +29,7 @@ class ShardCopy:
     """Satisfies CopyStore. Without a log that all copies share, every copy stands at offset 0."""
 
     def __init__(self, shard: Shard, mark: Mark) -> None:
+        self.number = shard.number
         self._shard = shard
         self._mark = mark
         self._is_marked = mark.is_set()
@@ -47,6 +49,10 @@ class ShardCopy:
             keys = list(log_rows.keys[start : start + ROWS_MAX])
             self._shard.append(keys, lambda *_, made=rows: made, Durability.LOG, is_logged=False)
 
+    def install(self, folder: Path, end: SnapshotEnd) -> None:
+        """Puts a snapshot that has arrived in the place of what is here."""
+        self._shard.install(folder, end.next_offset, end.content_hash)
+
     def complete(self) -> None:
         self._mark.set()
         self._is_marked = True
@@ -59,21 +65,6 @@ class ShardCopy:
     def _unmark(self) -> None:
         self._is_marked = False
         self._mark.clear()
-
-
-class NoSharedLog:
-    """Satisfies CopySource where copies share no log: a new ring begins empty, and its shards stay where they are."""
-
-    def perform(self, step: AskLog | TakeSnapshot) -> Answer:
-        """There is nothing to catch up with, and nothing is moved."""
-        if isinstance(step, AskLog):
-            return LogRange(0, 0)
-        raise Unavailable(
-            f"shard {step.shard} is not copied from {step.source_id}: the copies of this ring share no log, so that "
-            "writes would be lost on the way; its owners go on",
-            reason="NO_SHARED_LOG",
-            metadata={"shard": str(step.shard), "source": step.source_id},
-        )
 
 
 def check_new(shards: list[Shard], has_ring: bool) -> None:

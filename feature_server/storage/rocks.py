@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Final, cast
 
-from rocksdict import AccessType, DbClosedError, Options, Rdict, WriteBatch, WriteOptions
+from rocksdict import AccessType, Checkpoint, DbClosedError, Options, Rdict, WriteBatch, WriteOptions
 
 from feature_server.storage.files import sync_folder
 from feature_server.storage.integrity import check_shard, forget_sequence, note_sequence
@@ -86,6 +86,16 @@ class RocksStore:
     def anchor(self) -> None:
         """Notes beside the folder how far it is, so that losing files is noticed when it is opened again."""
         note_sequence(self._path, self.sequence())
+
+    def checkpoint(self, folder: Path) -> None:
+        """Leaves a whole copy in a new folder; table files are links, without room of their own until a compaction."""
+        self._enter()
+        try:
+            Checkpoint(self._rows).create_checkpoint(str(folder))
+        except Exception as error:
+            raise translated(error, self._path) from error
+        finally:
+            self._leave()
 
     def sequence(self) -> int:
         """RocksDB's number of the last write."""
@@ -162,7 +172,7 @@ class RocksOpener:
                 sync_folder(self._path.parent)
             check_shard(self._path, self._flushed_sequence)
         except OSError as error:
-            raise _from_os(error, self._path) from error
+            raise from_os(error, self._path) from error
         return RocksStore(self._path, self._options)
 
     def open_read_only(self) -> RocksStore:
@@ -190,7 +200,16 @@ class RocksOpener:
         except FileNotFoundError:
             return
         except OSError as error:
-            raise _from_os(error, self._path) from error
+            raise from_os(error, self._path) from error
+
+    def install(self, folder: Path) -> None:
+        """Puts a checkpoint in the place of the folder."""
+        self.remove()
+        try:
+            os.replace(folder, self._path)
+            sync_folder(self._path.parent)
+        except OSError as error:
+            raise from_os(error, self._path) from error
 
     def probe(self) -> None:
         """Writes, syncs and removes a scratch file."""
@@ -201,7 +220,7 @@ class RocksOpener:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise _from_os(error, self._path) from error
+            raise from_os(error, self._path) from error
         finally:
             path.unlink(missing_ok=True)
 
@@ -214,7 +233,7 @@ def _linked(path: Path) -> Path:
             if file.name not in WRITTEN_BY_READERS:
                 Path(links, file.name).symlink_to(file.absolute())
     except OSError as error:
-        raise _from_os(error, path) from error
+        raise from_os(error, path) from error
     return links
 
 
@@ -245,7 +264,8 @@ def translated(error: Exception, path: Path) -> HeadraceError:
     return InternalError(f"storage failed: {message}", reason="STORAGE")
 
 
-def _from_os(error: OSError, path: Path) -> HeadraceError:
+def from_os(error: OSError, path: Path) -> HeadraceError:
+    """Our error for one of the operating system."""
     facts = {"path": path.name}
     if error.errno in _FULL_NUMBERS:
         return ResourceExhausted(f"the disk is full: {error.strerror}", reason="DISK_FULL", metadata=facts)

@@ -11,7 +11,7 @@ from control_plane.domain.ring.steps import Known
 from feature_server.ring.copies import AskLog, Copies, Join
 from feature_server.ring.held_ring import HeldRing
 from feature_server.ring.log import LogRows
-from feature_server.ring.snapshot import SnapshotIntake
+from feature_server.ring.snapshot import SnapshotChunk, SnapshotEnd, SnapshotIntake, digest_after
 from headrace.ring.values import Phase, Replica, Ring
 from tests.simulation.control import SimRingStore
 
@@ -114,12 +114,17 @@ def _drop_nothing_wanted(self: Copies) -> list[Join]:
     return begun
 
 
-def _finish_unchecked(self: SnapshotIntake, next_offset: int, expected_hash: int) -> None:
-    self._store.apply(LogRows(0, next_offset))
+def _take_unchecked(self: SnapshotIntake, chunk: SnapshotChunk) -> None:
+    self._digest = digest_after(self._digest, chunk)
+    self._sink.write(chunk)
 
 
-def _finish_ahead(self: SnapshotIntake, next_offset: int, expected_hash: int) -> None:
-    FINISH(self, next_offset + 1, expected_hash)
+def _finish_unchecked(self: SnapshotIntake, end: SnapshotEnd) -> None:
+    self._sink.install(end)
+
+
+def _finish_ahead(self: SnapshotIntake, end: SnapshotEnd) -> None:
+    FINISH(self, end._replace(next_offset=end.next_offset + 1))
 
 
 FOLLOW: Final = Copies.follow
@@ -199,7 +204,8 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
     "copy_not_checked": _replacing(Copies, "check_read", _check_ring_only),
     "damage_not_told": _replacing(Copies, "damaged", _never_damaged),
     "leaving_copy_dropped": _replacing(Copies, "adopt", _drop_nothing_wanted),
-    "snapshot_not_checked": _replacing(SnapshotIntake, "finish", _finish_unchecked),
+    "chunk_not_checked": _replacing(SnapshotIntake, "take", _take_unchecked),
+    "end_not_checked": _replacing(SnapshotIntake, "finish", _finish_unchecked),
     "snapshot_offset_ahead": _replacing(SnapshotIntake, "finish", _finish_ahead),
     "joining_serves": _replacing(steps._Step, "_heard", _heard_ready_at_once),
     "ready_of_another_epoch": _replacing(steps._Step, "_heard", _heard_any_epoch),

@@ -7,7 +7,7 @@ from control_plane.domain.ring.keeper import RingKeeper
 from feature_server.ring.copies import Answer, AskLog, Copies, Join, TakeSnapshot, Wait
 from feature_server.ring.held_ring import HeldRing
 from feature_server.ring.log import LogRows
-from feature_server.ring.snapshot import SnapshotIntake, content_hash
+from feature_server.ring.snapshot import SnapshotChunk, SnapshotEnd, SnapshotIntake
 from headrace.errors import DataLoss, HeadraceError, NotFound, Unavailable
 from headrace.ring.values import Ring, RingServer
 from headrace.serving.principal import LOCAL
@@ -15,6 +15,7 @@ from tests.simulation import control
 from tests.simulation.control import Control
 from tests.simulation.disk import SimStore
 from tests.simulation.log import SimLog
+from tests.simulation.snapshots import SimSink, snapshot_of
 from tests.simulation.world import World
 
 HEARTBEAT_S: Final = 1.4
@@ -24,7 +25,8 @@ LOG: Final = "log"
 SYNC_SHARE: Final = 0.3  # of the batches
 REPEATED_SHARE: Final = 0.2  # of the heartbeats that arrive once more, long after they were sent
 REPEATED_MAX_S: Final = 15.0
-LOSSY_SHARE: Final = 0.1  # of the snapshots
+LOSSY_SHARE: Final = 0.15  # of the snapshots
+LOST_SHARE: Final = 0.5  # of these, that lose a chunk
 
 
 class Machine:
@@ -199,7 +201,7 @@ class Server:
     def _take_snapshot(self, step: TakeSnapshot, join: Join) -> None:
         source = self._peers[step.source_id]
         epoch = self.held.owners_epoch([step.shard])
-        taken: list[tuple[dict[bytes, bytes], int, int]] = []
+        taken: list[tuple[list[SnapshotChunk], SnapshotEnd]] = []
 
         def serve(answered: Callable[[Answer], None]) -> None:
             if not source.is_up:
@@ -209,23 +211,32 @@ class Server:
             except HeadraceError as error:
                 answered(error)
                 return
-            store = source.machine.stores[step.shard]
-            rows = dict(store.rows)
-            digest = content_hash(list(rows), list(rows.values()))
-            if rows and self._world.random.random() < LOSSY_SHARE:
-                rows.pop(self._world.random.choice(list(rows)))  # lost on the way
-            taken.append((rows, store.next_offset, digest))
+            chunks, end = snapshot_of(source.machine.stores[step.shard])
+            if chunks and self._world.random.random() < LOSSY_SHARE:
+                chunks = self._hurt(chunks)
+            taken.append((chunks, end))
             answered(None)
 
         def resume(answer: Answer) -> None:
             if answer is None:
-                rows, next_offset, digest = taken[0]
-                intake = SnapshotIntake(step.shard, self.machine.stores[step.shard])
-                intake.take(list(rows), list(rows.values()))
+                chunks, end = taken[0]
                 try:
-                    intake.finish(next_offset, digest)
+                    intake = SnapshotIntake(step.shard, SimSink(self.machine.stores[step.shard]))
+                    for chunk in chunks:
+                        intake.take(chunk)
+                    intake.finish(end)
                 except DataLoss as error:
                     answer = error
             self._resume(join, answer)
 
         self._call(step.source_id, serve, resume)
+
+    def _hurt(self, chunks: list[SnapshotChunk]) -> list[SnapshotChunk]:
+        """A chunk is lost on the way, or one of its bytes is another."""
+        at = self._world.random.randrange(len(chunks))
+        chunk = chunks[at]
+        if self._world.random.random() < LOST_SHARE:
+            return chunks[:at] + chunks[at + 1 :]
+        byte = self._world.random.randrange(len(chunk.data))
+        data = chunk.data[:byte] + bytes([chunk.data[byte] ^ 1]) + chunk.data[byte + 1 :]
+        return [*chunks[:at], chunk._replace(data=data), *chunks[at + 1 :]]
