@@ -128,7 +128,7 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
         online = FeatureServicer(reads, writes, imports, authenticator.current_principal)
         peer = ShardServicer(
             PeerReads(reads, shards, folder.identity.store_id, served[1] if served is not None else None, ring_reads),
-            Replays(catalogue, shards, _now_us, *([ring.held.check_held] if ring else [])),
+            Replays(catalogue, shards, _now_us, *([ring.held.check_replay] if ring else [])),
             authenticator.current_principal,
             ring.snapshots if ring is not None else None,
         )

@@ -23,7 +23,7 @@ class TakeSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class AskLog:
-    """Tell what the log of a shard holds now; answered by a LogRange."""
+    """Tell what the log of a shard holds now; answered by a LogRange, or None where its copies share no log."""
 
     shard: int
 
@@ -37,7 +37,7 @@ class Wait:
 
 Step: TypeAlias = TakeSnapshot | AskLog | Wait
 Answer: TypeAlias = LogRange | HeadraceError | None
-"""None where a step was done that tells nothing; an error where it failed."""
+"""None where a step tells nothing more; an error where it failed."""
 Join: TypeAlias = Generator[Step, Answer, None]
 
 
@@ -155,14 +155,14 @@ class Copies:
     def _fill(self, shard: int, replica: Replica) -> Join:
         store = self._stores[shard]
         log = _log_range((yield AskLog(shard)))
-        if store.is_complete and log.first_offset <= store.next_offset:
+        if store.is_complete and log is not None and log.first_offset <= store.next_offset:
             return  # a copy of before, which the log still reaches
         sources = [owner for owner in self._held.ring.shards[shard].owners if owner != self._held.server_id]
         if sources:
             # Another one at each try; which is first differs between shards.
             self._tries[shard] = self._tries.get(shard, shard) + 1
             _raise_error((yield TakeSnapshot(shard, sources[self._tries[shard] % len(sources)])))
-        elif log.first_offset > 0:
+        elif log is not None and log.first_offset > 0:
             raise Unavailable(
                 f"nobody serves shard {shard}, and its log begins at {log.first_offset}: bring an owner back",
                 reason="NO_SOURCE",
@@ -178,7 +178,7 @@ class Copies:
         while self._is_wanted(shard, replica):
             if shard not in self._filled:
                 raise Unavailable(f"the log left shard {shard} behind", reason="LOG_GAP")
-            if store.next_offset >= log.next_offset:
+            if log is None or store.next_offset >= log.next_offset:
                 store.complete()
                 self._joined[shard] = replica.phase_epoch
                 return
@@ -192,9 +192,9 @@ class Copies:
         return shard < len(ring.shards) and ring.shards[shard].of(self._held.server_id) == replica
 
 
-def _log_range(answer: Answer) -> LogRange:
-    _raise_error(answer)
-    assert isinstance(answer, LogRange), "AskLog is answered by what the log holds"
+def _log_range(answer: Answer) -> LogRange | None:
+    if isinstance(answer, HeadraceError):
+        raise answer
     return answer
 
 

@@ -66,14 +66,15 @@ class HeldRing:
                 reason="RING_WRITES",
                 metadata={"replica_count": str(ring.replica_count)},
             )
-        self.check_held(shards)
+        self.check_replay(shards, ring.epoch)
 
-    def check_held(self, shards: Iterable[int]) -> None:
-        """Raises unless this server owns the shards, and none of them is on its way to another."""
+    def check_replay(self, shards: Iterable[int], epoch: int) -> None:
+        """Raises unless this server owns the shards, the caller means the same owners, and none of them is moving.
+
+        A copy that joins has what its source had; what is written meanwhile would miss it.
+        """
         for shard in shards:
-            phase = self.phase(shard)
-            if phase is not Phase.SERVING:
-                raise _wrong_epoch(self.ring, shard, self.ring.epoch, phase)
+            self.check([shard], epoch)
             if self.is_moving(shard):
                 raise moving(shard)
 

@@ -7,7 +7,6 @@ import grpc
 
 from feature_server.ring.copies import Answer, AskLog, TakeSnapshot
 from feature_server.ring.held_ring import HeldRing
-from feature_server.ring.log import LogRange
 from feature_server.ring.snapshot import SnapshotChunk, SnapshotEnd, SnapshotIntake, SnapshotSink
 from headrace.client.channel import CHANNEL_OPTIONS, metadata
 from headrace.client.tls import Tls, channel_credentials, open_channel
@@ -35,7 +34,7 @@ class PeerCopies:
     def perform(self, step: AskLog | TakeSnapshot) -> Answer:
         """Does a step to its end."""
         if isinstance(step, AskLog):
-            return LogRange(0, 0)
+            return None
         ring = self._held.ring
         source = ring.servers.get(step.source_id)
         replica = ring.shards[step.shard].of(self._held.server_id)

@@ -128,6 +128,7 @@ class ShardServicer:
             durability_of(request.durability),
             [Position(token.shard, token.epoch, token.offset) for token in request.covered],
             self._principal(),
+            ring_epoch=request.ring_epoch,
         )
         return pb.ReplayRowsResponse(
             tokens=[pb_online.WriteToken(shard=p.shard, epoch=p.epoch, offset=p.offset) for p in answer.positions],

@@ -16,7 +16,8 @@ from headrace.client.calls import Durability
 from headrace.client.shards import ShardClient
 from headrace.convert.definitions import set_to_pb
 from headrace.convert.ring import ring_from_pb
-from headrace.ring.values import Ring
+from headrace.errors import Unavailable
+from headrace.ring.values import Ring, WrongEpoch
 from headrace.types import Scalar
 from protos.control.v1 import placement_service_pb2 as placement_pb
 from protos.control.v1 import placement_service_pb2_grpc as placement_grpc
@@ -91,16 +92,25 @@ class RingProcesses:
         return self.ring()
 
     def write(self, keys: Sequence[int], age: int = 30) -> None:
-        """Brings the same rows, in one order, to every owner of their shards."""
-        ring = self.ring()
+        """Brings the same rows, in one order, to every owner of their shards; again where one of them has moved."""
         by_shard: dict[int, list[int]] = {}
         for key in keys:
             by_shard.setdefault(shard_of_key(key), []).append(key)
         for shard, shard_keys in by_shard.items():
             table = replayed(shard_keys, shard, age)
+            wait_for(lambda shard=shard, table=table: self._replay(shard, table), LIMIT_S)  # type: ignore[misc]
+
+    def _replay(self, shard: int, table: pa.Table) -> bool:
+        """Whether every owner has taken the rows."""
+        ring = self.ring()
+        try:
             for owner in ring.shards[shard].owners:
                 with ShardClient(ring.servers[owner].address) as client:
-                    client.replay_rows(VIEW, table, Durability.LOG)
+                    epoch = ring.shards[shard].owners_epoch
+                    client.replay_rows(VIEW, table, Durability.LOG, ring_epoch=epoch)
+        except (WrongEpoch, Unavailable):
+            return False
+        return True
 
     def read(
         self, name: str, keys: Sequence[int], timeout_s: float = TIMEOUT_S, policy: int = 0

@@ -111,6 +111,9 @@ class HeldStore:
     def anchor(self) -> None:
         self._store.anchor()
 
+    def checkpoint(self, folder: Path) -> None:
+        self._store.checkpoint(folder)
+
     def close(self) -> None:
         self._store.close()
 
@@ -141,6 +144,12 @@ class HeldOpener:
 
     def open_read_only(self) -> RowStore:
         return HeldStore(self._opener.open_read_only(), self._faults)
+
+    def remove(self) -> None:
+        self._opener.remove()
+
+    def install(self, folder: Path) -> None:
+        self._opener.install(folder)
 
     def probe(self) -> None:
         if self._faults.probe_error is not None:

@@ -5,7 +5,6 @@ import pytest
 from feature_server.ring.copies import AskLog, Copies, Join, TakeSnapshot, Wait
 from feature_server.ring.held_ring import HeldRing
 from feature_server.ring.log import LogRange, LogRows
-from feature_server.ring.snapshot import SnapshotIntake, content_hash
 from headrace.errors import DataLoss, Unavailable
 from headrace.ring.values import Phase, Replica, Ring, RingServer, RingShard, WrongEpoch
 from tests.simulation.disk import SimStore
@@ -35,9 +34,8 @@ class Bench:
         return self.copies.adopt()
 
     def snapshot(self, next_offset: int) -> None:
-        intake = SnapshotIntake(0, self.store)
-        intake.take(ROWS.keys, ROWS.rows)
-        intake.finish(next_offset, content_hash(ROWS.keys, ROWS.rows))
+        self.store.begin()
+        self.store.apply(LogRows(0, next_offset, ROWS.keys, ROWS.rows))
 
 
 @pytest.fixture
@@ -157,15 +155,6 @@ def test_what_was_read_from_another_place_of_the_log_changes_nothing(bench: Benc
     bench.copies.follow(0, LogRows(1, 3, [b"l", b"k"], [b"2", b"late"]))
     bench.copies.follow(0, LogRows(2, 2))
     assert (bench.store.next_offset, bench.store.rows[b"k"]) == (2, b"1")
-
-
-def test_a_snapshot_with_another_digest_leaves_nothing(bench: Bench) -> None:
-    intake = SnapshotIntake(0, bench.store)
-    intake.take(ROWS.keys, ROWS.rows)
-    with pytest.raises(DataLoss) as error:
-        intake.finish(2, content_hash(ROWS.keys, [b"1", b"other"]))
-    assert error.value.reason == "SNAPSHOT_DAMAGED"
-    assert not bench.store.rows and bench.store.next_offset == 0
 
 
 def test_a_joining_copy_answers_nobody(bench: Bench) -> None:

@@ -69,12 +69,19 @@ def test_the_epoch_to_send_is_the_newest_of_the_owners() -> None:
 
 
 def test_direct_writes_go_to_rings_of_one_copy_alone() -> None:
-    held().check_write([0, 1])
+    held().check_write([0])
     with pytest.raises(WrongEpoch):
         held().check_write([3])
     with pytest.raises(FailedPrecondition) as error:
         held(Ring(9, 2, SERVERS, RING.shards)).check_write([0])
     assert error.value.reason == "RING_WRITES"
+
+
+def test_a_shard_that_moves_takes_no_direct_writes() -> None:
+    replicas = (Replica("me", Phase.SERVING, 5), Replica("other", Phase.JOINING, 9))
+    with pytest.raises(Unavailable) as error:
+        held(Ring(9, 1, SERVERS, (RingShard(replicas, 5),))).check_replay([0], 9)
+    assert error.value.reason == "SHARD_MOVING"
 
 
 def test_without_a_ring_an_epoch_is_refused() -> None:
