@@ -9,6 +9,7 @@ import grpc
 import pytest
 
 from core_ext.keys import encode_key
+from headrace.client.routed import RoutedClient
 from headrace.errors import Unavailable
 from headrace.ring.values import WrongEpoch
 from headrace.status import from_rpc_error
@@ -18,7 +19,7 @@ from protos.feature.v1 import online_feature_service_pb2_grpc as pb_grpc
 from protos.feature.v1 import shard_service_pb2, shard_service_pb2_grpc
 from tests.cluster.processes import wait_for
 from tests.cluster.ring import LIMIT_S, SHARD_COUNT, TIMEOUT_S, RingProcesses, ring_of, shard_of_key
-from tests.unit.feature_server.parts import VIEW, ipc, shop_batch
+from tests.unit.feature_server.parts import SERVICE, VIEW, ipc, shop_batch
 
 NAMES = ("red", "green", "blue")
 KEYS = range(400)
@@ -88,6 +89,24 @@ def test_a_direct_write_is_refused_where_it_would_reach_one_copy_of_two(ring: Ri
         with pytest.raises(grpc.RpcError) as caught:
             pb_grpc.OnlineFeatureServiceStub(channel).WriteFeatures(request, timeout=TIMEOUT_S)
     assert from_rpc_error(caught.value).reason == "RING_WRITES"
+
+
+def test_a_client_that_routes_asks_the_owner_first_and_any_other_after_it(ring: RingProcesses) -> None:
+    held = ring.ring()
+    with RoutedClient(ring.address("control")) as client:
+        selection = client.prepare(SERVICE)
+        for key in range(20):
+            first = client.order(selection.join_keys, {"user_id": [key]})[:2]
+            owners = {held.servers[owner].address for owner in held.shards[shard_of_key(key)].owners}
+            assert set(first) == owners
+        batch = client.get_online_features(selection, entities={"user_id": list(KEYS)})
+        assert batch.numpy("age").tolist() == [30] * len(KEYS)
+        ring.servers["blue"].kill()
+        for key in range(20):
+            batch = client.get_online_features(selection, entities={"user_id": [key]})
+            assert batch.numpy("age").tolist() == [30]
+    ring.start("blue")
+    wait_for(lambda: all_present(ring, "blue"), LIMIT_S, ring.servers["blue"].tail)
 
 
 def test_a_killed_server_is_read_around_and_comes_back(ring: RingProcesses) -> None:
