@@ -58,7 +58,8 @@ class ShardCopy:
         self._is_marked = True
 
     def drop(self) -> None:
-        if self._is_marked or self._shard.status().offset >= 0:
+        # What is empty has no content hash; its offsets go on.
+        if self._is_marked or self._shard.status().content_hash:
             self._unmark()
             self._shard.empty()
 

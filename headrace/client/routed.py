@@ -31,7 +31,7 @@ _ONCE: Final = RetryPolicy(attempts_max=1)  # the next try is another server
 class RoutedClient(Closing):
     """Reads features from the server that owns most keys of a batch, so that a batch of one entity costs no hop.
 
-    Any server of the ring answers any batch: a ring that has changed costs time, never a value. `control` is "host:port"
+    Any server of the ring answers any batch: a ring that has changed costs time, never a value. `control` is host:port
     of the control plane. Safe to share between threads. Close it, or use it in a with block.
     """
 

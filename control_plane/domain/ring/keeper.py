@@ -64,6 +64,7 @@ class RingKeeper:
         self._ready: dict[str, frozenset[Report]] = {}
         self._damaged: dict[str, frozenset[Report]] = {}
         self._held_epochs: dict[str, int] = {}
+        self._settled: Known | None = None  # what is known that the ring needs no step for
         leases.adopt(self._ring.servers)
 
     @property
@@ -168,19 +169,25 @@ class RingKeeper:
                 return
             after = formed(list(servers.values()), self._shape.shard_count, self._shape.replica_count)
         else:
-            after = next_ring(self._ring, servers, self._known())
-        if after.epoch == self._ring.epoch:
-            self._waiting.clear()
-            return
+            known = self._known()
+            if known == self._settled and not self._waiting:
+                return
+            after = next_ring(self._ring, servers, known)
+            if after.epoch == self._ring.epoch:
+                self._settled = known
+                self._waiting.clear()
+                return
         try:
             self._store.append(after, cause)
         except Aborted:
             self._ring = self._store.read()  # somebody else's epoch: what was heard is looked at again with it
             self._leases.adopt(self._ring.servers)
+            self._settled = None
             raise
         for server_id in self._ring.servers.keys() - after.servers.keys():
             self._forget(server_id)
         self._ring = after
+        self._settled = None
         self._waiting.clear()
         self._watchers.wake()
 
