@@ -165,9 +165,11 @@ class RingKeeper:
         """Stores the next ring, where there is one; with the lock held."""
         servers = {**self._ring.servers, **self._waiting}
         if not self._ring.epoch:
-            if len(servers) < self._shape.server_count_min:
+            live = self._leases.live()
+            heard = [server for server in servers.values() if server.server_id in live]
+            if len(heard) < self._shape.server_count_min:
                 return
-            after = formed(list(servers.values()), self._shape.shard_count, self._shape.replica_count)
+            after = formed(heard, self._shape.shard_count, self._shape.replica_count)
         else:
             known = self._known()
             if known == self._settled and not self._waiting:

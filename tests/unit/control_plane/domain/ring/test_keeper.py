@@ -97,6 +97,15 @@ def test_the_ring_waits_for_its_servers(fleet: Fleet) -> None:
     assert renewal.lease_s == LEASE_S
 
 
+def test_a_server_that_fell_silent_does_not_form_the_ring(fleet: Fleet) -> None:
+    fleet.join("a")
+    fleet.clock.now_s = LEASE_S + 1
+    fleet.join("b")
+    assert fleet.ring.epoch == 0
+    fleet.join("c")
+    assert set(fleet.ring.servers) == {"b", "c"}
+
+
 def test_joining_twice_changes_nothing(fleet: Fleet) -> None:
     fleet.join("a", "b")
     epoch = fleet.ring.epoch
