@@ -51,6 +51,7 @@ from feature_server.storage.served_log import ServedSegments
 from feature_server.storage.snapshot_folders import ArrivingFolder, SentFolders
 from feature_server.storage.store_folder import SHARD_COUNT, StoreFolder
 from headrace.client.tls import Tls, client_tls
+from headrace.errors import InvalidArgument
 from headrace.serving.auth import Authenticator
 from headrace.serving.certificates import ForwardedIdentities
 from headrace.serving.logging import EventLog
@@ -217,6 +218,12 @@ def _ring(
     """What a server in a ring has beside the others, where it is to be in one."""
     if not options.ring:
         return None
+    if options.row_log_bytes is not None:
+        raise InvalidArgument(
+            "--ring moves shards, and --row-log-bytes keeps their rows here until they are drained; give one of them",
+            reason="RING_WITH_ROW_LOG",
+            field="ring",
+        )
     path = options.data / RING_COPY_NAME
     ring_copy = RingCopy(partial(read_file, path), partial(write_file, path), log)
     check_new(list(shards.shards), has_ring=path.exists())

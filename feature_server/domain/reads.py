@@ -189,11 +189,21 @@ class Reads:
         try:
             rows = self.stored_rows(shard, keys)
         except PeerError:
+            elsewhere = self._from_peers(shard, keys, deadline_s)
+            if elsewhere is not None:
+                return elsewhere
             if not partial:
                 raise
             return CAUSE_QUARANTINED
         self._table.fill(keys, rows, ticket)
         return rows
+
+    def _from_peers(self, shard: int, keys: Sequence[bytes], deadline_s: float) -> list[bytes | None] | None:
+        """Rows of a shard of this server that has just failed, from its other owners; None where they have not all."""
+        if self._peers is None:
+            return None
+        found = self._peers.begin({shard: keys}, (), deadline_s).finish()
+        return None if found.causes else [found.rows[key] for key in keys]
 
 
 def batched(keys: Sequence[bytes], count: int) -> Iterator[Sequence[bytes]]:

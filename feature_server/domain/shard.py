@@ -14,6 +14,7 @@ from core_ext.hashing import xxh3_64
 from core_ext.row_table import UNKNOWN, RowTable
 from feature_server.domain.row_log import RowLog
 from feature_server.domain.row_store import RowStore, StoreOpener
+from feature_server.domain.shard_moves import check_not_logged, moving, other_snapshot
 from feature_server.domain.shard_record import RECORD_KEY, ShardRecord, decode_record
 from feature_server.domain.shard_writes import Deltas, Durability, Entry, Stamp, checked, logged, newest_rows
 from headrace.errors import (
@@ -188,12 +189,7 @@ class Shard:
             if self._store is None or self.state is not ShardState.SERVING:
                 raise self._unwritable()
             if (record.next_offset, record.content_hash) != (next_offset, content_hash):
-                lost = DataLoss(
-                    f"shard {self.number} was to hold {next_offset} rows of hash {content_hash:016x} and holds "
-                    f"{record.next_offset} of {record.content_hash:016x}",
-                    reason="SNAPSHOT_DAMAGED",
-                    metadata={"shard": str(self.number)},
-                )
+                lost = other_snapshot(self.number)
                 self.quarantine(lost)
                 raise lost
             epoch = max(before.epoch, record.epoch) + 1
@@ -227,12 +223,7 @@ class Shard:
 
     def _close_for_good(self) -> None:
         # With `_commit` held: what was here is not wanted any more.
-        if self.row_log is not None:
-            raise FailedPrecondition(
-                f"shard {self.number} logs its rows for the offline store, and a ring would take them away; start the "
-                "server without --row-log-bytes",
-                reason="SHARD_LOGGED",
-            )
+        check_not_logged(self.number, self.row_log)
         store, self._store = self._store, None
         if store is not None:
             self._close_store(store)
@@ -595,13 +586,3 @@ class Shard:
             metadata={"shard": str(self.number)},
             retry_after_ms=RETRY_AFTER_MS,
         )
-
-
-def moving(shard: int) -> Unavailable:
-    """Why a shard takes no writes for a moment."""
-    return Unavailable(
-        f"shard {shard} is being copied to another server and takes no writes until that is done; try again",
-        reason="SHARD_MOVING",
-        metadata={"shard": str(shard)},
-        retry_after_ms=RETRY_AFTER_MS,
-    )

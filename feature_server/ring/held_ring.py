@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from feature_server.domain.shard import moving
+from feature_server.domain.shard_moves import moving
 from headrace.errors import FailedPrecondition
 from headrace.ring.values import Phase, Replica, Ring, WrongEpoch
 
