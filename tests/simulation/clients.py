@@ -1,20 +1,24 @@
 """A client that writes to the log, reads by the ring that it holds, and tells the checks what it was answered."""
 
+from collections.abc import Callable
 from typing import Final
 
+from feature_server.ring.fan_out import Found
 from headrace.errors import HeadraceError
-from headrace.ring.values import Ring, WrongEpoch
+from headrace.ring.values import Phase, Ring, WrongEpoch
 from headrace.serving.principal import LOCAL
 from tests.simulation import control
 from tests.simulation.checks import Checks
 from tests.simulation.control import Control
 from tests.simulation.log import SimLog
+from tests.simulation.peer_reads import PeerReader
 from tests.simulation.servers import LOG, Server
 from tests.simulation.world import World
 
 NAME: Final = "client"
 WRITE_S: Final = 0.4
-READ_S: Final = 0.15
+READ_S: Final = 0.2
+ACROSS_S: Final = 0.3
 REFRESH_S: Final = 5.0
 KEY_COUNT: Final = 6
 
@@ -40,6 +44,10 @@ class Client:
         world.every(WRITE_S, self._write)
         world.every(READ_S, self._read)
         world.every(REFRESH_S, self._refresh)
+        world.every(ACROSS_S, self._read_across)
+        self._readers: dict[str, tuple[int, PeerReader]] = {}
+        self.across_count = 0
+        self.missed_count = 0
 
     def _refresh(self) -> None:
         def arrive() -> None:
@@ -89,6 +97,35 @@ class Client:
                 self._serve(server, number, ring, key, token)
 
         self._world.send(NAME, server.name, arrive)
+
+    def _read_across(self) -> None:
+        """A batch that any server answers, over its peers."""
+        server = self._world.random.choice(list(self._servers.values()))
+        self._world.send(NAME, server.name, lambda: self.read_across(server, lambda found: None))
+
+    def read_across(self, server: Server, ended: Callable[[Found], None]) -> None:
+        """One key of every shard that the server does not own, through it."""
+        random = self._world.random
+        if not server.is_up or not server.held.ring.epoch:
+            return
+        life, reader = self._readers.get(server.name, (0, None))
+        if reader is None or life != server.life:
+            reader = PeerReader(self._world, server, self._servers, self._checks)
+            self._readers[server.name] = server.life, reader
+        keys = {
+            shard: b"key-%d" % random.randrange(KEY_COUNT)
+            for shard in range(self._shards)
+            if server.held.phase(shard) is not Phase.SERVING
+        }
+        has_tokens = random.random() < 0.5
+        tokens = [(shard, 0, self.tokens[shard]) for shard in keys if shard in self.tokens] if has_tokens else []
+
+        def end(found: Found) -> None:
+            self.across_count += 1
+            self.missed_count += len(found.causes)
+            ended(found)
+
+        reader.read(keys, tokens, end)
 
     def _serve(self, server: Server, number: int, ring: Ring, key: bytes, token: int) -> None:
         try:

@@ -9,6 +9,7 @@ from control_plane.domain.ring import keeper, steps
 from control_plane.domain.ring.leases import Leases
 from control_plane.domain.ring.steps import Known
 from feature_server.ring.copies import AskLog, Copies, Join
+from feature_server.ring.fan_out import _Reading
 from feature_server.ring.held_ring import HeldRing
 from feature_server.ring.log import LogRows
 from feature_server.ring.snapshot import SnapshotChunk, SnapshotEnd, SnapshotIntake, digest_after
@@ -132,6 +133,18 @@ ADOPT: Final = Copies.adopt
 FINISH: Final = SnapshotIntake.finish
 
 
+# Reads across peers.
+
+
+def _failed_for_good(self: Any, part: Any, peer: str, error: Exception) -> Any:
+    part.is_done = True
+    yield from ()
+
+
+def _routed_by_no_epoch(self: HeldRing, shards: Any) -> int:
+    return 0
+
+
 # Steps of the ring.
 
 
@@ -207,6 +220,8 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
     "chunk_not_checked": _replacing(SnapshotIntake, "take", _take_unchecked),
     "end_not_checked": _replacing(SnapshotIntake, "finish", _finish_unchecked),
     "snapshot_offset_ahead": _replacing(SnapshotIntake, "finish", _finish_ahead),
+    "failed_peer_not_replaced": _replacing(_Reading, "_failed", _failed_for_good),
+    "routed_by_no_epoch": _replacing(HeldRing, "owners_epoch", _routed_by_no_epoch),
     "joining_serves": _replacing(steps._Step, "_heard", _heard_ready_at_once),
     "ready_of_another_epoch": _replacing(steps._Step, "_heard", _heard_any_epoch),
     "nobody_leaves": _replacing(steps._Step, "_leaving", _leaving_at_once),

@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _measure(first: int, count: int) -> int:
     begun_s = time.perf_counter()
-    events = epochs = reads = refused = 0
+    events = epochs = reads = across = refused = 0
     for seed in range(first, first + count):
         try:
             outcome = Schedule(seed).run()
@@ -48,10 +48,12 @@ def _measure(first: int, count: int) -> int:
         events += outcome.event_count
         epochs += outcome.epoch_count
         reads += outcome.read_count
+        across += outcome.across_count
         refused += outcome.refused_count
     seconds = time.perf_counter() - begun_s
     sys.stdout.write(
-        f"{count} schedules hold: {events} events, {epochs} epochs, {reads} reads answered, {refused} refused; "
+        f"{count} schedules hold: {events} events, {epochs} epochs, {reads} reads answered, "
+        f"{across} across servers, {refused} refused; "
         f"{count / seconds * 60:.0f} schedules per minute\n"
     )
     return 0

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from control_plane.domain.ring.keeper import RingShape
+from feature_server.ring.fan_out import Found
 from headrace.errors import HeadraceError
 from headrace.serving.principal import LOCAL
 from tests.simulation import control
@@ -12,6 +13,7 @@ from tests.simulation.clients import NAME as CLIENT
 from tests.simulation.clients import Client
 from tests.simulation.control import Control, SimRingStore
 from tests.simulation.log import SimLog
+from tests.simulation.peer_reads import DEADLINE_S
 from tests.simulation.servers import LOG, Machine, Server
 from tests.simulation.world import World
 
@@ -33,6 +35,7 @@ class Outcome:
     event_count: int
     epoch_count: int
     read_count: int
+    across_count: int
     refused_count: int
 
 
@@ -70,11 +73,34 @@ class Schedule:
         self.client.is_writing = False
         self.world.run_until(TROUBLE_S + REST_S + 10.0)
         self.checks.ended(self.store.read(), tokens)
+        self._read_at_rest()
         if not self.client.answered_count:
             raise Violation("nothing was ever read")
         return Outcome(
-            self.world.event_count, self.store.read().epoch, self.client.answered_count, self.client.refused_count
+            self.world.event_count,
+            self.store.read().epoch,
+            self.client.answered_count,
+            self.client.across_count,
+            self.client.refused_count,
         )
+
+    def _read_at_rest(self) -> None:
+        """With nothing wrong any more, every server of the ring finds every row in one read."""
+        ended: list[str] = []
+        servers = [self.servers[server_id] for server_id in self.store.read().servers]
+
+        def end(name: str, found: Found) -> None:
+            ended.append(name)
+            if found.causes:
+                raise Violation(f"{name} finds no peer for {list(found.causes)} although all are well")
+
+        self.world.slow_share = 0.0
+        for server in servers:
+            self.client.read_across(server, lambda found, name=server.name: end(name, found))  # type: ignore[misc]
+
+        self.world.run_until(self.world.now_s + 2 * DEADLINE_S)
+        if len(ended) != len(servers):
+            raise Violation(f"{len(servers) - len(ended)} reads across servers never end")
 
     def _fault(self) -> None:
         if self._is_over:
@@ -132,11 +158,11 @@ class Schedule:
                 return
 
     def _trim(self) -> None:
-        """Retention: what every owner has durably may go."""
+        """Retention: what every whole copy has durably may go, once each owner has one."""
         for number, shard in enumerate(self.store.read().shards):
-            stores = [self.servers[owner].machine.stores[number] for owner in shard.owners]
-            if stores and all(store.is_complete for store in stores):
-                self.log.trim(number, min(store.synced_offset for store in stores))
+            if shard.owners and all(self._is_whole(number, owner) for owner in shard.owners):
+                stores = [self.servers[replica.server_id].machine.stores[number] for replica in shard.replicas]
+                self.log.trim(number, min(store.synced_offset for store in stores if store.is_complete))
 
     def _heal(self) -> None:
         self._is_over = True

@@ -19,6 +19,7 @@ class World:
         self.now_s = 0.0
         self.event_count = 0
         self.loss_share = 0.0
+        self.slow_share = SLOW_SHARE
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._cut: set[tuple[str, str]] = set()
 
@@ -45,7 +46,7 @@ class World:
         is_lost = (source, target) in self._cut or self.random.random() < self.loss_share
         if is_lost:
             return
-        slowest_s = SLOW_DELAY_MAX_S if self.random.random() < SLOW_SHARE else DELAY_MAX_S
+        slowest_s = SLOW_DELAY_MAX_S if self.random.random() < self.slow_share else DELAY_MAX_S
         self.after(self.random.uniform(DELAY_MIN_S, slowest_s), action)
 
     def cut(self, source: str, target: str) -> None:
