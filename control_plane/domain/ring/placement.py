@@ -71,11 +71,12 @@ class _Draft:
                 zones.add(zone)
 
     def shed(self) -> None:
-        """Servers that hold more than they may give away what prefers them least."""
+        """Servers that hold more than they may give away what prefers them least, one copy of a shard if they can."""
         for server_id, held in self._held.items():
             excess = len(held) - self._shares[server_id].most
             if excess > 0:
-                for shard in sorted(held, key=lambda shard: (-self._score(shard, server_id), shard))[:excess]:
+                ranked = sorted(held, key=lambda shard: (self._is_short(shard), -self._score(shard, server_id), shard))
+                for shard in ranked[:excess]:
                     self._take(shard, server_id)
 
     def fill(self) -> None:
@@ -118,6 +119,9 @@ class _Draft:
             return False
         zone = self._servers[server_id].zone
         return not self._parts_zones or all(self._servers[held].zone != zone for held in others)
+
+    def _is_short(self, shard: int) -> bool:
+        return len(self.placed[shard]) < self._count
 
     def _load(self, server_id: str) -> float:
         return float(len(self._held[server_id]) / self._shares[server_id].fair)

@@ -137,8 +137,9 @@ def test_a_drained_server_leaves_the_ring_and_stays_drained_when_it_starts_anew(
     fleet.keeper.drain(LOCAL, "c")
     fleet.join("c")
     assert fleet.ring.servers["c"].is_draining
-    for _ in range(30):
-        fleet.heartbeat(*fleet.ring.servers)
+    for name in ["a", "b", "c"] * 30:
+        if name in fleet.ring.servers:
+            fleet.heartbeat(name)
     assert set(fleet.ring.servers) == {"a", "b"}
     with pytest.raises(NotFound):
         fleet.heartbeat("c")

