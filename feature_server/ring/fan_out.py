@@ -4,6 +4,7 @@ No thread, no clock and no socket: it says what to send and until when to wait, 
 the bytes.
 """
 
+import math
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, TypeAlias
@@ -15,6 +16,8 @@ from headrace.errors import CallerError, HeadraceError
 from headrace.ring.values import Ring, WrongEpoch
 
 REROUTES_MAX: Final = 3  # times that a shard is routed by a newer ring in one read
+WAITS_MAX: Final = 20  # times that owners who have not heard of the ring yet are given a moment
+WAIT_S: Final = 0.01  # a ring reaches everybody by their watches in some milliseconds
 TRIES_MAX: Final = 4  # peers that are asked for a shard in one read
 
 Token: TypeAlias = tuple[int, int, int]
@@ -78,6 +81,7 @@ class _Part:
     asked: list[str]
     reroutes: int
     hedge_s: float
+    resend_s: float = math.inf  # when the owners are asked anew, of a part that waits for them to hear of the ring
     open_asks: set[int] = field(default_factory=set)
     is_done: bool = False
 
@@ -132,18 +136,24 @@ class _Reading:
             if now_s >= self._deadline_s:
                 self._give_up()
                 return
+            yield from self._resend(now_s)
             yield from self._hedge(now_s)
             came = yield Await(self._next_time())
             if came is not None:
                 yield from self._take(came)
 
-    def _route(self, shards: Iterable[int], asked: Sequence[str], reroutes: int) -> Read:
-        """Sends one sub-request to each peer that is the first for some of the shards."""
+    def _route(self, shards: Iterable[int], asked: Sequence[str], reroutes: int, *, waits: bool = False) -> Read:
+        """Sends one sub-request to each peer that is the first for some of the shards; what has no peer left misses, or
+        waits.
+        """
         by_peer: dict[str, list[int]] = {}
         for shard in shards:
             order = self._fan_out.order(shard, asked)
             if order and len(asked) < TRIES_MAX:
                 by_peer.setdefault(order[0], []).append(shard)
+            elif waits:
+                resend_s = self._fan_out._clock_s() + WAIT_S
+                self._parts.append(_Part((shard,), [*self._keys[shard]], [], reroutes, math.inf, resend_s))
             else:
                 self._miss(self._keys[shard], CAUSE_QUARANTINED)
         for peer, numbers in by_peer.items():
@@ -166,6 +176,14 @@ class _Reading:
         address = held.ring.servers[peer].address
         return Send(ask, peer, address, part.keys, held.owners_epoch(part.shards), tokens)
 
+    def _resend(self, now_s: float) -> Read:
+        due = [part for part in self._parts if not part.is_done and part.resend_s <= now_s]
+        for part in due:
+            part.is_done = True
+        if due:
+            reroutes = max(part.reroutes for part in due)
+            yield from self._route([shard for part in due for shard in part.shards], (), reroutes)
+
     def _hedge(self, now_s: float) -> Read:
         for part in self._parts:
             if part.is_done or len(part.open_asks) != 1 or now_s < part.hedge_s:
@@ -181,7 +199,8 @@ class _Reading:
 
     def _next_time(self) -> float:
         hedges = [part.hedge_s for part in self._parts if not part.is_done and len(part.open_asks) == 1]
-        return min([self._deadline_s, *hedges])
+        resends = [part.resend_s for part in self._parts if not part.is_done]
+        return min([self._deadline_s, *hedges, *resends])
 
     def _take(self, came: Came) -> Read:
         part, peer, sent_s = self._asks[came.ask]
@@ -229,7 +248,8 @@ class _Reading:
             return
         part.is_done = True
         asked = () if is_newer and part.reroutes < REROUTES_MAX else part.asked
-        yield from self._route(part.shards, asked, part.reroutes + 1)
+        waits = not is_newer and part.reroutes < WAITS_MAX
+        yield from self._route(part.shards, asked, part.reroutes + 1, waits=waits)
 
     def _give_up(self) -> None:
         for part in self._parts:

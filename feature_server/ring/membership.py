@@ -98,6 +98,11 @@ class Membership:
             self.on_ring(ring)
             self._wake.set()
 
+    def hurry(self) -> None:
+        """Asks for the newest ring at once; from any thread."""
+        self._said = None
+        self._wake.set()
+
     def step(self) -> None:
         """Everything that is due now."""
         self._resume_joins()

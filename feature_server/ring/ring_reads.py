@@ -38,6 +38,7 @@ class RingReads:
         self._fan_out = fan_out
         self._transport = transport
         self._clock_s = clock_s
+        self.on_behind: Callable[[], None] = lambda: None  # a peer holds a newer ring
         self.sent_count = 0
         self.hedge_count = 0
 
@@ -51,6 +52,8 @@ class RingReads:
 
     def check_read(self, shards: Iterable[int], epoch: int) -> None:
         """Raises unless this server may answer a peer that routed by an epoch."""
+        if epoch > self._held.ring.epoch:
+            self.on_behind()
         self._copies.check_read(shards, epoch)
 
     def begin(self, keys: Mapping[int, Sequence[bytes]], tokens: Sequence[Token], deadline_s: float) -> "Pending":

@@ -63,6 +63,7 @@ class RingParts:
         )
         membership.on_ring = self._follow_ring
         self._fan_out.on_newer_ring = membership.take
+        self.reads.on_behind = membership.hurry
         membership.start()
         stack.callback(self._placement.close)
         stack.callback(membership.close)

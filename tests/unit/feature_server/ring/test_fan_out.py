@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from core_ext.rules import CAUSE_DEADLINE, CAUSE_QUARANTINED
-from feature_server.ring.fan_out import Await, Came, FanOut, Found, Rows, Send
+from feature_server.ring.fan_out import WAIT_S, WAITS_MAX, Await, Came, FanOut, Found, Rows, Send
 from feature_server.ring.held_ring import HeldRing
 from feature_server.ring.peers import HEDGE_DEFAULT_S, Outliers
 from headrace.errors import HeadraceError, InvalidArgument, Unavailable
@@ -33,6 +33,7 @@ class Bench:
         self.found = Found()
         self.sent: list[Send] = []
         self.wait_s: float | None = None
+        self.answered = 0
 
     def begin(self, keys: dict[int, Sequence[bytes]], tokens: Sequence[tuple[int, int, int]] = ()) -> None:
         self._read = self.fan_out.read(keys, tokens, DEADLINE_S, self.found)
@@ -127,8 +128,26 @@ def test_a_peer_with_an_older_ring_is_left_for_another_and_is_no_outlier() -> No
     assert [sent.peer for sent in bench.sent] == ["a", "b"]
     assert bench.held.ring.epoch == 5
     bench.answer(1, WrongEpoch("behind", Ring(), {}))
-    assert bench.is_over and bench.found.causes == {b"k": CAUSE_QUARANTINED}
     assert bench.fan_out.outliers.ejected() == []
+    assert bench.wait_s == bench.now_s + WAIT_S
+    bench.wait()
+    assert [sent.peer for sent in bench.sent] == ["a", "b", "a"], "given a moment, it is asked anew"
+    bench.answer(2, Rows([b"r"]))
+    assert bench.is_over and bench.found.rows == {b"k": b"r"}
+
+
+def test_owners_that_never_hear_of_the_ring_are_waited_for_no_longer_than_the_deadline() -> None:
+    bench = Bench(ring(shard("a")))
+    bench.begin({0: [b"k"]})
+    while not bench.is_over:
+        if bench.sent and bench.found.sent_count == len(bench.sent) and len(bench.sent) > bench.answered:
+            bench.answered += 1
+            bench.answer(len(bench.sent) - 1, WrongEpoch("behind", Ring(), {}))
+        else:
+            bench.wait()
+    assert bench.now_s <= DEADLINE_S
+    assert len(bench.sent) <= WAITS_MAX + 1
+    assert bench.found.causes == {b"k": CAUSE_QUARANTINED}
 
 
 def test_rings_that_change_without_end_do_not_hold_a_read() -> None:
