@@ -4,10 +4,10 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from datetime import timedelta
 from typing import Final
 
 import grpc
+from google.protobuf import duration_pb2
 
 from control_plane.domain.ring.keeper import RingKeeper
 from headrace.convert.ring import ring_to_pb, server_from_pb
@@ -49,7 +49,7 @@ class PlacementServicer(rpc.PlacementServiceServicer):
             raise InvalidArgument("server is missing; say who joins", reason="NO_SERVER", field="server")
         server = replace(server_from_pb(request.server), is_draining=False)
         renewal = self._keeper.join(self._principal(), server, request.shard_count)
-        return pb.JoinRingResponse(lease_duration=timedelta(seconds=renewal.lease_s), ring=_message(renewal.ring))
+        return pb.JoinRingResponse(lease_duration=_duration(renewal.lease_s), ring=_message(renewal.ring))
 
     def RenewLease(self, request: pb.RenewLeaseRequest, context: grpc.ServicerContext) -> pb.RenewLeaseResponse:
         """Takes a heartbeat."""
@@ -60,11 +60,17 @@ class PlacementServicer(rpc.PlacementServiceServicer):
             _reports(request.ready_replicas),
             _reports(request.damaged_replicas),
         )
-        return pb.RenewLeaseResponse(lease_duration=timedelta(seconds=renewal.lease_s), ring=_message(renewal.ring))
+        return pb.RenewLeaseResponse(lease_duration=_duration(renewal.lease_s), ring=_message(renewal.ring))
 
     def DrainServer(self, request: pb.DrainServerRequest, context: grpc.ServicerContext) -> pb.DrainServerResponse:
         """Moves every shard off a server."""
         return pb.DrainServerResponse(ring=ring_to_pb(self._keeper.drain(self._principal(), request.server_id)))
+
+
+def _duration(seconds: float) -> duration_pb2.Duration:
+    duration = duration_pb2.Duration()
+    duration.FromMilliseconds(round(seconds * 1_000))
+    return duration
 
 
 def _message(ring: Ring | None) -> ring_pb2.Ring | None:

@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, TypeVar
 
 from core_ext.keys import encode_key, shard_of_slot, slot_of_key
 from headrace.client.batch import FeatureBatch, PreparedFeatures
@@ -20,6 +20,8 @@ from headrace.client.tls import Tls
 from headrace.errors import HeadraceError, Unavailable
 from headrace.ring.values import Ring
 from headrace.types import Scalar
+
+T = TypeVar("T")
 
 RING_AGE_MAX_S: Final = 5.0  # an older ring is asked for anew; routing by it would cost a hop and nothing else
 RING_TIMEOUT_S: Final = 1.0
@@ -103,8 +105,8 @@ class RoutedClient(Closing):
                 client.close()
             self._clients.clear()
 
-    def _first(self, order: Callable[[], list[str]], call: "Callable[[Client, float], Any]", deadline_s: float) -> Any:
-        """What the first server answers that can be reached. Any: the answer of the call."""
+    def _first(self, order: Callable[[], list[str]], call: Callable[[Client, float], T], deadline_s: float) -> T:
+        """What the first server answers that can be reached."""
         asked: set[str] = set()
         while True:
             address = next((address for address in order() if address not in asked), None)

@@ -150,7 +150,7 @@ def _routed_by_no_epoch(self: HeldRing, shards: Any) -> int:
 
 def _heard_ready_at_once(self: Any, replica: Replica) -> Replica:
     heard = HEARD(self, replica)
-    return self._as(replica, Phase.SERVING) if heard.phase is Phase.JOINING else heard
+    return STEP_AS(self, replica, Phase.SERVING) if heard.phase is Phase.JOINING else heard
 
 
 def _heard_any_epoch(self: Any, replica: Replica) -> Replica:
@@ -158,7 +158,7 @@ def _heard_any_epoch(self: Any, replica: Replica) -> Replica:
         (report.shard, report.server_id) == (self._number, replica.server_id) for report in self._known.ready
     )
     if replica.phase is Phase.JOINING and is_ready:
-        return self._as(replica, Phase.SERVING)
+        return STEP_AS(self, replica, Phase.SERVING)
     return HEARD(self, replica)
 
 
@@ -199,6 +199,7 @@ def _skipped_epoch(ring: Ring, servers: Any, known: Known) -> Ring:
 
 
 HEARD: Final = steps._Step._heard
+STEP_AS: Final = steps._Step._as
 IS_GONE: Final = steps._Step._is_gone
 NEXT: Final = steps.next_ring
 

@@ -35,6 +35,10 @@ def copy_of(parts: Parts, number: int) -> ShardCopy:
     return ShardCopy(parts.shards[number], FileMark(parts.folder / f"copy-{number}"))
 
 
+def is_whole(*copies: ShardCopy) -> list[bool]:
+    return [copy.is_complete for copy in copies]
+
+
 def take(parts: Parts, number: int, chunks: list[SnapshotChunk], end: SnapshotEnd) -> ShardCopy:
     copy = copy_of(parts, number)
     intake = SnapshotIntake(number, ArrivingFolder(parts.folder, number, begin=copy.begin, install=copy.install))
@@ -82,9 +86,9 @@ def test_a_snapshot_of_other_rows_is_quarantined(parts: Parts, other: Parts) -> 
     chunks, end = snapshot(parts, 0)
     with pytest.raises(DataLoss):
         take(other, 0, chunks, end._replace(content_hash=end.content_hash ^ 1))
-    assert other.shards[0].state is ShardState.QUARANTINED
+    assert other.shards[0].status().state is ShardState.QUARANTINED
     copy = take(other, 0, chunks, end)
-    assert other.shards[0].state is ShardState.SERVING
+    assert other.shards[0].status().state is ShardState.SERVING
     copy.complete()
     assert copy.is_complete
     other.close()
@@ -152,14 +156,14 @@ def test_a_shard_that_is_logged_for_the_offline_store_is_not_taken_away(tmp_path
 
 def test_a_copy_is_whole_while_its_mark_is_set_and_nothing_is_damaged(parts: Parts) -> None:
     copy = copy_of(parts, 0)
-    assert not copy.is_complete
+    assert is_whole(copy, copy_of(parts, 0)) == [False, False]
     copy.complete()
-    assert copy.is_complete and copy_of(parts, 0).is_complete
+    assert is_whole(copy, copy_of(parts, 0)) == [True, True]
     parts.shards[0].quarantine(DataLoss("rotten", reason="STORED_ROW_CORRUPT"))
-    assert not copy.is_complete
+    assert is_whole(copy, copy_of(parts, 0)) == [False, False]
     copy.begin()
-    assert not copy.is_complete and not copy_of(parts, 0).is_complete
-    assert parts.shards[0].state is ShardState.SERVING
+    assert is_whole(copy, copy_of(parts, 0)) == [False, False]
+    assert parts.shards[0].status().state is ShardState.SERVING
 
 
 def test_a_store_from_outside_a_ring_is_not_taken_into_one(parts: Parts) -> None:

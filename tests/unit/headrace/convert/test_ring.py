@@ -33,7 +33,12 @@ def test_a_target_that_is_gone_is_left_out() -> None:
 
 
 @pytest.mark.parametrize(
-    "replica", [pb.RingReplica(server=2, phase=1), pb.RingReplica(server=-1, phase=1), pb.RingReplica(phase=0)]
+    "replica",
+    [
+        pb.RingReplica(server=2, phase=pb.REPLICA_PHASE_JOINING),
+        pb.RingReplica(server=-1, phase=pb.REPLICA_PHASE_JOINING),
+        pb.RingReplica(phase=pb.REPLICA_PHASE_UNSPECIFIED),
+    ],
 )
 def test_a_ring_that_contradicts_itself_is_refused(replica: pb.RingReplica) -> None:
     message = ring_to_pb(RING)
