@@ -2,12 +2,13 @@
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import Executor, Future
 from random import Random
 from typing import Final, NamedTuple, Protocol
 
 from feature_server.ring.copies import Answer, AskLog, Copies, Join, TakeSnapshot, Wait
 from feature_server.ring.held_ring import HeldRing
-from headrace.errors import HeadraceError, NotFound
+from headrace.errors import HeadraceError, InternalError, NotFound
 from headrace.ring.values import Ring, RingServer
 from headrace.serving.logging import EventLog
 
@@ -42,7 +43,10 @@ class CopySource(Protocol):
     """Where copies come from. Raises errors of headrace.errors."""
 
     def perform(self, step: AskLog | TakeSnapshot) -> Answer:
-        """Does a step of a join to its end."""
+        """Does a step of a join to its end; snapshots from threads of their own."""
+
+    def close(self) -> None:
+        """Breaks off what is being performed."""
 
 
 class Membership:
@@ -57,6 +61,7 @@ class Membership:
         copies: Copies,
         placement: Placement,
         source: CopySource,
+        workers: Executor,
         clock_s: Callable[[], float],
         random: Random,
         log: EventLog,
@@ -68,6 +73,8 @@ class Membership:
         self._copies = copies
         self._placement = placement
         self._source = source
+        self._workers = workers
+        self._copying: list[tuple[Future[Answer], Join]] = []
         self._clock_s = clock_s
         self._random = random
         self._log = log
@@ -89,6 +96,8 @@ class Membership:
         """Ends; the lease runs out by itself, and nothing moves before that."""
         self._stop.set()
         self._wake.set()
+        self._source.close()
+        self._workers.shutdown(wait=True, cancel_futures=True)
         self._thread.join(STOP_WAIT_S)
 
     def take(self, ring: Ring) -> None:
@@ -172,16 +181,24 @@ class Membership:
         self._waiting = [(time_s, join) for time_s, join in self._waiting if time_s > now_s]
         for join in due:
             self._resume(join, None)
+        copied = [(future, join) for future, join in self._copying if future.done()]
+        self._copying = [(future, join) for future, join in self._copying if not future.done()]
+        for future, join in copied:
+            self._resume(join, future.result())
 
     def _resume(self, join: Join, answer: Answer) -> None:
         try:
             step = join.send(answer)
-            while not isinstance(step, Wait):
+            while isinstance(step, AskLog):
                 step = join.send(self._performed(step))
         except StopIteration:
             self._adopted_epoch = -1  # what the ring asks of that shard next has waited for this end
             return
-        self._waiting.append((self._clock_s() + step.delay_s, join))
+        if isinstance(step, Wait):
+            self._waiting.append((self._clock_s() + step.delay_s, join))
+        elif not self._stop.is_set():
+            # Minutes, for a large shard: heartbeats go on beside it.
+            self._copying.append((self._workers.submit(self._performed, step), join))
 
     def _performed(self, step: AskLog | TakeSnapshot) -> Answer:
         try:
@@ -189,3 +206,6 @@ class Membership:
         except HeadraceError as error:
             self._log.warning("copy_waits", shard=step.shard, reason=error.reason, detail=error.message)
             return error
+        except Exception as error:  # noqa: BLE001 - the outermost loop of a thread
+            self._log.failure("copy_failed", error, shard=step.shard)
+            return InternalError(f"the copy of shard {step.shard} failed inside this server", reason="INTERNAL")

@@ -1,7 +1,9 @@
 """Takes copies of shards from their owners over gRPC."""
 
-from collections.abc import Callable, Sequence
-from typing import Final
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
 
 import grpc
 
@@ -30,6 +32,9 @@ class PeerCopies:
         self._sinks = sinks
         self._metadata = metadata(token)
         self._credentials = channel_credentials(tls)
+        self._lock = threading.Lock()
+        self._is_closed = False
+        self._streams: set[Any] = set()  # Any: a stream of grpc, which has no common type
 
     def perform(self, step: AskLog | TakeSnapshot) -> Answer:
         """Does a step to its end."""
@@ -53,22 +58,43 @@ class PeerCopies:
         self._copy(request, source.address)
         return None
 
+    def close(self) -> None:
+        """Breaks off the copies that are being taken."""
+        with self._lock:
+            self._is_closed = True
+            streams = list(self._streams)
+        for stream in streams:
+            stream.cancel()
+
     def _copy(self, request: pb.CopyShardRequest, address: str) -> None:
         intake = SnapshotIntake(request.shard, self._sinks[request.shard]())
         end = None
         with open_channel(address, CHANNEL_OPTIONS, self._credentials) as channel:
             stub = pb_grpc.ShardServiceStub(channel)
-            stream = stub.CopyShard(request, timeout=COPY_TIMEOUT_S, metadata=self._metadata)
-            try:
+            with self._kept(stub.CopyShard(request, timeout=COPY_TIMEOUT_S, metadata=self._metadata)) as stream:
                 for answer in stream:
                     if answer.HasField("end"):
                         end = _end(answer.end)
                     else:
                         chunk = answer.chunk
                         intake.take(SnapshotChunk(chunk.part, chunk.position, chunk.data, chunk.checksum))
-            except grpc.RpcError as error:
-                raise from_rpc_error(error) from error
         intake.finish(end)
+
+    @contextmanager
+    def _kept(self, stream: Any) -> Iterator[Any]:
+        """A stream that `close` cancels."""
+        with self._lock:
+            if self._is_closed:
+                stream.cancel()
+            self._streams.add(stream)
+        try:
+            yield stream
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from error
+        finally:
+            stream.cancel()
+            with self._lock:
+                self._streams.discard(stream)
 
 
 def _end(message: pb.SnapshotEnd) -> SnapshotEnd:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from random import Random
 
@@ -13,7 +14,7 @@ from feature_server.ring.membership import CopySource, Membership
 from feature_server.ring.peers import Outliers
 from feature_server.ring.ring_reads import RingReads
 from feature_server.ring.shard_copy import ShardCopy
-from feature_server.ring.shard_snapshots import ShardSnapshots, SnapshotFolders
+from feature_server.ring.shard_snapshots import COPIES_AT_ONCE, ShardSnapshots, SnapshotFolders
 from feature_server.rpc.peer_channels import PeerChannels
 from feature_server.rpc.placement_client import PlacementClient, RingCopy
 from headrace.ring.values import Ring, RingServer
@@ -57,6 +58,7 @@ class RingParts:
             copies=self._copies,
             placement=self._placement,
             source=self._source,
+            workers=ThreadPoolExecutor(COPIES_AT_ONCE, "ring-copy"),
             clock_s=time.monotonic,
             random=Random(),
             log=self._log,

@@ -2,7 +2,10 @@
 
 import io
 import itertools
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -62,6 +65,18 @@ class FakeSource:
             self._store.begin()
         return None
 
+    def close(self) -> None:
+        self.error = Unavailable("closed", reason="TRANSPORT")
+
+
+class Inline(Executor):
+    """Runs everything at once."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
+
 
 class Bench:
     def __init__(self) -> None:
@@ -78,6 +93,7 @@ class Bench:
             copies=self.copies,
             placement=self.placement,
             source=self.source,
+            workers=Inline(),
             clock_s=lambda: self.now_s,
             random=Random(1),
             log=EventLog("test", lambda: 0.0, io.StringIO()),
