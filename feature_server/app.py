@@ -218,10 +218,11 @@ def _ring(
     """What a server in a ring has beside the others, where it is to be in one."""
     if not options.ring:
         return None
-    if options.row_log_bytes is not None:
+    if options.row_log_bytes is not None or options.served_log_share:
         raise InvalidArgument(
-            "--ring moves shards, and --row-log-bytes keeps their rows here until they are drained; give one of them",
-            reason="RING_WITH_ROW_LOG",
+            "--ring moves shards and reads rows of peers, which --row-log-bytes and --served-log-share do not follow; "
+            "start without them",
+            reason="RING_WITH_LOGS",
             field="ring",
         )
     path = options.data / RING_COPY_NAME

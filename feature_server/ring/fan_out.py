@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, TypeAlias
 from core_ext.rules import CAUSE_DEADLINE, CAUSE_QUARANTINED
 from feature_server.ring.held_ring import HeldRing
 from feature_server.ring.peers import HedgeBudget, Latencies, Outliers
-from headrace.errors import CallerError, HeadraceError
+from headrace.errors import CallerError, DataLoss, HeadraceError
 from headrace.ring.values import Ring, WrongEpoch
 
 REROUTES_MAX: Final = 3  # times that a shard is routed by a newer ring in one read
@@ -233,7 +233,8 @@ class _Reading:
             self._found.refusal = self._found.refusal or error
             part.is_done = True
             return
-        self._fan_out.outliers.failed(peer)
+        if not isinstance(error, DataLoss):  # of one shard, which is rebuilt; the peer is well
+            self._fan_out.outliers.failed(peer)
         if not part.is_done and not part.open_asks:
             part.is_done = True
             yield from self._route(part.shards, part.asked, part.reroutes)

@@ -8,7 +8,7 @@ from core_ext.rules import CAUSE_DEADLINE, CAUSE_QUARANTINED
 from feature_server.ring.fan_out import WAIT_S, WAITS_MAX, Await, Came, FanOut, Found, Rows, Send
 from feature_server.ring.held_ring import HeldRing
 from feature_server.ring.peers import HEDGE_DEFAULT_S, Outliers
-from headrace.errors import HeadraceError, InvalidArgument, Unavailable
+from headrace.errors import DataLoss, HeadraceError, InvalidArgument, Unavailable
 from headrace.ring.values import Phase, Replica, Ring, RingServer, RingShard, WrongEpoch
 
 DEADLINE_S = 1.0
@@ -90,6 +90,18 @@ def test_a_peer_that_fails_is_replaced_by_the_other_owner() -> None:
     assert [sent.peer for sent in bench.sent] == ["a", "b"]
     bench.answer(1, Rows([b"r"]))
     assert bench.is_over and bench.found.rows == {b"k": b"r"}
+
+
+def test_a_damaged_copy_is_read_around_and_does_not_make_an_outlier() -> None:
+    bench = Bench(ring(shard("a", "b")))
+    for _ in range(6):
+        bench.found = Found()
+        bench.begin({0: [b"k"]})
+        assert bench.sent[-1].peer == "a"
+        bench.answer(0, DataLoss("not whole", reason="COPY_NOT_WHOLE"))
+        assert bench.sent[-1].peer == "b"
+        bench.answer(1, Rows([b"r"]))
+    assert bench.fan_out.outliers.ejected() == []
 
 
 def test_without_an_owner_that_answers_the_rows_are_unavailable() -> None:
