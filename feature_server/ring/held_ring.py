@@ -25,8 +25,19 @@ class HeldRing:
         self._lock = threading.Lock()
 
     def accept(self, ring: Ring) -> bool:
-        """Takes a ring of a greater epoch; whether it did. Where it cannot be kept the old one stays, and it raises."""
+        """Takes a ring of a greater epoch; whether it did. Where it cannot be kept the old one stays, and it raises.
+
+        Raises FailedPrecondition for another ring than the one that the server is in: to follow it would drop its rows.
+        """
         with self._lock:
+            if self.ring.epoch and ring.epoch and ring.ring_id != self.ring.ring_id:
+                raise FailedPrecondition(
+                    f"this server is in ring {self.ring.ring_id}, and was given ring {ring.ring_id}: its control plane "
+                    "is that of another deployment, or has lost its folder; name the right one with --registry, "
+                    "restore the folder, or start the server on a new one",
+                    reason="OTHER_RING",
+                    metadata={"ring": self.ring.ring_id, "other": ring.ring_id},
+                )
             if ring.epoch <= self.ring.epoch:
                 return False
             self._keep(ring)

@@ -102,7 +102,12 @@ class Membership:
 
     def take(self, ring: Ring) -> None:
         """A ring that came from somewhere; from any thread."""
-        if self._held.accept(ring):
+        try:
+            is_newer = self._held.accept(ring)
+        except HeadraceError as error:
+            self._log.error("ring_refused", reason=error.reason, detail=error.message)
+            return
+        if is_newer:
             self._log.info("ring_held", epoch=ring.epoch, server_count=len(ring.servers))
             self.on_ring(ring)
             self._wake.set()

@@ -12,6 +12,7 @@ def ring_to_pb(ring: Ring) -> pb.Ring:
     servers = sorted(ring.servers.values(), key=lambda server: server.server_id)
     places = {server.server_id: place for place, server in enumerate(servers)}
     return pb.Ring(
+        ring_id=ring.ring_id,
         epoch=ring.epoch,
         replica_count=ring.replica_count,
         servers=map(server_to_pb, servers),
@@ -40,7 +41,8 @@ def ring_from_pb(message: pb.Ring) -> Ring:
         shards = tuple(_shard(shard, servers) for shard in message.shards)
     except (IndexError, ValueError) as error:
         raise InvalidArgument(f"the ring contradicts itself: {error}", reason="MALFORMED_RING", field="ring") from error
-    return Ring(message.epoch, message.replica_count, {server.server_id: server for server in servers}, shards)
+    by_id = {server.server_id: server for server in servers}
+    return Ring(message.epoch, message.replica_count, by_id, shards, message.ring_id)
 
 
 def server_to_pb(server: RingServer) -> pb.RingServer:

@@ -11,6 +11,7 @@ def ring_document(ring: Ring) -> dict[str, Any]:  # Any: JSON
     """Document of a ring."""
     return {
         "layout": LAYOUT,
+        "ring_id": ring.ring_id,
         "epoch": ring.epoch,
         "replica_count": ring.replica_count,
         "servers": [
@@ -53,4 +54,5 @@ def ring_of_document(document: dict[str, Any]) -> Ring:  # Any: JSON
             )
             for shard in document["shards"]
         ),
+        document["ring_id"],
     )

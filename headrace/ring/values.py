@@ -59,12 +59,15 @@ class RingShard:
 
 @dataclass(frozen=True, slots=True)
 class Ring:
-    """All shards in one epoch. Epoch 0 is the ring that has not been formed: nobody owns anything."""
+    """All shards in one epoch. Epoch 0 is the ring that has not been formed: nobody owns anything. The id is given when
+    it is formed, so that no server takes the ring of another deployment for its own.
+    """
 
     epoch: int = 0
     replica_count: int = 1
     servers: Mapping[str, RingServer] = field(default_factory=dict)
     shards: tuple[RingShard, ...] = ()
+    ring_id: str = ""
 
     def replicas_of(self, server_id: str) -> Iterator[tuple[int, Replica]]:
         """Shards of which a server has a copy, in any phase."""

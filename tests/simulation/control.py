@@ -55,7 +55,9 @@ class Control:
             self.keeper = self._started()
 
     def _started(self) -> RingKeeper:
-        return RingKeeper(self._store, Leases(self._world.clock_s, LEASE_S, REPLACE_AFTER_S), Watchers(), self._shape)
+        return RingKeeper(
+            self._store, Leases(self._world.clock_s, LEASE_S, REPLACE_AFTER_S), Watchers(), self._shape, lambda: "ring"
+        )
 
     def _tick(self) -> None:
         for keeper in (self.keeper, self.zombie):

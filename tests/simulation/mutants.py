@@ -1,5 +1,6 @@
 """Faults planted into the production classes: each has to be caught within 1,000 seeds."""
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final
@@ -190,12 +191,12 @@ def _same_owners_epoch(ring: Ring, servers: Any, known: Known) -> Ring:
         type(new)(new.replicas, old.owners_epoch or new.owners_epoch, new.target)
         for old, new in zip(ring.shards, after.shards, strict=True)
     )
-    return type(after)(after.epoch, after.replica_count, after.servers, shards)
+    return type(after)(after.epoch, after.replica_count, after.servers, shards, after.ring_id)
 
 
 def _skipped_epoch(ring: Ring, servers: Any, known: Known) -> Ring:
     after = NEXT(ring, servers, known)
-    return ring if after is ring else type(after)(ring.epoch + 2, after.replica_count, after.servers, after.shards)
+    return ring if after is ring else dataclasses.replace(after, epoch=ring.epoch + 2)
 
 
 HEARD: Final = steps._Step._heard

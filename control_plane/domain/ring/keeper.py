@@ -1,6 +1,7 @@
 """The ring of a deployment: takes joins and heartbeats, decides the next epoch, stores it, and tells who watches."""
 
 import threading
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
@@ -53,7 +54,15 @@ class Renewal(NamedTuple):
 class RingKeeper:
     """One owner of the ring; safe to share between threads."""
 
-    def __init__(self, store: RingStore, leases: Leases, watchers: Watchers, shape: RingShape) -> None:
+    def __init__(
+        self,
+        store: RingStore,
+        leases: Leases,
+        watchers: Watchers,
+        shape: RingShape,
+        new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
+    ) -> None:
+        self._new_id = new_id
         self._store = store
         self._leases = leases
         self._watchers = watchers
@@ -169,7 +178,7 @@ class RingKeeper:
             heard = [server for server in servers.values() if server.server_id in live]
             if len(heard) < self._shape.server_count_min:
                 return
-            after = formed(heard, self._shape.shard_count, self._shape.replica_count)
+            after = formed(heard, self._shape.shard_count, self._shape.replica_count, self._new_id())
         else:
             known = self._known()
             if known == self._settled and not self._waiting:

@@ -35,11 +35,12 @@ class Known:
     held_epochs: Mapping[str, int] = field(default_factory=dict)
 
 
-def formed(servers: Sequence[RingServer], shard_count: int, replica_count: int) -> Ring:
+def formed(servers: Sequence[RingServer], shard_count: int, replica_count: int, ring_id: str = "") -> Ring:
     """The first ring of servers that hold nothing yet: all of them join, no one has rows to copy from."""
     by_id = {server.server_id: server for server in servers}
     targets = place(servers, shard_count, replica_count)
-    return Ring(1, replica_count, by_id, tuple(RingShard(_joining(target, 1), 0, target) for target in targets))
+    shards = tuple(RingShard(_joining(target, 1), 0, target) for target in targets)
+    return Ring(1, replica_count, by_id, shards, ring_id)
 
 
 def next_ring(ring: Ring, servers: Mapping[str, RingServer], known: Known) -> Ring:

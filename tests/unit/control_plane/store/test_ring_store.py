@@ -16,7 +16,7 @@ from headrace.ring.documents import ring_document, ring_of_document
 from headrace.ring.values import Ring, RingServer
 
 SERVERS = [RingServer(name, f"{name}:1", "zone", 3, is_draining=name == "b") for name in "abc"]
-FIRST = formed(SERVERS, 8, 2)
+FIRST = formed(SERVERS, 8, 2, "ring")
 
 
 def store(engine: Engine) -> SqlRingStore:
@@ -24,7 +24,7 @@ def store(engine: Engine) -> SqlRingStore:
 
 
 def follows(ring: Ring, epoch: int) -> Ring:
-    return Ring(epoch, ring.replica_count, ring.servers, ring.shards)
+    return Ring(epoch, ring.replica_count, ring.servers, ring.shards, ring.ring_id)
 
 
 def test_without_a_ring_the_epoch_is_zero(engine: Engine) -> None:

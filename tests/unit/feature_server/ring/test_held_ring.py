@@ -53,6 +53,15 @@ def test_only_greater_epochs_are_taken_and_kept_first() -> None:
     assert ring.ring is RING
 
 
+def test_the_ring_of_another_deployment_is_refused() -> None:
+    ring = held(Ring(9, 1, SERVERS, RING.shards, "mine"))
+    with pytest.raises(FailedPrecondition) as error:
+        ring.accept(Ring(20, 1, SERVERS, (), "other"))
+    assert error.value.reason == "OTHER_RING"
+    assert ring.ring.ring_id == "mine"
+    assert ring.accept(Ring(10, 1, SERVERS, RING.shards, "mine"))
+
+
 def test_a_ring_that_cannot_be_kept_is_not_followed() -> None:
     def refuse(ring: Ring) -> None:
         raise Unavailable("the disk is full", reason="FILE_UNUSABLE")

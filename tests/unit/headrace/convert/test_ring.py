@@ -20,6 +20,7 @@ RING = Ring(
         RingShard((Replica("b", Phase.LEAVING, 7), Replica("a", Phase.SERVING, 6)), 6, ("a",)),
         RingShard((Replica("a", Phase.JOINING, 5),), 0, ("a", "b")),
     ),
+    "ring",
 )
 
 
