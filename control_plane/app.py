@@ -2,20 +2,28 @@
 
 import argparse
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 import grpc
 
 from control_plane.domain.registry import Registry
+from control_plane.domain.ring.keeper import RingKeeper, RingShape, moving
+from control_plane.domain.ring.leases import Leases
+from control_plane.domain.ring.ticker import Ticker
 from control_plane.domain.watchers import WATCHER_COUNT_MAX, Watchers
+from control_plane.rpc import placement_servicer
+from control_plane.rpc.placement_servicer import PlacementServicer
 from control_plane.rpc.registry_servicer import SERVICE, RegistryServicer, message_bytes
 from control_plane.store.engine import open_sqlite
 from control_plane.store.lock import locked_folder
 from control_plane.store.migrate import migrate
 from control_plane.store.registry_store import SqlRegistryStore
+from control_plane.store.ring_store import SqlRingStore
 from headrace.serving.auth import Authenticator
 from headrace.serving.calls import add_service
 from headrace.serving.logging import EventLog
@@ -33,6 +41,8 @@ from headrace.serving.server import (
 from headrace.serving.telemetry import Telemetry, TelemetryConfig
 from headrace.serving.tls import TlsFiles, add_tls_options, asks_peer, tls_files
 from headrace.serving.tls import observe as observe_tls
+
+SERVICE_NAMES: Final = (SERVICE.full_name, placement_servicer.SERVICE.full_name)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,14 +67,20 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
         registry = Registry(SqlRegistryStore(engine), watchers, _now, message_bytes)
         servicer = RegistryServicer(registry, authenticator.current_principal, watchers.wake)
         telemetry.gauge("headrace.registry.watchers", "Watchers of the registry.", lambda: [(watchers.count, {})])
-        server, health = _server(options.host, authenticator, servicer, telemetry, log, tls=tls)
+        ring_watchers = Watchers()
+        keeper = RingKeeper(SqlRingStore(engine, _now), Leases(time.monotonic), ring_watchers, _shape(options))
+        _observe_ring(telemetry, keeper, ring_watchers)
+        placement = PlacementServicer(keeper, authenticator.current_principal, ring_watchers.wake)
+        server, health = _server(options.host, authenticator, (servicer, placement), telemetry, log, tls=tls)
         port = bind(server, options.host, options.port, tls)
         observe_tls(telemetry, tls)
         server.start()
         stack.callback(drain, server, health)
         stack.callback(watchers.close)  # before the drain, so that no watch holds it up
-        health.set("", is_serving=True)
-        health.set(SERVICE.full_name, is_serving=True)
+        stack.callback(ring_watchers.close)
+        stack.enter_context(closing(Ticker(keeper.tick, log)))
+        for name in ("", *SERVICE_NAMES):
+            health.set(name, is_serving=True)
         log.info("listening", address=_address(options.host, port), port=port, metrics_port=telemetry.metrics_port)
         yield port
 
@@ -72,19 +88,31 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
 def _server(
     host: str,
     authenticator: Authenticator,
-    servicer: RegistryServicer,
+    servicers: tuple[RegistryServicer, PlacementServicer],
     telemetry: Telemetry,
     log: EventLog,
     *,
     tls: TlsFiles | None,
 ) -> tuple[grpc.Server, Health]:
     # A watcher holds a thread as long as it watches; the others are for calls.
-    workers = WATCHER_COUNT_MAX + WORKER_COUNT
-    server = build_server(authenticator, method_permissions(SERVICE.file), host, workers, asks_peer=asks_peer(tls))
-    add_service(server, SERVICE, servicer, telemetry, log)
+    workers = 2 * WATCHER_COUNT_MAX + WORKER_COUNT
+    permissions = method_permissions(SERVICE.file, placement_servicer.SERVICE.file)
+    server = build_server(authenticator, permissions, host, workers, asks_peer=asks_peer(tls))
+    for service, servicer in zip((SERVICE, placement_servicer.SERVICE), servicers, strict=True):
+        add_service(server, service, servicer, telemetry, log)
     health = Health()
-    add_health_and_reflection(server, health, [SERVICE.full_name])
+    add_health_and_reflection(server, health, SERVICE_NAMES)
     return server, health
+
+
+def _shape(options: argparse.Namespace) -> RingShape:
+    return RingShape(options.ring_shards, options.ring_replicas, options.ring_servers)
+
+
+def _observe_ring(telemetry: Telemetry, keeper: RingKeeper, watchers: Watchers) -> None:
+    telemetry.gauge("headrace.ring.watchers", "Watchers of the ring.", lambda: [(watchers.count, {})])
+    telemetry.gauge("headrace.ring.epoch", "Newest epoch.", lambda: [(keeper.newest.epoch, {})])
+    telemetry.gauge("headrace.ring.moving", "Copies on their way in or out.", lambda: [(moving(keeper.newest), {})])
 
 
 def _address(host: str, port: int) -> str:
@@ -96,12 +124,20 @@ def _now() -> datetime:
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="control_plane", description="Serves the registry of definitions.")
+    parser = argparse.ArgumentParser(prog="control_plane", description="Serves the registry and the ring.")
     parser.add_argument("--data", type=Path, required=True, help="folder of the registry; nothing else is written")
     parser.add_argument("--port", type=port, default=0, help="port to serve; 0 takes a free one")
     parser.add_argument("--host", default="127.0.0.1", help="address to bind; beyond loopback needs --tokens")
     parser.add_argument("--tokens", type=Path, help="YAML file of token digests, principals and permissions")
     add_tls_options(parser)
+    shape = RingShape()
+    parser.add_argument(
+        "--ring-shards", type=int, default=shape.shard_count, help="shards of a new ring, a power of two"
+    )
+    parser.add_argument("--ring-replicas", type=int, default=shape.replica_count, help="copies of each shard")
+    parser.add_argument(
+        "--ring-servers", type=int, default=shape.server_count_min, help="servers that a new ring waits for"
+    )
     parser.add_argument("--metrics-port", type=port, help="port of the Prometheus endpoint; none without it")
     return parser.parse_args(arguments)
 

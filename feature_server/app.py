@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -25,11 +26,13 @@ from feature_server.domain.reads import Reads
 from feature_server.domain.reclaim import Reclaim
 from feature_server.domain.registry_keeper import RegistryKeeper
 from feature_server.domain.replays import Replays
+from feature_server.domain.row_checks import check_rows
 from feature_server.domain.served_writer import QUEUE_BYTES_MAX, ServedWriter
 from feature_server.domain.shard import Shard, ShardState
 from feature_server.domain.shard_set import ShardSet
 from feature_server.domain.storage_use import StorageUse
 from feature_server.domain.writes import Writes
+from feature_server.ring.shard_copy import ShardCopy, check_new
 from feature_server.rpc.feature_servicer import STREAM_COUNT_MAX, FeatureServicer
 from feature_server.rpc.inspection_servicer import InspectionServicer
 from feature_server.rpc.native_front import (
@@ -39,15 +42,22 @@ from feature_server.rpc.native_front import (
     NativeTransport,
     default_transport,
 )
+from feature_server.rpc.peer_channels import PeerChannels
+from feature_server.rpc.peer_copies import PeerCopies
+from feature_server.rpc.placement_client import PlacementClient, RingCopy
 from feature_server.rpc.registry_client import RegistryCopy, RegistryWatch
+from feature_server.rpc.ring_parts import RingParts
 from feature_server.rpc.services import SERVICE_NAMES, add_services, permissions
 from feature_server.rpc.shard_servicer import ShardServicer
 from feature_server.storage.files import read_file, write_file
+from feature_server.storage.marks import FileMark
+from feature_server.storage.packed_rows import read_layout
 from feature_server.storage.rocks_options import BLOCK_CACHE_BYTES, WRITE_BUFFER_BYTES, StoreBudget
 from feature_server.storage.served_log import ServedSegments
+from feature_server.storage.snapshot_folders import ArrivingFolder, SentFolders
 from feature_server.storage.store_folder import SHARD_COUNT, StoreFolder
-from headrace.client.tls import client_tls
-from headrace.errors import DataLoss
+from headrace.client.tls import Tls, client_tls
+from headrace.errors import DataLoss, InvalidArgument
 from headrace.serving.auth import Authenticator
 from headrace.serving.certificates import ForwardedIdentities
 from headrace.serving.logging import EventLog
@@ -69,6 +79,7 @@ from headrace.serving.turns import Turns
 TABLE_BYTES: Final = 256 << 20  # rows of a demo or a small model; a server of its own is given more
 DESCRIPTOR_COUNT_MAX: Final = 16_384
 REGISTRY_COPY_NAME: Final = "registry"
+RING_COPY_NAME: Final = "ring"
 SERVED_LOG_NAME: Final = "served-log"
 SERVED_LOG_BYTES: Final = 256 << 20
 
@@ -112,27 +123,26 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
         served = _log_served(stack, options, core=core, catalogue=catalogue, shards=shards, log=log)
         keeper = RegistryKeeper(catalogue, shards, log)
         keeper.on_first = lambda: _set_serving(health)
-        _observe(telemetry, shards, table, catalogue)
-        if served is not None:
-            _observe_served(telemetry, served[0])
-        reads = Reads(core, table, shards, catalogue, _now_us)
-        writes = Writes(catalogue, shards, _now_us, Turns().short)
-        telemetry.counter("headrace.write.rows", "Rows accepted.", lambda: [(writes.row_count, {})])
-        telemetry.counter("headrace.write.stale", "Rows older than the stored.", lambda: [(writes.stale_count, {})])
+        _observe(telemetry, shards, table, catalogue, served[0] if served is not None else None)
+        ring = _ring(stack, options, folder, shards=shards, catalogue=catalogue, log=log, tls=registry_tls)
+        ring_reads = ring.reads if ring is not None else None
+        reads = Reads(core, table, shards, catalogue, _now_us, ring_reads)
+        writes = Writes(catalogue, shards, _now_us, Turns().short, *([ring.held.check_write] if ring else []))
+        _observe_writes(telemetry, writes)
         _keep_counts(stack, options.data / COUNTS_NAME, catalogue=catalogue, reads=reads, writes=writes, log=log)
         imports = Imports(options.import_root, writes)
         online = FeatureServicer(reads, writes, imports, authenticator.current_principal)
         peer = ShardServicer(
-            PeerReads(reads, shards, folder.identity.store_id, served[1] if served is not None else None),
-            Replays(catalogue, shards, _now_us),
+            PeerReads(reads, shards, folder.identity.store_id, served[1] if served is not None else None, ring_reads),
+            Replays(catalogue, shards, _now_us, *([ring.held.check_replay] if ring else [])),
             authenticator.current_principal,
+            ring.snapshots if ring is not None else None,
         )
         storage = StorageUse(shards, catalogue, _now_us, served[1] if served is not None else None)
+        reclaim = Reclaim(shards, catalogue, storage, log, interval_s=options.reclaim_every_s)
+        explanations = Explanations(table, shards, catalogue, reads, _now_us)
         inspection = InspectionServicer(
-            Explanations(table, shards, catalogue, reads, _now_us),
-            storage,
-            _reclaiming(stack, telemetry, Reclaim(shards, catalogue, storage, log, interval_s=options.reclaim_every_s)),
-            authenticator.current_principal,
+            explanations, storage, _reclaiming(stack, telemetry, reclaim), authenticator.current_principal
         )
         workers = WORKER_COUNT + STREAM_COUNT_MAX  # streams hold theirs; reads keep as many as ever
         name = options.transport or default_transport(log)
@@ -157,6 +167,7 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
         watch = RegistryWatch(options.registry, token, keeper, copy, random=Random(), log=log, tls=registry_tls)
         watch.start()
         stack.callback(watch.close)
+        _join_ring(stack, options, ring, port, telemetry)
         address = f"{options.host}:{port}"
         log.info("listening", address=address, port=port, metrics_port=telemetry.metrics_port, transport=transport.name)
         yield port
@@ -237,6 +248,71 @@ def _open_shards(
     return shards
 
 
+def _ring(
+    stack: ExitStack,
+    options: argparse.Namespace,
+    folder: StoreFolder,
+    *,
+    shards: ShardSet,
+    catalogue: Catalogue,
+    log: EventLog,
+    tls: Tls | None,
+) -> RingParts | None:
+    """What a server in a ring has beside the others, where it is to be in one."""
+    if not options.ring:
+        return None
+    if options.row_log_bytes is not None or options.served_log_share:
+        raise InvalidArgument(
+            "--ring moves shards and reads rows of peers, which --row-log-bytes and --served-log-share do not follow; "
+            "start without them",
+            reason="RING_WITH_LOGS",
+            field="ring",
+        )
+    if read_layout(folder.path).packings:
+        raise InvalidArgument(
+            "--ring moves shards as files, and the rows of this folder lie together by `headrace service layout`; "
+            "start on a new folder",
+            reason="RING_WITH_LAYOUT",
+            field="ring",
+        )
+    path = options.data / RING_COPY_NAME
+    ring_copy = RingCopy(partial(read_file, path), partial(write_file, path), log)
+    check_new(list(shards.shards), has_ring=path.exists())
+    copies = [ShardCopy(shard, FileMark(options.data / f"copy-{shard.number:04}")) for shard in shards.shards]
+    token = bearer_token(options.registry_token, "registry_token")
+    channels = PeerChannels(token, tls, partial(check_rows, catalogue))
+    stack.callback(channels.close)
+    placement = PlacementClient(options.registry, token, tls, random=Random(), log=log)
+    sinks = [
+        partial(ArrivingFolder, options.data, copy.number, begin=copy.begin, install=copy.install) for copy in copies
+    ]
+    return RingParts(
+        folder.identity.store_id, shards, copies, copy=ring_copy, channels=channels, placement=placement,
+        folders=SentFolders(options.data), source=lambda held: PeerCopies(held, sinks, token, tls), log=log,
+    )  # fmt: skip
+
+
+def _join_ring(
+    stack: ExitStack, options: argparse.Namespace, ring: RingParts | None, port_number: int, telemetry: Telemetry
+) -> None:
+    if ring is None:
+        return
+    _observe_ring(telemetry, ring)
+    ring.join(stack, options.advertise or f"{options.host}:{port_number}", options.zone, options.weight)
+
+
+def _observe_writes(telemetry: Telemetry, writes: Writes) -> None:
+    telemetry.counter("headrace.write.rows", "Rows accepted.", lambda: [(writes.row_count, {})])
+    telemetry.counter("headrace.write.stale", "Rows older than the stored.", lambda: [(writes.stale_count, {})])
+
+
+def _observe_ring(telemetry: Telemetry, ring: RingParts) -> None:
+    telemetry.gauge("headrace.ring.held_epoch", "Epoch of the ring that is held.", lambda: [(ring.held.ring.epoch, {})])
+    telemetry.counter("headrace.ring.sent", "Sub-requests to peers.", lambda: [(ring.reads.sent_count, {})])
+    telemetry.counter("headrace.ring.hedged", "Sub-requests that were hedges.", lambda: [(ring.reads.hedge_count, {})])
+    telemetry.gauge("headrace.ring.ejected", "Peers asked last.", lambda: [(len(ring.outliers.ejected()), {})])
+
+
 def _log_served(
     stack: ExitStack,
     options: argparse.Namespace,
@@ -278,7 +354,12 @@ def _set_serving(health: Health) -> None:
         health.set(name, is_serving=True)
 
 
-def _observe(telemetry: Telemetry, shards: ShardSet, table: RowTable, catalogue: Catalogue) -> None:
+def _observe(
+    telemetry: Telemetry, shards: ShardSet, table: RowTable, catalogue: Catalogue, served: ServedWriter | None
+) -> None:
+    if served is not None:
+        _observe_served(telemetry, served)
+
     def each(field: str) -> Iterable[tuple[float, Mapping[str, str]]]:
         return [(getattr(status, field), {"shard": str(status.shard)}) for status in shards.statuses()]
 
@@ -324,6 +405,10 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--host", default="127.0.0.1", help="address to bind; beyond loopback needs --tokens")
     parser.add_argument("--tokens", type=Path, help="YAML file of token digests, principals and permissions")
     add_tls_options(parser)
+    parser.add_argument("--ring", action="store_true", help="join the ring of the control plane; needs a new folder")
+    parser.add_argument("--advertise", default="", help="HOST:PORT that peers reach this server by; --host and port")
+    parser.add_argument("--zone", default="", help="what fails together, such as a rack: copies lie apart from it")
+    parser.add_argument("--weight", type=int, default=1, help="part of the load beside the weights of other servers")
     parser.add_argument(
         "--registry-ca", type=Path, help="PEM file of the authority of the control plane; plain without"
     )

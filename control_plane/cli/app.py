@@ -10,6 +10,7 @@ from typing import Annotated, Final
 
 import typer
 
+from control_plane.cli.cluster_app import cluster
 from control_plane.cli.history_app import offline, skew, training_set
 from control_plane.cli.inspection_app import explain, storage
 from control_plane.cli.options import Data, Endpoint, Output, Token, session_of
@@ -29,7 +30,14 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 service = typer.Typer(help="What services cost.", no_args_is_help=True)
-for name, group in (("offline", offline), ("training-set", training_set), ("skew", skew), ("service", service)):
+GROUPS: Final = {
+    "offline": offline,
+    "training-set": training_set,
+    "skew": skew,
+    "service": service,
+    "cluster": cluster,
+}
+for name, group in GROUPS.items():
     app.add_typer(group, name=name)
 
 

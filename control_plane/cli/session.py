@@ -13,6 +13,7 @@ from headrace.errors import FailedPrecondition
 
 if TYPE_CHECKING:
     from headrace.client import Client, HistoryClient, InspectionClient, RegistryClient, Tls
+    from headrace.client.ring import RingClient
 
 LAKE_VARIABLE: Final = "HEADRACE_LAKE"
 LAKE_FOLDER: Final = "batch"  # of a platform, in its data folder
@@ -50,6 +51,15 @@ class Session:
 
         address = _required(self.endpoints().control, "control plane", "control")
         with RegistryClient(address, token=self.token, tls=self._tls()) as client:
+            yield client
+
+    @contextmanager
+    def ring(self) -> "Iterator[RingClient]":
+        """Client of the ring in the control plane."""
+        from headrace.client.ring import RingClient  # lazy: as above
+
+        address = _required(self.endpoints().control, "control plane", "control")
+        with RingClient(address, token=self.token, tls=self._tls()) as client:
             yield client
 
     @contextmanager

@@ -6,6 +6,7 @@ pins       what a version refers to: a retired target stays, so the reference al
 revisions  append-only log of who changed what
 answers    answers kept by request id
 registry   one row: revision and highest internal id
+ring_epochs  append-only: the ring of each epoch, who shall serve which shard
 """
 
 from typing import Final
@@ -105,4 +106,13 @@ answers = Table(
     Column("changes", Text, nullable=False),
     Column("time_us", BigInteger, nullable=False),
     PrimaryKeyConstraint("request_id"),
+)
+
+ring_epochs = Table(
+    "ring_epochs",
+    metadata,
+    Column("epoch", BigInteger, primary_key=True, autoincrement=False),
+    Column("time_us", BigInteger, nullable=False),
+    Column("cause", String(128), nullable=False),
+    Column("ring", Text, nullable=False),
 )

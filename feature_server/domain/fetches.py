@@ -1,4 +1,4 @@
-"""Rows that reads miss, fetched from storage for all reads of a turn together."""
+"""Rows that reads miss, fetched for all reads of a turn: from storage together, from peers of the ring side by side."""
 
 import threading
 import time
@@ -10,13 +10,16 @@ from typing import Final, NamedTuple
 from core_ext.request_core import Misses, Overlay, Plan
 from core_ext.row_table import RowTable
 from core_ext.rules import CAUSE_DEADLINE, CAUSE_QUARANTINED
-from headrace.errors import DeadlineExceeded, HeadraceError, PeerError
+from feature_server.ring import ring_reads
+from feature_server.ring.ring_reads import RingReads
+from headrace.errors import DeadlineExceeded, HeadraceError, PeerError, Unavailable
 
 CHUNK_KEYS: Final = 256  # keys of one read of a shard: about 1 ms cached, so that the deadline is seen in between
 PARALLEL_KEYS_MIN: Final = 32  # from here on shards are read side by side: one cold key takes about 90 us of waiting
 READER_COUNT: Final = 8  # of wide reads of all callers
 VIEW_ID_BYTES: Final = 4  # at the end of a storage key
 DEADLINE_MARGIN_S: Final = 0.002  # kept for writing and sending what there is
+PEERS_RETRY_MS: Final = 100
 
 StoredRows = Callable[[int, Sequence[bytes]], list[bytes | None]]
 """Checked rows of one shard by their keys; raises HeadraceError."""
@@ -47,7 +50,8 @@ class Pending:
 class Fetches:
     """Reads shards for what is missing, fills the table and the overlays of those who asked."""
 
-    def __init__(self, table: RowTable, stored_rows: StoredRows) -> None:
+    def __init__(self, table: RowTable, stored_rows: StoredRows, peers: RingReads | None = None) -> None:
+        self._peers = peers
         self._table = table
         self._stored_rows = stored_rows
         self._readers = ThreadPoolExecutor(READER_COUNT, "wide-read")
@@ -63,16 +67,42 @@ class Fetches:
         """Puts every missing row, or why there is none, into its overlay; a read that may get no part has an error."""
         by_shard: dict[int, list[_Part]] = {}
         key_count = 0
+        sent: list[tuple[Pending, ring_reads.Pending]] = []
         for pending in turn:
-            for shard, part in _parts(pending):
+            here, elsewhere = self._split(pending)
+            for shard, part in here:
                 by_shard.setdefault(shard, []).append(part)
                 key_count += len(part.keys)
+            if elsewhere:
+                sent.append((pending, self._ask(pending, elsewhere)))
         is_wide = key_count >= PARALLEL_KEYS_MIN and len(by_shard) > 1
         wanted = by_shard.items()
         found = self._readers.map(self._read_shard, wanted) if is_wide else map(self._read_shard, wanted)
         for parts in found:
             for part, rows in parts:
                 _tell(part, rows)
+        for pending, asked in sent:
+            _tell_peers(pending, asked)
+
+    def _split(self, pending: Pending) -> tuple[list[tuple[int, "_Part"]], dict[int, list[bytes]]]:
+        """Parts of shards that are read here, and keys of shards that peers have."""
+        here: list[tuple[int, _Part]] = []
+        elsewhere: dict[int, list[bytes]] = {}
+        try:
+            for shard, part in _parts(pending):
+                if self._peers is None or self._peers.is_local(shard):
+                    here.append((shard, part))
+                else:
+                    elsewhere.setdefault(shard, []).extend(part.keys)
+        except HeadraceError as error:
+            pending.outcome = error
+            return [], {}
+        return here, elsewhere
+
+    def _ask(self, pending: Pending, elsewhere: dict[int, list[bytes]]) -> ring_reads.Pending:
+        assert self._peers is not None, "without a ring every shard is here"
+        assert pending.misses is not None
+        return self._peers.begin(elsewhere, pending.misses.wants_offsets, pending.deadline_s)
 
     def _read_shard(self, wanted: tuple[int, list["_Part"]]) -> list[tuple["_Part", "_Found"]]:
         shard, parts = wanted
@@ -92,7 +122,7 @@ class Fetches:
         try:
             rows = self._stored_rows(shard, keys)
         except HeadraceError as error:
-            yield from ((part, error) for part in in_time)
+            yield from ((part, self._from_peers(shard, part, error)) for part in in_time)
             return
         self._table.fill(keys, rows, ticket)
         asked = Counter([key[-VIEW_ID_BYTES:] for key in keys])
@@ -102,6 +132,17 @@ class Fetches:
         for part in in_time:
             yield part, rows[first : first + len(part.keys)]
             first += len(part.keys)
+
+
+    def _from_peers(self, shard: int, part: "_Part", error: HeadraceError) -> "_Found":
+        """Rows of a shard of this server that has just failed, from its other owners; else why it failed."""
+        if self._peers is None or not isinstance(error, PeerError):
+            return error
+        try:
+            found = self._peers.begin({shard: part.keys}, (), part.pending.deadline_s).finish()
+        except HeadraceError:
+            return error
+        return error if found.causes else [found.rows[key] for key in part.keys]
 
 
 class _Part(NamedTuple):
@@ -157,7 +198,37 @@ def _tell(part: _Part, found: _Found) -> None:
     elif isinstance(found, PeerError) and is_partial:
         pending.overlay.add_unavailable(part.keys, CAUSE_QUARANTINED)
     elif pending.outcome is None:
-        pending.outcome = found or DeadlineExceeded(
-            "the deadline came before every row was read: give more time, or ask for PARTIAL",
-            reason="DEADLINE_EXCEEDED",
-        )
+        pending.outcome = found or _late()
+
+
+def _tell_peers(pending: Pending, asked: ring_reads.Pending) -> None:
+    """Puts what peers answer beside the table: only rows of this server are kept in it."""
+    assert pending.misses is not None
+    assert pending.overlay is not None
+    try:
+        found = asked.finish()
+    except HeadraceError as error:
+        pending.outcome = pending.outcome or error
+        return
+    pending.overlay.add(list(found.rows), list(found.rows.values()))
+    for cause in (CAUSE_DEADLINE, CAUSE_QUARANTINED):
+        keys = [key for key, held in found.causes.items() if held == cause]
+        if keys and pending.misses.partial:
+            pending.overlay.add_unavailable(keys, cause)
+        elif keys and pending.outcome is None:
+            pending.outcome = _late() if cause == CAUSE_DEADLINE else _unreachable(len(keys))
+
+
+def _late() -> DeadlineExceeded:
+    return DeadlineExceeded(
+        "the deadline came before every row was read: give more time, or ask for PARTIAL", reason="DEADLINE_EXCEEDED"
+    )
+
+
+def _unreachable(key_count: int) -> Unavailable:
+    return Unavailable(
+        f"{key_count} rows lie on servers that do not answer: try again, or ask for PARTIAL",
+        reason="PEERS_UNAVAILABLE",
+        metadata={"rows": str(key_count)},
+        retry_after_ms=PEERS_RETRY_MS,
+    )

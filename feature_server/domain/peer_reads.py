@@ -10,20 +10,29 @@ from feature_server.domain.row_log import LogChunk, LogPosition, RowLog, RowLogS
 from feature_server.domain.served_writer import ServedStore
 from feature_server.domain.shard import ShardStatus
 from feature_server.domain.shard_set import ShardSet
+from feature_server.ring.held_ring import check_no_ring
+from feature_server.ring.ring_reads import RingReads
 from headrace.errors import FailedPrecondition, InvalidArgument, PeerError, ResourceExhausted
 from headrace.serving.principal import Principal
 
 KEY_COUNT_MAX: Final = 100_000
 ROWS_BYTES_MAX: Final = 48 << 20  # below the message limit, with room for the framing of each row
 PEER_PERMISSION: Final = "PEER"
-RING_EPOCH_NONE: Final = 0  # of a server without placement: it owns every slot
 
 
 class PeerReads:
     """Answers the calls of peers and of the drain."""
 
-    def __init__(self, reads: Reads, shards: ShardSet, store_id: str = "", served: ServedStore | None = None) -> None:
+    def __init__(
+        self,
+        reads: Reads,
+        shards: ShardSet,
+        store_id: str = "",
+        served: ServedStore | None = None,
+        ring: RingReads | None = None,
+    ) -> None:
         self.store_id = store_id
+        self._ring = ring
         self._served = served
         self._reads = reads
         self._shards = shards
@@ -34,8 +43,11 @@ class PeerReads:
     ) -> tuple[list[bytes | None], list[int]]:  # fmt: skip
         """Stored rows in the order of the keys, and the indexes of those that cannot be read."""
         principal.require(PEER_PERMISSION)
-        _check_ring(ring_epoch)
         by_shard = self._by_shard(keys)
+        if self._ring is None:
+            check_no_ring(ring_epoch)
+        else:
+            self._ring.check_read(by_shard, ring_epoch)
         for number, epoch, offset in positions:
             if not 0 <= number < len(self._shards):
                 raise InvalidArgument(f"there is no shard {number}", reason="UNKNOWN_SHARD", field="min_offsets")
@@ -132,13 +144,3 @@ class PeerReads:
                 raise InvalidArgument(str(error), reason="BAD_STORAGE_KEY", field=f"keys[{index}]") from error
             by_shard.setdefault(shard_of_slot(slot_of_key(entity_key), len(self._shards)), []).append(index)
         return by_shard
-
-
-def _check_ring(ring_epoch: int) -> None:
-    if ring_epoch != RING_EPOCH_NONE:
-        raise FailedPrecondition(
-            f"this server has no ring, and the caller routed by ring epoch {ring_epoch}; send {RING_EPOCH_NONE}",
-            reason="RING_EPOCH",
-            field="ring_epoch",
-            metadata={"ring_epoch": str(RING_EPOCH_NONE)},
-        )

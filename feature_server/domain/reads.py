@@ -5,12 +5,14 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from core_ext.request_core import Misses, Refused, RequestCore, Unresolved
-from core_ext.row_codec import CorruptRowError, check_row
+from core_ext.row_codec import CorruptRowError
 from core_ext.row_table import RowTable
 from feature_server.domain.catalogue import Catalogue
-from feature_server.domain.fetches import DEADLINE_MARGIN_S, VIEW_ID_BYTES, Fetches, Pending
+from feature_server.domain.fetches import DEADLINE_MARGIN_S, Fetches, Pending
+from feature_server.domain.row_checks import check_rows
 from feature_server.domain.selection import Prepared
 from feature_server.domain.shard_set import ShardSet
+from feature_server.ring.ring_reads import RingReads
 from headrace.errors import DataLoss, HeadraceError, InvalidArgument, ResourceExhausted
 from headrace.serving.principal import Principal
 
@@ -30,15 +32,22 @@ Asked = tuple[Principal, bytes, Remaining]
 class Reads:
     """GetOnlineFeatures and PrepareFeatureSet."""
 
-    def __init__(
-        self, core: RequestCore, table: RowTable, shards: ShardSet, catalogue: Catalogue, clock_us: Callable[[], int]
+    def __init__(  # noqa: PLR0917 - every one is a different thing that reads are given
+        self,
+        core: RequestCore,
+        table: RowTable,
+        shards: ShardSet,
+        catalogue: Catalogue,
+        clock_us: Callable[[], int],
+        peers: RingReads | None = None,
     ) -> None:
+        self._peers = peers
         self._core = core
         self._table = table
         self._shards = shards
         self._catalogue = catalogue
         self._clock_us = clock_us
-        self._fetches = Fetches(table, self.stored_rows)
+        self._fetches = Fetches(table, self.stored_rows, peers)
 
     def get(self, principal: Principal, request: bytes, remaining: Remaining, trace_id: bytes | None = None) -> bytes:
         """Response bytes of request bytes; the trace id is for the log of served answers. Raises HeadraceError."""
@@ -77,10 +86,7 @@ class Reads:
         shard = self._shards[number]
         rows = shard.read(keys)
         try:
-            for key, row in zip(keys, rows, strict=True):
-                if row is not None:
-                    view = self._catalogue.view_of_id(int.from_bytes(key[-VIEW_ID_BYTES:], "big"))
-                    check_row(row, view.stored_schema if view is not None else None)
+            check_rows(self._catalogue, keys, rows)
         except CorruptRowError as error:
             lost = DataLoss(
                 f"a stored row of shard {number} is damaged: {error}",
@@ -150,6 +156,7 @@ class Reads:
         return self._catalogue.handle(wanted.handle) if wanted.handle else self._catalogue.features(wanted.features)
 
     def _await_offsets(self, misses: Misses, deadline_s: float) -> None:
+        """Waits for the shards of this server; peers wait for theirs."""
         for index, (shard, epoch, offset) in enumerate(misses.wants_offsets):
             if not 0 <= shard < len(self._shards):
                 raise InvalidArgument(
@@ -158,7 +165,11 @@ class Reads:
                     field=f"options.min_offsets[{index}].shard",
                     metadata={"shard": str(shard)},
                 )
-            self._shards[shard].wait_for(epoch, offset, deadline_s)
+            if self._is_local(shard):
+                self._shards[shard].wait_for(epoch, offset, deadline_s)
+
+    def _is_local(self, shard: int) -> bool:
+        return self._peers is None or self._peers.is_local(shard)
 
 
 def translated(refused: Refused) -> HeadraceError:

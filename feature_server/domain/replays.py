@@ -1,6 +1,6 @@
 """Brings rows of the offline store online again, each in the place of the total order that it was first given."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +17,7 @@ from feature_server.domain.shard_set import ShardSet
 from feature_server.domain.shard_writes import Durability
 from feature_server.domain.write_columns import ENCODE_ROWS, EncodedRows, encode_batch
 from feature_server.domain.writes import WRITE_ROWS_MAX, highest_positions, rows_by_shard
+from feature_server.ring.held_ring import check_no_ring
 from headrace.definitions.entities import EVENT_TIME
 from headrace.errors import InvalidArgument
 from headrace.serving.principal import Principal
@@ -44,10 +45,22 @@ class ReplayAck:
     deferred: Sequence[int]
 
 
+def check_no_epoch(shards: Collection[int], ring_epoch: int) -> None:
+    """Of a server without a ring, which owns every shard."""
+    check_no_ring(ring_epoch)
+
+
 class Replays:
     """Writes rows that were committed once before. The value rules decide what of them is served."""
 
-    def __init__(self, catalogue: Catalogue, shards: ShardSet, clock_us: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        shards: ShardSet,
+        clock_us: Callable[[], int],
+        check_owned: Callable[[Collection[int], int], None] = check_no_epoch,
+    ) -> None:
+        self._check_owned = check_owned
         self._catalogue = catalogue
         self._shards = shards
         self._clock_us = clock_us
@@ -59,6 +72,8 @@ class Replays:
         durability: Durability,
         covered: Sequence[Position],
         principal: Principal,
+        *,
+        ring_epoch: int = 0,
     ) -> ReplayAck:
         """Rows with the columns of a write and ORDER_COLUMNS, or of computed views join keys and rows of a batch.
 
@@ -67,6 +82,7 @@ class Replays:
         principal.require("PEER")
         target = self._catalogue.view(feature_view)
         if target.computed is not None:
+            self._check_owned(range(len(self._shards)), ring_epoch)
             made = BatchWrite(self._shards, target, covered, durability)
             made.write(batches())
             return ReplayAck(highest_positions(made.positions), made.row_count, made.stale_count, made.deferred)
@@ -81,7 +97,9 @@ class Replays:
                 start = number * ENCODE_ROWS
                 own = {name: column[start : start + len(part.keys)] for name, column in order.items()}
                 row_count += len(part.keys)
-                for shard, indexes in rows_by_shard(part, len(self._shards)):
+                groups = rows_by_shard(part, len(self._shards))
+                self._check_owned([shard for shard, _ in groups], ring_epoch)
+                for shard, indexes in groups:
                     stale_count += self._append(part, own, (shard, indexes), target, durability, positions)
         return ReplayAck(highest_positions(positions), row_count, stale_count, ())
 

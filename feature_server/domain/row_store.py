@@ -1,6 +1,7 @@
 """What a shard needs of a storage engine."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
 
@@ -20,7 +21,9 @@ class RowStore(Protocol):
         """Values in the order of the keys, None where there is none."""
 
     def scan(self, start: bytes, count: int) -> list[tuple[bytes, bytes]]:
-        """Up to so many keys from `start` on, with their values; they are not put into the cache of blocks."""
+        """Keys from `start` on, with their values: so many or a few more, fewer only at the end. The cache of blocks stays
+        as it is.
+        """
 
     def disk_bytes(self) -> int:
         """Bytes of the files."""
@@ -28,11 +31,14 @@ class RowStore(Protocol):
     def write(self, keys: Sequence[bytes], values: Sequence[bytes], *, sync: bool) -> None:
         """Writes all or none; `sync` returns only when the write-ahead log is on stable storage."""
 
-    def remove(self, keys: Sequence[bytes], note: tuple[bytes, bytes]) -> None:
-        """Takes keys away and writes one key and value, all or none."""
+    def replace(self, removed: Iterable[bytes], stored: Mapping[bytes, bytes]) -> None:
+        """Removes keys and writes others, all or none."""
 
     def anchor(self) -> None:
         """Notes how far the store durably is, so that losing files is noticed when it is opened again."""
+
+    def checkpoint(self, folder: Path) -> None:
+        """Leaves a whole copy of what is written in a folder that is not there yet, on the same disk."""
 
     def close(self) -> None:
         """Lets go of files and memory; later calls raise Unavailable."""
@@ -49,3 +55,9 @@ class StoreOpener(Protocol):
 
     def probe(self) -> None:
         """Writes and syncs a scratch file; raises ResourceExhausted or Unavailable where that cannot be done."""
+
+    def remove(self) -> None:
+        """Deletes what the store was, with all notes about it; it must be closed. Opening then begins an empty one."""
+
+    def install(self, folder: Path) -> None:
+        """Puts a checkpoint in the place of the store, which must be closed; the folder is gone after it."""

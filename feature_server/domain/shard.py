@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from enum import IntEnum
 from operator import add
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from core_ext.hashing import xxh3_64
 from core_ext.row_table import UNKNOWN, RowTable
 from feature_server.domain.row_log import RowLog
 from feature_server.domain.row_store import RowStore, StoreOpener
+from feature_server.domain.shard_moves import check_not_logged, moving, other_snapshot
 from feature_server.domain.shard_record import RECORD_KEY, ShardRecord, decode_record
 from feature_server.domain.shard_writes import Deltas, Durability, Entry, Stamp, checked, logged, newest_rows
 from headrace.errors import (
@@ -98,6 +100,7 @@ class Shard:
         self._next_offset = 0
         self._time_us = 0
         self._has_begun = False
+        self._is_frozen = False
         self._refusal: HeadraceError | None = None
         self.on_state: Callable[[Shard], None] = lambda shard: None
         self.on_applied: Callable[[int, int, int], None] = lambda shard, epoch, offset: None
@@ -150,6 +153,83 @@ class Shard:
         store, self._store = self._store, None
         if store is not None:
             self._close_store(store)
+
+    def freeze(self) -> None:
+        """Takes no writes until `thaw`: what was taken before is all that a snapshot has to hold."""
+        with self._order:
+            self._is_frozen = True
+
+    def thaw(self) -> None:
+        """Takes writes again."""
+        with self._order:
+            self._is_frozen = False
+
+    def snapshot(self, folder: Path) -> ShardRecord:
+        """Leaves a copy of all that was acknowledged in a new folder; its record says how far it is."""
+        with self._commit:
+            store = self._store
+            if store is None or self.state is not ShardState.SERVING:
+                raise self._unwritable() if store is not None else self._unreadable()
+            self._drain()
+            try:
+                store.checkpoint(folder)
+            except DataLoss as error:
+                self.quarantine(error)
+                raise
+            return self._record
+
+    def install(self, folder: Path, next_offset: int, content_hash: int) -> None:
+        """Puts a snapshot in the place of what is here, in an epoch after that of both; raises DataLoss for another."""
+        with self._commit:
+            before = self._record
+            self._close_for_good()
+            self._opener.install(folder)
+            self._open()
+            record = self._record
+            if self._store is None or self.state is not ShardState.SERVING:
+                raise self._unwritable()
+            if (record.next_offset, record.content_hash) != (next_offset, content_hash):
+                lost = other_snapshot(self.number)
+                self.quarantine(lost)
+                raise lost
+            epoch = max(before.epoch, record.epoch) + 1
+            self._take_record(
+                self._write_record(self._store, replace(record, epoch=epoch, epoch_offset=record.next_offset))
+            )
+            self._table.clear()  # of what was read while it closed
+
+    def empty(self) -> None:
+        """Drops every row, and goes on in the next epoch: no token of before is good any more.
+
+        Raises FailedPrecondition where rows are logged for the offline store, and what the disk refuses.
+        """
+        with self._commit:
+            if self.state is ShardState.SERVING and not self._record.next_offset and not self._queue:
+                return
+            before = self._record
+            self._close_for_good()
+            self._opener.remove()
+            self._open()
+            if self._store is None or self.state is not ShardState.SERVING:
+                raise self._unwritable()
+            next_offset = max(before.next_offset, self._next_offset)
+            self._take_record(
+                self._write_record(
+                    self._store,
+                    replace(self._record, epoch=before.epoch + 1, epoch_offset=next_offset, next_offset=next_offset),
+                )
+            )
+            self._table.clear()  # of what was read while it closed
+
+    def _close_for_good(self) -> None:
+        # With `_commit` held: what was here is not wanted any more.
+        check_not_logged(self.number, self.row_log)
+        store, self._store = self._store, None
+        if store is not None:
+            self._close_store(store)
+        self._report_lost(self._queue)
+        self._queue.clear()
+        self._table.clear()
 
     # Reading.
 
@@ -475,7 +555,7 @@ class Shard:
             return 0, 0
         content_hash = self._record.content_hash - sum(map(xxh3_64, map(add, rows.keys(), rows.values())))
         record = replace(self._record, content_hash=content_hash & _HASH_MASK)
-        store.remove(list(rows), (RECORD_KEY, record.encode()))
+        store.replace(rows, {RECORD_KEY: record.encode()})
         # Written once more as they were, so that a fill that was read before the removal is dropped; then forgotten.
         self._table.apply(list(rows), list(rows.values()))
         held = [key for key in rows if self._table.lookup([key]) != [UNKNOWN]]
@@ -520,6 +600,8 @@ class Shard:
 
     def check_writable(self) -> None:
         """Raises why this shard accepts no writes now."""
+        if self._is_frozen:
+            raise moving(self.number)
         if self.state is not ShardState.SERVING:
             raise self._unwritable()
         if self.row_log is not None:

@@ -4,7 +4,7 @@ import itertools
 import threading
 import uuid
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Final
@@ -48,7 +48,9 @@ class Writes:
         shards: ShardSet,
         clock_us: Callable[[], int],
         beside_reads: Callable[[], AbstractContextManager[None]] = nullcontext,
+        check_owned: Callable[[Collection[int]], None] = lambda numbers: None,
     ) -> None:
+        self._check_owned = check_owned
         self._beside_reads = beside_reads
         self._catalogue = catalogue
         self._shards = shards
@@ -196,8 +198,9 @@ class Writes:
         self.stale_count += stale_count
         return WriteAck(highest_positions(positions), row_count, stale_count)
 
-    def _check_writable(self, numbers: Iterable[int]) -> None:
+    def _check_writable(self, numbers: Collection[int]) -> None:
         # Before the first row, so that a write seldom ends half done.
+        self._check_owned(numbers)
         for number in numbers:
             self._shards[number].check_writable()
 

@@ -12,6 +12,9 @@ from feature_server.domain.replays import Replays
 from feature_server.domain.row_log import LogPosition, RowLogStatus
 from feature_server.domain.shard import Position
 from feature_server.domain.write_columns import read_ipc
+from feature_server.ring.held_ring import check_no_ring
+from feature_server.ring.shard_snapshots import ShardSnapshots
+from feature_server.ring.snapshot import SnapshotEnd
 from feature_server.rpc.feature_servicer import durability_of
 from headrace.errors import InvalidArgument
 from headrace.serving.principal import Principal
@@ -28,7 +31,14 @@ CHUNK_BYTES_MAX: Final = 16 << 20  # far below the limit of a message, as one re
 class ShardServicer:
     """Converts messages, calls the domain, converts back."""
 
-    def __init__(self, reads: PeerReads, replays: Replays, principal: Callable[[], Principal]) -> None:
+    def __init__(
+        self,
+        reads: PeerReads,
+        replays: Replays,
+        principal: Callable[[], Principal],
+        snapshots: ShardSnapshots | None = None,
+    ) -> None:
+        self._snapshots = snapshots
         self._reads = reads
         self._replays = replays
         self._principal = principal
@@ -118,6 +128,7 @@ class ShardServicer:
             durability_of(request.durability),
             [Position(token.shard, token.epoch, token.offset) for token in request.covered],
             self._principal(),
+            ring_epoch=request.ring_epoch,
         )
         return pb.ReplayRowsResponse(
             tokens=[pb_online.WriteToken(shard=p.shard, epoch=p.epoch, offset=p.offset) for p in answer.positions],
@@ -125,6 +136,21 @@ class ShardServicer:
             stale_count=answer.stale_count,
             deferred_rows=answer.deferred,
         )
+
+    def CopyShard(  # noqa: N802 - named by the contract
+        self, request: pb.CopyShardRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.CopyShardResponse]:
+        """Streams the content of a shard."""
+        if self._snapshots is None:
+            check_no_ring(request.ring_epoch or 1)
+        assert self._snapshots is not None, "a server without a ring has refused"
+        joining = (request.server_id, request.phase_epoch)
+        chunk_bytes = _chunk_bytes(request.max_chunk_bytes)
+        for item in self._snapshots.read(request.shard, request.ring_epoch, joining, chunk_bytes, self._principal()):
+            if isinstance(item, SnapshotEnd):
+                yield pb.CopyShardResponse(end=pb.SnapshotEnd(**item._asdict()))
+            else:
+                yield pb.CopyShardResponse(chunk=pb.SnapshotChunk(**item._asdict()))
 
 
 def _drained(request: pb.AcknowledgeRowLogRequest | pb.AcknowledgeServedLogRequest) -> LogPosition:

@@ -47,6 +47,11 @@ def note_sequence(path: Path, sequence: int) -> None:
     write_file(_anchor(path), sequence.to_bytes(_NUMBER_BYTES, "little"))
 
 
+def forget_sequence(path: Path) -> None:
+    """Forgets what was remembered: the folder is to be begun anew. Raises OSError."""
+    _anchor(path).unlink(missing_ok=True)
+
+
 def noted_sequence(path: Path) -> int | None:
     """What was last remembered; raises DataLoss where the note is damaged."""
     data = read_file(_anchor(path))

@@ -19,6 +19,7 @@ from headrace.errors import DataLoss
 
 PACK_BIT: Final = 1 << 31  # of a view id: those of the registry stay far below
 VIEW_ID_BYTES: Final = 4
+RECORDS: Final = bytes(4)  # entity id 0: the shard's own records, which end in other numbers than view ids
 LAYOUT_NAME: Final = "layout"
 
 _MAGIC: Final = 0xD9
@@ -105,7 +106,7 @@ class Places:
 
     def of(self, key: bytes) -> tuple[bytes, int | None]:
         """The key under which it is stored, and its view id where that is a pack."""
-        found = self._pack_of.get(key[-VIEW_ID_BYTES:])
+        found = None if key.startswith(RECORDS) else self._pack_of.get(key[-VIEW_ID_BYTES:])
         return (key, None) if found is None else (key[:-VIEW_ID_BYTES] + found[1], found[0])
 
     def stored(self, rows: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
@@ -123,7 +124,7 @@ class Places:
 
 def rows_of(key: bytes, value: bytes) -> dict[bytes, bytes]:
     """Rows by their storage keys of what is stored under a key, whatever the layout."""
-    if not int.from_bytes(key[-VIEW_ID_BYTES:], "big") & PACK_BIT:
+    if key.startswith(RECORDS) or not int.from_bytes(key[-VIEW_ID_BYTES:], "big") & PACK_BIT:
         return {key: value}
     prefix = key[:-VIEW_ID_BYTES]
     return {prefix + view_id.to_bytes(VIEW_ID_BYTES, "big"): row for view_id, row in decode_pack(value).items()}

@@ -1,9 +1,10 @@
 """A store whose rows of some views lie together: whoever reads and writes rows sees each under its own key."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from feature_server.domain.row_store import RowStore, StoreOpener
-from feature_server.storage.packed_rows import Packing, Places, decode_pack, encode_pack
+from feature_server.storage.packed_rows import VIEW_ID_BYTES, Packing, Places, decode_pack, encode_pack, rows_of
 
 
 class PackedStore:
@@ -50,6 +51,64 @@ class PackedStore:
                 stored[place] = encode_pack(rows if data is None else decode_pack(data) | rows)
         self._store.write(list(stored), list(stored.values()), sync=sync)
 
+    def scan(self, start: bytes, count: int) -> list[tuple[bytes, bytes]]:
+        """Rows from a key on, under their own keys; those of one entity are never parted."""
+        rows: list[tuple[bytes, bytes]] = []
+        place = start
+        while len(rows) < count:
+            entries = self._store.scan(place, count)
+            is_end = len(entries) < count
+            # A pack lies behind the rows that do not lie in it, whatever their order.
+            while not is_end:
+                more = self._store.scan(entries[-1][0] + b"\0", 1)
+                is_end = not more
+                if is_end or more[0][0][:-VIEW_ID_BYTES] != entries[-1][0][:-VIEW_ID_BYTES]:
+                    break
+                entries += more
+            found = [row for key, value in entries for row in rows_of(key, value).items() if row[0] >= start]
+            rows += sorted(found)
+            if is_end:
+                break
+            place = entries[-1][0] + b"\0"
+        return rows
+
+    def replace(self, removed: Iterable[bytes], stored: Mapping[bytes, bytes]) -> None:
+        """Removes rows and writes others, all or none."""
+        gone: dict[bytes, set[int]] = {}
+        changed: dict[bytes, dict[int, bytes]] = {}
+        keys: list[bytes] = []
+        entries: dict[bytes, bytes] = {}
+        for key in removed:
+            place, view_id = self._places.of(key)
+            if view_id is None:
+                keys.append(place)
+            else:
+                gone.setdefault(place, set()).add(view_id)
+        for key, value in stored.items():
+            place, view_id = self._places.of(key)
+            if view_id is None:
+                entries[place] = value
+            else:
+                changed.setdefault(place, {})[view_id] = value
+        places = list(dict.fromkeys([*gone, *changed]))
+        for place, data in zip(places, self._store.get_many(places), strict=True):
+            held = {} if data is None else decode_pack(data)
+            rows = {view_id: row for view_id, row in held.items() if view_id not in gone.get(place, ())}
+            rows |= changed.get(place, {})
+            if rows:
+                entries[place] = encode_pack(rows)
+            else:
+                keys.append(place)
+        self._store.replace(keys, entries)
+
+    def disk_bytes(self) -> int:
+        """Bytes of the files."""
+        return self._store.disk_bytes()
+
+    def checkpoint(self, folder: Path) -> None:
+        """A whole copy, packed as the store is."""
+        self._store.checkpoint(folder)
+
     def anchor(self) -> None:
         """Notes how far the store durably is."""
         self._store.anchor()
@@ -77,3 +136,11 @@ class PackedOpener:
     def probe(self) -> None:
         """Whether the disk takes writes."""
         self._opener.probe()
+
+    def remove(self) -> None:
+        """Deletes what the store was."""
+        self._opener.remove()
+
+    def install(self, folder: Path) -> None:
+        """Puts a checkpoint in the place of the store; it has to be packed alike."""
+        self._opener.install(folder)

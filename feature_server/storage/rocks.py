@@ -5,17 +5,17 @@ import os
 import shutil
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice, starmap
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Final, cast
 
-from rocksdict import AccessType, DbClosedError, Options, Rdict, ReadOptions, WriteBatch, WriteOptions
+from rocksdict import AccessType, Checkpoint, DbClosedError, Options, Rdict, ReadOptions, WriteBatch, WriteOptions
 
 from feature_server.storage.files import sync_folder
-from feature_server.storage.integrity import check_shard, note_sequence
+from feature_server.storage.integrity import check_shard, forget_sequence, note_sequence
 from headrace.errors import DataLoss, HeadraceError, InternalError, ResourceExhausted, Unavailable
 
 CLOSE_WAIT_S: Final = 30.0  # a read of one chunk takes milliseconds, a failing disk may hold it for longer
@@ -99,13 +99,6 @@ class RocksStore:
         deque(starmap(batch.put, sorted(zip(keys, values, strict=True))), maxlen=0)
         self._commit(batch, self._synced if sync else self._logged)
 
-    def remove(self, keys: Sequence[bytes], note: tuple[bytes, bytes]) -> None:
-        """Takes keys away and writes one key and value, all or none."""
-        batch = WriteBatch(raw_mode=True)
-        deque(map(batch.delete, keys), maxlen=0)
-        batch.put(*note)
-        self._commit(batch, self._logged)
-
     def _commit(self, batch: WriteBatch, options: WriteOptions) -> None:
         self._enter()
         try:
@@ -115,20 +108,12 @@ class RocksStore:
         finally:
             self._leave()
 
-    def replace(self, removed: Sequence[bytes], stored: Mapping[bytes, bytes]) -> None:
+    def replace(self, removed: Iterable[bytes], stored: Mapping[bytes, bytes]) -> None:
         """Removes keys and writes others, all or none."""
         batch = WriteBatch(raw_mode=True)
-        self._enter()
-        try:
-            for key in removed:
-                batch.delete(key)
-            for key, value in stored.items():
-                batch.put(key, value)
-            self._rows.write(batch, self._logged)
-        except Exception as error:
-            raise translated(error, self._path) from error
-        finally:
-            self._leave()
+        deque(map(batch.delete, removed), maxlen=0)
+        deque(starmap(batch.put, stored.items()), maxlen=0)
+        self._commit(batch, self._logged)
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         """Every key and value in the order of the keys, as they were at the first."""
@@ -156,6 +141,16 @@ class RocksStore:
     def anchor(self) -> None:
         """Notes beside the folder how far it is, so that losing files is noticed when it is opened again."""
         note_sequence(self._path, self.sequence())
+
+    def checkpoint(self, folder: Path) -> None:
+        """Leaves a whole copy in a new folder; table files are links, without room of their own until a compaction."""
+        self._enter()
+        try:
+            Checkpoint(self._rows).create_checkpoint(str(folder))
+        except Exception as error:
+            raise translated(error, self._path) from error
+        finally:
+            self._leave()
 
     def sequence(self) -> int:
         """RocksDB's number of the last write."""
@@ -232,7 +227,7 @@ class RocksOpener:
                 sync_folder(self._path.parent)
             check_shard(self._path, self._flushed_sequence)
         except OSError as error:
-            raise _from_os(error, self._path) from error
+            raise from_os(error, self._path) from error
         return RocksStore(self._path, self._options)
 
     def open_read_only(self) -> RocksStore:
@@ -251,6 +246,26 @@ class RocksOpener:
         finally:
             store.close()
 
+    def remove(self) -> None:
+        """Deletes the folder. The note beside it goes first: a note without files tells of lost ones."""
+        try:
+            forget_sequence(self._path)
+            shutil.rmtree(self._path, ignore_errors=False)
+            sync_folder(self._path.parent)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise from_os(error, self._path) from error
+
+    def install(self, folder: Path) -> None:
+        """Puts a checkpoint in the place of the folder."""
+        self.remove()
+        try:
+            os.replace(folder, self._path)
+            sync_folder(self._path.parent)
+        except OSError as error:
+            raise from_os(error, self._path) from error
+
     def probe(self) -> None:
         """Writes, syncs and removes a scratch file."""
         path = self._path / PROBE_NAME
@@ -260,7 +275,7 @@ class RocksOpener:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise _from_os(error, self._path) from error
+            raise from_os(error, self._path) from error
         finally:
             path.unlink(missing_ok=True)
 
@@ -273,7 +288,7 @@ def _linked(path: Path) -> Path:
             if file.name not in WRITTEN_BY_READERS:
                 Path(links, file.name).symlink_to(file.absolute())
     except OSError as error:
-        raise _from_os(error, path) from error
+        raise from_os(error, path) from error
     return links
 
 
@@ -304,7 +319,8 @@ def translated(error: Exception, path: Path) -> HeadraceError:
     return InternalError(f"storage failed: {message}", reason="STORAGE")
 
 
-def _from_os(error: OSError, path: Path) -> HeadraceError:
+def from_os(error: OSError, path: Path) -> HeadraceError:
+    """Our error for one of the operating system."""
     facts = {"path": path.name}
     if error.errno in _FULL_NUMBERS:
         return ResourceExhausted(f"the disk is full: {error.strerror}", reason="DISK_FULL", metadata=facts)

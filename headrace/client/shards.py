@@ -160,7 +160,12 @@ class ShardClient(Closing):
         return _state(pb.AcknowledgeServedLogResponse.FromString(raw).state)
 
     def replay_rows(
-        self, feature_view: str, rows: pa.Table, durability: Durability, timeout_s: float = READ_TIMEOUT_S_DEFAULT
+        self,
+        feature_view: str,
+        rows: pa.Table,
+        durability: Durability,
+        timeout_s: float = READ_TIMEOUT_S_DEFAULT,
+        ring_epoch: int = 0,
     ) -> ReplayResult:
         """Brings rows of the offline store online in their old order, see ReplayRows in the contract."""
         row_count = stale_count = 0
@@ -169,6 +174,7 @@ class ShardClient(Closing):
                 feature_view=feature_view,
                 arrow_ipc=ipc_bytes(rows.slice(start, REPLAY_ROWS)),
                 durability=durability.message,
+                ring_epoch=ring_epoch,
             )
             answer = pb.ReplayRowsResponse.FromString(self._unary("ReplayRows", request, timeout_s))
             row_count += answer.row_count

@@ -2,7 +2,7 @@
 
 import io
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -118,13 +118,16 @@ class HeldStore:
             raise self._faults.write_error
         self._store.write(keys, values, sync=sync)
 
-    def remove(self, keys: Sequence[bytes], note: tuple[bytes, bytes]) -> None:
+    def replace(self, removed: Iterable[bytes], stored: Mapping[bytes, bytes]) -> None:
         if self._faults.write_error is not None:
             raise self._faults.write_error
-        self._store.remove(keys, note)
+        self._store.replace(removed, stored)
 
     def anchor(self) -> None:
         self._store.anchor()
+
+    def checkpoint(self, folder: Path) -> None:
+        self._store.checkpoint(folder)
 
     def close(self) -> None:
         self._store.close()
@@ -156,6 +159,12 @@ class HeldOpener:
 
     def open_read_only(self) -> RowStore:
         return HeldStore(self._opener.open_read_only(), self._faults)
+
+    def remove(self) -> None:
+        self._opener.remove()
+
+    def install(self, folder: Path) -> None:
+        self._opener.install(folder)
 
     def probe(self) -> None:
         if self._faults.probe_error is not None:

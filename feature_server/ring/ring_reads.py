@@ -1,0 +1,119 @@
+"""Reads of a server in a ring: which shards it reads itself, and the rows of the others from its peers."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from queue import Empty, SimpleQueue
+from typing import Final, Protocol
+
+from feature_server.ring.copies import Copies
+from feature_server.ring.fan_out import Await, Came, FanOut, Found, Read, Rows, Send, Token
+from feature_server.ring.held_ring import HeldRing
+from headrace.errors import HeadraceError, Unavailable
+from headrace.ring.values import Phase
+
+FORMING_RETRY_MS: Final = 1_000
+TIMEOUT_MIN_S: Final = 0.001
+
+
+class PeerTransport(Protocol):
+    """Carries sub-requests."""
+
+    def send(self, asked: Send, timeout_s: float, done: Callable[[Rows | HeadraceError], None]) -> None:
+        """Sends at once; `done` is called once, from any thread, with rows that passed their check or an error."""
+
+
+class RingReads:
+    """What reads ask of the ring."""
+
+    def __init__(
+        self,
+        held: HeldRing,
+        copies: Copies,
+        fan_out: FanOut,
+        transport: PeerTransport,
+        clock_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._held = held
+        self._copies = copies
+        self._fan_out = fan_out
+        self._transport = transport
+        self._clock_s = clock_s
+        self.on_behind: Callable[[], None] = lambda: None  # a peer holds a newer ring
+        self.sent_count = 0
+        self.hedge_count = 0
+
+    def is_local(self, shard: int) -> bool:
+        """Whether this server reads a shard itself; raises Unavailable before there is a ring."""
+        if not self._held.ring.epoch:
+            raise Unavailable(
+                "the ring is not formed yet; try again", reason="RING_NOT_FORMED", retry_after_ms=FORMING_RETRY_MS
+            )
+        return self._held.phase(shard) in {Phase.SERVING, Phase.LEAVING} and self._copies.is_whole(shard)
+
+    def check_read(self, shards: Iterable[int], epoch: int) -> None:
+        """Raises unless this server may answer a peer that routed by an epoch."""
+        if epoch > self._held.ring.epoch:
+            self.on_behind()
+        self._copies.check_read(shards, epoch)
+
+    def begin(self, keys: Mapping[int, Sequence[bytes]], tokens: Sequence[Token], deadline_s: float) -> "Pending":
+        """Sends the sub-requests for keys by shard."""
+        found = Found()
+        read = self._fan_out.read(keys, tokens, deadline_s, found)
+        return Pending(self, read, found, deadline_s)
+
+    def send(self, asked: Send, timeout_s: float, done: Callable[[Rows | HeadraceError], None]) -> None:
+        """Hands a sub-request to the transport."""
+        self._transport.send(asked, max(timeout_s, TIMEOUT_MIN_S), done)
+
+    def left_s(self, until_s: float) -> float:
+        """Seconds until a time of the clock."""
+        return until_s - self._clock_s()
+
+    def count(self, found: Found) -> None:
+        """Counts what a read has sent."""
+        self.sent_count += found.sent_count
+        self.hedge_count += found.hedge_count
+
+
+class Pending:
+    """Sub-requests on their way; of one thread."""
+
+    def __init__(self, reads: RingReads, read: Read, found: Found, deadline_s: float) -> None:
+        self._reads = reads
+        self._read = read
+        self._found = found
+        self._deadline_s = deadline_s
+        self._came: SimpleQueue[Came] = SimpleQueue()
+        self._until_s = self._until_wait(None)
+
+    def finish(self) -> Found:
+        """Waits for the answers, within the deadline. Raises what every peer would refuse alike."""
+        while self._until_s is not None:
+            try:
+                came = self._came.get(timeout=max(0.0, self._reads.left_s(self._until_s)))
+            except Empty:
+                self._until_s = self._until_wait(None)
+            else:
+                self._until_s = self._until_wait(came)
+        self._reads.count(self._found)
+        if self._found.refusal is not None:
+            raise self._found.refusal
+        return self._found
+
+    def _until_wait(self, came: Came | None) -> float | None:
+        """Sends all that is to be sent now; the time to wait until, None at the end."""
+        try:
+            step = self._read.send(came)
+            while isinstance(step, Send):
+                self._send(step)
+                step = next(self._read)
+        except StopIteration:
+            return None
+        assert isinstance(step, Await), "a read sends and waits, and nothing else"
+        return step.until_s
+
+    def _send(self, asked: Send) -> None:
+        arrived = self._came
+        ask = asked.ask
+        self._reads.send(asked, self._reads.left_s(self._deadline_s), lambda outcome: arrived.put(Came(ask, outcome)))

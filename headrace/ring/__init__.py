@@ -1,0 +1,1 @@
+"""The ring: which servers hold which shards, in numbered epochs."""

@@ -1,0 +1,1 @@
+"""Tests of the ring in the control plane."""
