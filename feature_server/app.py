@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -26,6 +27,10 @@ from feature_server.domain.served_writer import QUEUE_BYTES_MAX, ServedWriter
 from feature_server.domain.shard import Shard, ShardState
 from feature_server.domain.shard_set import ShardSet
 from feature_server.domain.writes import Writes
+from feature_server.pipeline.applying import Applying
+from feature_server.pipeline.ingest import Ingest
+from feature_server.pipeline.meters import Meters
+from feature_server.pipeline.topics import Cluster
 from feature_server.rpc.feature_servicer import STREAM_COUNT_MAX, FeatureServicer
 from feature_server.rpc.native_front import (
     CONNECTION_BYTES,
@@ -143,6 +148,7 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
         watch = RegistryWatch(options.registry, token, keeper, copy, random=Random(), log=log, tls=registry_tls)
         watch.start()
         stack.callback(watch.close)
+        _read_streams(stack, options, folder.identity.store_id, catalogue, shards, telemetry, log)
         address = f"{options.host}:{port}"
         log.info("listening", address=address, port=port, metrics_port=telemetry.metrics_port, transport=transport.name)
         yield port
@@ -215,6 +221,30 @@ def _log_served(
     writer.start()
     stack.callback(writer.close)
     return writer, store
+
+
+def _read_streams(  # noqa: PLR0917 - every one is a different thing
+    stack: ExitStack,
+    options: argparse.Namespace,
+    store_id: str,
+    catalogue: Catalogue,
+    shards: ShardSet,
+    telemetry: Telemetry,
+    log: EventLog,
+) -> None:
+    """Keyed topics into the shards, where a cluster is given; ends with the stack, before the shards close."""
+    if not options.kafka:
+        return
+    meters = Meters()
+    meters.observe(telemetry)
+    applying = partial(Applying, catalogue, shards, meters, _now_us)
+    cluster = Cluster(options.kafka, prefix=options.topic_prefix)
+    ingest = Ingest(
+        cluster, store_id, catalogue, applying, len(shards), meters=meters, log=log, clock_s=time.monotonic,
+        random=Random(),
+    )  # fmt: skip
+    ingest.start()
+    stack.callback(ingest.close)
 
 
 def _observe_served(telemetry: Telemetry, writer: ServedWriter) -> None:
@@ -300,6 +330,8 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--served-log-bytes", type=byte_count, default=SERVED_LOG_BYTES, help="disk for logged reads on their way"
     )
+    parser.add_argument("--kafka", default="", help="HOST:PORT,... of brokers whose keyed topics are read")
+    parser.add_argument("--topic-prefix", default="", help="before the names of the topics, as the pipeline has it")
     parser.add_argument("--metrics-port", type=port, help="port of the Prometheus endpoint; none without it")
     parser.add_argument("--import-root", type=Path, action="append", default=[], help="folder that imports may read")
     parser.add_argument("--direct-reads", action="store_true", help="reads past the page cache, for data beyond memory")

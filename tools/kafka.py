@@ -198,7 +198,8 @@ class Brokers:
             for broker in self.brokers:
                 if broker.process is not None and broker.number in wanted and not broker.is_running:
                     raise BrokerError(f"broker {broker.number} has ended\n{broker.tail()}")
-            if wanted <= _members(client):
+            # A broker that was killed is a member until its session ends, so its port is asked as well.
+            if wanted <= _members(client) and all(_listens(one.port) for one in self.brokers if one.number in wanted):
                 return
             if time.monotonic() > deadline:
                 raise BrokerError(f"not ready in {limit_s} s\n" + "\n".join(broker.tail() for broker in self.brokers))
@@ -237,6 +238,14 @@ def _members(client: AdminClient) -> set[int]:
         return set(client.list_topics(timeout=ASK_LIMIT_S).brokers)
     except KafkaException:
         return set()
+
+
+def _listens(port: int) -> bool:
+    try:
+        with socket.create_connection((LOOPBACK, port), ASK_LIMIT_S):
+            return True
+    except OSError:
+        return False
 
 
 def _java(main: str) -> list[str]:

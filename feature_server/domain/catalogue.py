@@ -57,6 +57,12 @@ class Catalogue:
         """Highest internal id of that registry."""
         return self._snapshot.state.highest_id
 
+    @property
+    def layouts(self) -> tuple[RegistryState, Mapping[str, ViewLayout]]:
+        """The registry that is served, and the layout of every view version in it."""
+        snapshot = self._snapshot
+        return snapshot.state, snapshot.views
+
     def publish(self, state: RegistryState) -> None:
         """Compiles a registry and serves it from now on."""
         views = view_layouts(state)
