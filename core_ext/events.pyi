@@ -27,9 +27,9 @@ class JsonDecoder:
     """Reads messages that are one JSON object each. Immutable; any number of threads may use one.
 
     Columns are names and types: scalar, shape, list size, and bytes of an element, 0 for STRING and BYTES. Members that
-    are no column are passed over, missing ones and `null` are null; a member that stands twice is refused. Whole numbers
-    lose no digit and floats are rounded once to f64, then to f32; BYTES are base64 text, TIMESTAMP_US whole microseconds
-    or RFC 3339 with a zone, DATE whole days or YYYY-MM-DD. Nesting ends at 32.
+    are no column are passed over, missing ones and `null` are null; a member that stands twice is refused.
+    Whole numbers lose no digit and floats are rounded once to f64, then to f32; BYTES are base64 text, TIMESTAMP_US
+    whole microseconds or RFC 3339 with a zone, DATE whole days or YYYY-MM-DD. Nesting ends at 32.
     """
 
     @property

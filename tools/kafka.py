@@ -1,7 +1,7 @@
 """Kafka brokers in KRaft mode on loopback, for tests, demos and development: `python -m tools.kafka --brokers 3`.
 
-The jars are those of `tools/jars.py kafka`. Topics are never made by themselves, every broker is controller as well, and
-sessions are short, so that what a killed broker led is led by another after about three seconds.
+The jars are those of `tools/jars.py kafka`. Topics are never made by themselves, every broker is controller as well,
+and sessions are short, so that what a killed broker led is led by another after about three seconds.
 """
 
 import argparse

@@ -166,9 +166,7 @@ def _rows(
         raise bad_value(error, names, start, "BAD_VALUE") from error
 
 
-def _newest(
-    groups: NDArray[np.int64], event_us: NDArray[np.int64], write_us: NDArray[np.int64]
-) -> NDArray[np.int64]:
+def _newest(groups: NDArray[np.int64], event_us: NDArray[np.int64], write_us: NDArray[np.int64]) -> NDArray[np.int64]:
     """Place of the newest event of each group by event time, then write time; of equal ones the later one."""
     order = np.lexsort((write_us, event_us, groups))
     ends = np.flatnonzero(np.diff(groups[order], append=-1))

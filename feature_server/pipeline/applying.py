@@ -13,7 +13,7 @@ from feature_server.domain.input_marks import NOTHING_TAKEN, InputMark, SourcePa
 from feature_server.domain.layouts import ViewLayout
 from feature_server.domain.shard import Shard
 from feature_server.domain.shard_set import ShardSet
-from feature_server.domain.stream_rows import append_events
+from feature_server.domain.stream_rows import Taken, append_events
 from feature_server.pipeline.consumer import Batch
 from feature_server.pipeline.keyed import ROW_BITS, ROWS_MAX, KeyedEvents, read_keyed, write_keyed
 from feature_server.pipeline.meters import Meters
@@ -127,7 +127,8 @@ class Applying:
             try:
                 part = columns if len(rows) == columns.num_rows else columns.take(pa.array(rows))
                 records = {mark_key(view.view_id, batch.partition): after.encode()}
-                append_events(shard, view, part, events.write_us[rows], events.source_id, records, self._clock_us())
+                taken = Taken(events.write_us[rows], events.source_id, records)
+                append_events(shard, view, part, taken, self._clock_us())
             except (InvalidArgument, ResourceExhausted) as error:
                 if isinstance(error, ResourceExhausted) and error.reason != ROW_TOO_LARGE:
                     raise
@@ -228,4 +229,3 @@ def _joined(held: Sequence[KeyedEvents], next_offset: int) -> _Unit:
     write_us: NDArray[np.int64] = np.concatenate([one.write_us for one in held])
     first = held[0]
     return _Unit(KeyedEvents(first.source, first.source_id, first.partition, batch, positions, write_us), next_offset)
-

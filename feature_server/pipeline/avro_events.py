@@ -109,7 +109,9 @@ def _has_empty_items(declared: Schema) -> bool:
     inner = [declared.get("items"), declared.get("values")]
     if any(one is not None and _is_empty(one) for one in inner):
         return True
-    return any(_has_empty_items(one) for one in (*inner, declared.get("type"), *map(_type_of, declared.get("fields", ()))))
+    return any(
+        _has_empty_items(one) for one in (*inner, declared.get("type"), *map(_type_of, declared.get("fields", ())))
+    )
 
 
 def _type_of(field: Schema) -> Schema:

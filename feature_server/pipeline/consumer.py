@@ -276,10 +276,8 @@ class BatchConsumer(Consumer[Batch]):
             if error is not None:
                 self._judge(error, message)
                 continue
-            place = message.topic(), message.partition()
-            kind, time_ms = message.timestamp()
-            write_us = time_ms * 1_000 if kind == TIMESTAMP_LOG_APPEND_TIME else NO_TIME
-            event = Event(message.offset(), message.value() or b"", write_us, message.headers() or ())
+            event = _event(message)
+            place = message.topic() or "", message.partition() or 0
             by_partition.setdefault(place, []).append(event)
         now = datetime.now(UTC)
         for (topic, number), events in by_partition.items():
@@ -297,6 +295,21 @@ class BatchConsumer(Consumer[Batch]):
         value = self._waiting.popleft()
         self._offsets[value.partition] = value.next_offset
         return value
+
+
+def _event(message: Message) -> Event:
+    kind, time_ms = message.timestamp()
+    write_us = time_ms * 1_000 if kind == TIMESTAMP_LOG_APPEND_TIME else NO_TIME
+    return Event(message.offset() or 0, message.value() or b"", write_us, headers_of(message))
+
+
+def headers_of(message: Message) -> Sequence[tuple[str, bytes]]:
+    """Headers of a message that have a value."""
+    given = message.headers()
+    if not given:
+        return ()
+    pairs = given.items() if isinstance(given, dict) else given
+    return [(name, value) for name, value in pairs if isinstance(value, bytes)]
 
 
 def lost(topic: str, partition: int, offset: int, low: int) -> DataLoss:

@@ -1,4 +1,4 @@
-"""Payloads of many messages to the columns of their source; what cannot be decoded is told apart, message by message."""
+"""Payloads of many messages to the columns of their source; what cannot be decoded is told apart one by one."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple, Protocol

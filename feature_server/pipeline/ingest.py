@@ -203,9 +203,7 @@ class _Factory(ProcessingStrategyFactory[Batch]):
     def __init__(self, ingest: Ingest) -> None:
         self._ingest = ingest
 
-    def create_with_partitions(
-        self, commit: Commit, partitions: Mapping[Partition, int]
-    ) -> ProcessingStrategy[Batch]:
+    def create_with_partitions(self, commit: Commit, partitions: Mapping[Partition, int]) -> ProcessingStrategy[Batch]:
         self._ingest.assigned(partitions)
         return _Strategy(self._ingest, commit)
 

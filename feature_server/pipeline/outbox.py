@@ -1,4 +1,4 @@
-"""Messages on their way to Kafka: bounded, in order, and known to have arrived before anything behind them is committed."""
+"""Messages on their way to Kafka: bounded, in order, and known to have arrived before their events are committed."""
 
 from collections import deque
 from collections.abc import Callable, Sequence

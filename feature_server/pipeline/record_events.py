@@ -28,7 +28,9 @@ class RecordEvents:
     """Decodes with a function from payload to one value per column, in their order."""
 
     def __init__(
-        self, columns: Mapping[str, ValueType], read: Callable[[bytes], Sequence[Any]]  # of many types
+        self,
+        columns: Mapping[str, ValueType],
+        read: Callable[[bytes], Sequence[Any]],  # of many types
     ) -> None:
         self._columns = dict(columns)
         self._read = read
@@ -51,9 +53,7 @@ class RecordEvents:
             rows.append(row)
             messages.append(place)
         values = list(zip(*rows, strict=True)) if rows else [()] * len(self._columns)
-        found = {
-            name: _array(own, kind) for own, (name, kind) in zip(values, self._columns.items(), strict=True)
-        }
+        found = {name: _array(own, kind) for own, (name, kind) in zip(values, self._columns.items(), strict=True)}
         return single(found, np.array(messages, np.int64), sorted(rejected))
 
 

@@ -1,7 +1,7 @@
 """First stage: events of a source, decoded, checked and sent on to the keyed topic of each entity that they feed."""
 
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +27,8 @@ from headrace.types import Scalar
 # Of one part of an encoded key: docs/decisions/0001-key-bytes.md.
 NUMBER_BYTES: Final = 9
 TEXT_HEAD_BYTES: Final = 3
+ROWS_NAMED: Final = 20  # in the detail of a dead letter
+EVENT_US_MAX: Final = 1 << 60  # what windows take, 36,000 years either way
 
 Rows = NDArray[np.int64]
 
@@ -47,27 +49,23 @@ class Rekeying:
     def send(self, batch: Batch, parcel: Parcel) -> tuple[int, int, int]:
         """Sends what a batch becomes; gives counts of events and dead letters, and the newest event time in us."""
         decoded = self._decoder.decode([event.value for event in batch.events])
+        work = _Work(parcel, batch, decoded)
         for one in decoded.rejected:
-            event = batch.events[one.message]
-            self._bury(parcel, batch, event.offset, one.reason, one.detail, event.value)
+            self._bury(work, one.message, one.reason, one.detail, batch.events[one.message].value)
         offsets = np.fromiter((event.offset for event in batch.events), np.int64, len(batch.events))
         write_us = np.fromiter((event.write_us for event in batch.events), np.int64, len(batch.events))
-        system = {
-            POSITION: positions_of(offsets[decoded.messages], decoded.rows),
-            WRITE_TIME: write_us[decoded.messages],
-        }
-        table = pa.RecordBatch.from_pydict({**decoded.columns, **{name: pa.array(one) for name, one in system.items()}})
+        positions = positions_of(offsets[decoded.messages], decoded.rows)
+        system = {POSITION: pa.array(positions), WRITE_TIME: pa.array(write_us[decoded.messages])}
+        table = pa.RecordBatch.from_pydict({**decoded.columns, **system})
         dead_count = len(decoded.rejected)
-        good, times = self._timed(table)
-        dead_count += self._bury_rows(parcel, batch, decoded, np.flatnonzero(~good[0]), "EVENT_TIME_REQUIRED")
-        dead_count += self._bury_rows(parcel, batch, decoded, np.flatnonzero(~good[1]), "EVENT_TIME_IN_FUTURE")
-        usable = good[0] & good[1]
+        (has_time, is_timely), times = self._timed(table)
+        dead_count += self._bury_rows(work, ~has_time, "EVENT_TIME_REQUIRED")
+        dead_count += self._bury_rows(work, ~is_timely, "EVENT_TIME_OUT_OF_RANGE")
+        usable = has_time & is_timely
         for entity in self._feed.entities:
             has_key = _has_keys(table, entity)
-            dead_count += self._bury_rows(
-                parcel, batch, decoded, np.flatnonzero(usable & ~has_key), "BAD_ENTITY_KEY", entity.name
-            )
-            self._send_entity(parcel, batch, table, np.flatnonzero(usable & has_key), entity)
+            dead_count += self._bury_rows(work, usable & ~has_key, "BAD_ENTITY_KEY", entity.name)
+            self._send_entity(work, table, np.flatnonzero(usable & has_key), entity)
         newest_us = int(times[usable].max()) if usable.any() else 0
         return len(decoded.messages), dead_count, newest_us
 
@@ -75,16 +73,15 @@ class Rekeying:
         column = table.column(self._feed.stream.event_time)
         times: Rows = pc.fill_null(column.view(pa.int64()), 0).to_numpy()
         has_time = column.is_valid().to_numpy(zero_copy_only=False)
-        return (has_time, times <= self._clock_us() + FUTURE_MAX_US), times
+        is_timely = (times <= self._clock_us() + FUTURE_MAX_US) & (times >= -EVENT_US_MAX)
+        return (has_time, is_timely), times
 
-    def _send_entity(
-        self, parcel: Parcel, batch: Batch, table: pa.RecordBatch, chosen: Rows, entity: EntityLayout
-    ) -> None:
+    def _send_entity(self, work: "_Work", table: pa.RecordBatch, chosen: Rows, entity: EntityLayout) -> None:
         if not len(chosen):
             return
         stream = self._feed.stream
         topic = self._cluster.keyed(entity.name)
-        headers = headers_of(stream.source, stream.source_id, batch.partition)
+        headers = headers_of(stream.source, stream.source_id, work.batch.partition)
         if len(chosen) < table.num_rows:
             table = table.take(pa.array(chosen))
         keys = encode_keys(entity.key_types, [arrow_column(table.column(name)) for name in entity.key_names])
@@ -95,37 +92,45 @@ class Rekeying:
         for number, start, end in zip(numbers.tolist(), starts, [*starts[1:], len(order)], strict=True):
             for at in range(int(start), int(end), ROWS_MAX):
                 part = table.slice(at, min(ROWS_MAX, int(end) - at))
-                self._outbox.send(parcel, topic, number, write_keyed(part), headers)
+                self._outbox.send(work.parcel, topic, number, write_keyed(part), headers)
 
-    def _bury_rows(
-        self, parcel: Parcel, batch: Batch, decoded: Decoded, rows: Rows, reason: str, entity: str = ""
-    ) -> int:
+    def _bury_rows(self, work: "_Work", is_bad: NDArray[np.bool_], reason: str, entity: str = "") -> int:
         """One dead letter per message: of a single event the message itself, else the rows of it that are wrong."""
+        rows = np.flatnonzero(is_bad)
         if not len(rows):
             return 0
+        decoded, events = work.decoded, work.batch.events
         messages = decoded.messages[rows]
-        counts = np.bincount(decoded.messages, minlength=len(batch.events))
+        counts = np.bincount(decoded.messages, minlength=len(events))
         found = np.unique(messages).tolist()
         for message in found:
             own = rows[messages == message]
             detail = _DETAILS[reason].format(entity=entity)
-            event = batch.events[message]
-            payload = event.value
+            payload = events[message].value
             if counts[message] > 1:
                 table = pa.RecordBatch.from_pydict({n: one.take(pa.array(own)) for n, one in decoded.columns.items()})
-                payload, detail = write_keyed(table), f"{detail}; rows {decoded.rows[own][:_ROWS_NAMED].tolist()}"
-            self._bury(parcel, batch, event.offset, reason, detail, payload)
+                payload, detail = write_keyed(table), f"{detail}; rows {decoded.rows[own][:ROWS_NAMED].tolist()}"
+            self._bury(work, message, reason, detail, payload)
         return len(found)
 
-    def _bury(self, parcel: Parcel, batch: Batch, offset: int, reason: str, detail: str, payload: bytes) -> None:
-        letter = DeadLetter(batch.topic, batch.partition, offset, reason, detail, payload)
-        self._outbox.send(parcel, self._dead_letters, 0, letter.value(), letter.headers(self._feed.stream.source))
+    def _bury(self, work: "_Work", message: int, reason: str, detail: str, payload: bytes) -> None:
+        batch = work.batch
+        letter = DeadLetter(batch.topic, batch.partition, batch.events[message].offset, reason, detail, payload)
+        headers = letter.headers(self._feed.stream.source)
+        self._outbox.send(work.parcel, self._dead_letters, 0, letter.value(), headers)
 
 
-_ROWS_NAMED: Final = 20
+class _Work(NamedTuple):
+    """A batch under way."""
+
+    parcel: Parcel
+    batch: Batch
+    decoded: Decoded
+
+
 _DETAILS: Final[Mapping[str, str]] = {
     "EVENT_TIME_REQUIRED": "the event has no event time",
-    "EVENT_TIME_IN_FUTURE": f"the event lies more than {FUTURE_MAX_US // 60_000_000} minutes in the future",
+    "EVENT_TIME_OUT_OF_RANGE": f"the event lies over {FUTURE_MAX_US // 60_000_000} minutes ahead, or before all time",
     "BAD_ENTITY_KEY": "a join key of {entity} is missing, empty or too long",
 }
 

@@ -73,9 +73,7 @@ def stream_of(record: RegisteredSource) -> Stream:
     return Stream(source.name, record.source_id, place, form, schema, message, source.event_time_column, types)
 
 
-def feeds_of(
-    state: RegistryState, views: Mapping[str, ViewLayout]
-) -> tuple[dict[str, Feed], dict[str, HeadraceError]]:
+def feeds_of(state: RegistryState, views: Mapping[str, ViewLayout]) -> tuple[dict[str, Feed], dict[str, HeadraceError]]:
     """By source the streams that views read, and by source why one cannot be read."""
     found: dict[str, Feed] = {}
     refused: dict[str, HeadraceError] = {}

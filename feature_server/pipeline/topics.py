@@ -7,7 +7,8 @@ from typing import Final
 
 import numpy as np
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 from numpy.typing import NDArray
 
 from core_ext.hashing import SLOT_COUNT
@@ -95,7 +96,6 @@ def make_topics(client: AdminClient, cluster: Cluster, keyed: Sequence[str], dea
         if time.monotonic() > deadline:
             raise Unavailable("topics that were made do not appear", reason="KAFKA_UNAVAILABLE")
         time.sleep(WAIT_STEP_S)
-
 
 
 def partition_counts(client: AdminClient, topics: Sequence[str]) -> dict[str, int]:

@@ -42,7 +42,7 @@ class Clocks:
 class Workers:
     """All sources of a worker. The registry's watch hands it each new registry."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - every one is a different thing
         self, cluster: Cluster, schemas: Path | None, meters: Meters, log: EventLog, clocks: Clocks, random: Random
     ) -> None:
         self._cluster = cluster

@@ -1,7 +1,7 @@
 """Events of a shape in the order of their arrival: `Generator(Shape.CLICKS, seed=1).batch(1_000)`.
 
-Keys follow a power law, event times run at a rate, a share of events arrives late and a share twice. Equal arguments give
-equal events, whatever the sizes of the batches that they are asked in, as each batch of BLOCK events has its own seed.
+Keys follow a power law, event times run at a rate, a share of events arrives late and a share twice. Equal arguments
+give equal events, whatever the sizes of the batches that they are asked in: each BLOCK of them has a seed of its own.
 """
 
 from collections.abc import Iterator

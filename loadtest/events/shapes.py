@@ -99,7 +99,9 @@ def definitions(shape: Shape, topic: str, form: str) -> DefinitionSet:
         columns=columns,
         event_time_column="event_time",
     )
-    entities = [Entity(entity_of(key), owner=OWNER, join_keys=[EntityKey(key, described.types[key])]) for key in described.keys]
+    entities = [
+        Entity(entity_of(key), owner=OWNER, join_keys=[EntityKey(key, described.types[key])]) for key in described.keys
+    ]
     views = [
         FeatureView(
             view_name(shape, key), owner=OWNER, entity=entity_of(key), source=source.name, features=_features(shape)

@@ -20,7 +20,9 @@ def brokers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Brokers]:
 @pytest.fixture
 def registry(tmp_path: Path) -> Iterator[str]:
     """A control plane of this test alone, as definitions of one name differ between tests."""
-    process = ServerProcess("control_plane.app", ["--data", str(tmp_path / "registry"), "--port", "0"], tmp_path / "cp.log")
+    process = ServerProcess(
+        "control_plane.app", ["--data", str(tmp_path / "registry"), "--port", "0"], tmp_path / "cp.log"
+    )
     process.launch()
     try:
         yield f"127.0.0.1:{process.wait_listening()}"
@@ -48,4 +50,4 @@ def start_platform(
         request.node.add_report_section("teardown", "logs", platform.tails())
 
 
-_TOPIC = str.maketrans({character: "_" for character in "[]-/ "})
+_TOPIC = str.maketrans(dict.fromkeys("[]-/ ", "_"))

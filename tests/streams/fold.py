@@ -7,6 +7,10 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 from confluent_kafka import Consumer, TopicPartition
 
+from feature_server.pipeline.consumer import headers_of
+
+Order = tuple[int, int, int, int]  # event time, write time, partition, place in it
+
 SPAN_FEATURES = ("count_7d", "sum_7d", "most_7d", "last_value", "last_text")
 
 
@@ -32,16 +36,19 @@ def read_topic(bootstrap: str, topic: str, limit_s: float = 20.0) -> list[Logged
         while at < end:
             for message in consumer.consume(10_000, 0.2):
                 assert message.error() is None, message.error()
-                at = message.offset() + 1
-                headers = dict(message.headers() or [])
-                found.append(Logged(number, message.offset(), message.timestamp()[1] * 1_000, message.value(), headers))
+                headers = dict(headers_of(message))
+                offset = message.offset() or 0
+                at = offset + 1
+                found.append(Logged(number, offset, message.timestamp()[1] * 1_000, message.value() or b"", headers))
     consumer.close()
     return found
 
 
-def folded(events: Iterable[tuple[tuple[int, int, int, int], dict[str, Any]]], key: str, value: str, text: str) -> dict[Any, tuple[Any, ...]]:
-    """Per entity the SPAN_FEATURES over all events, each with its order (event time, write time, partition, offset)."""
-    by_key: dict[Any, list[tuple[tuple[int, int, int, int], dict[str, Any]]]] = defaultdict(list)
+def folded(
+    events: Iterable[tuple[Order, dict[str, Any]]], key: str, value: str, text: str
+) -> dict[int, tuple[Any, ...]]:
+    """Per entity the SPAN_FEATURES over all events."""
+    by_key: dict[int, list[tuple[Order, dict[str, Any]]]] = defaultdict(list)
     for order, event in events:
         by_key[event[key]].append((order, event))
     found = {}
@@ -53,6 +60,6 @@ def folded(events: Iterable[tuple[tuple[int, int, int, int], dict[str, Any]]], k
 
 
 def served(table: pa.Table) -> list[tuple[Any, ...]]:
-    """Rows of an answer with the SPAN_FEATURES as its columns, in their order."""
-    columns = [table.column(table.num_columns - len(SPAN_FEATURES) + at).to_pylist() for at in range(len(SPAN_FEATURES))]
+    """Rows of an answer, whose columns are the keys and then the SPAN_FEATURES."""
+    columns = [column.to_pylist() for column in table.columns[-len(SPAN_FEATURES) :]]
     return list(zip(*columns, strict=True))

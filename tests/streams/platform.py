@@ -7,7 +7,8 @@ from typing import Final
 
 import pyarrow as pa
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
 from headrace.client import Client, RegistryClient
 from headrace.definitions import DefinitionSet
