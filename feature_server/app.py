@@ -115,7 +115,8 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
         if served is not None:
             _observe_served(telemetry, served[0])
         reads = Reads(core, table, shards, catalogue, _now_us)
-        writes = Writes(catalogue, shards, _now_us, Turns().short)
+        turns = Turns()
+        writes = Writes(catalogue, shards, _now_us, turns.short)
         telemetry.counter("headrace.write.rows", "Rows accepted.", lambda: [(writes.row_count, {})])
         telemetry.counter("headrace.write.stale", "Rows older than the stored.", lambda: [(writes.stale_count, {})])
         imports = Imports(options.import_root, writes)
@@ -148,7 +149,7 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
         watch = RegistryWatch(options.registry, token, keeper, copy, random=Random(), log=log, tls=registry_tls)
         watch.start()
         stack.callback(watch.close)
-        _read_streams(stack, options, folder.identity.store_id, catalogue, shards, telemetry, log)
+        _read_streams(stack, options, folder.identity.store_id, catalogue, shards, turns, telemetry, log)
         address = f"{options.host}:{port}"
         log.info("listening", address=address, port=port, metrics_port=telemetry.metrics_port, transport=transport.name)
         yield port
@@ -229,6 +230,7 @@ def _read_streams(  # noqa: PLR0917 - every one is a different thing
     store_id: str,
     catalogue: Catalogue,
     shards: ShardSet,
+    turns: Turns,
     telemetry: Telemetry,
     log: EventLog,
 ) -> None:
@@ -241,7 +243,7 @@ def _read_streams(  # noqa: PLR0917 - every one is a different thing
     cluster = Cluster(options.kafka, prefix=options.topic_prefix)
     ingest = Ingest(
         cluster, store_id, catalogue, applying, len(shards), meters=meters, log=log, clock_s=time.monotonic,
-        random=Random(),
+        random=Random(), beside_reads=turns.short,
     )  # fmt: skip
     ingest.start()
     stack.callback(ingest.close)

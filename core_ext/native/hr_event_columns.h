@@ -15,7 +15,7 @@ typedef struct {
 /* Room for `more` bytes; NULL without memory. */
 static inline uint8_t *hr_grow_room(hr_grow *grow, int64_t more)
 {
-    if (grow->room - grow->length < more) {
+    if (grow->bytes == NULL || grow->room - grow->length < more) {
         int64_t room = grow->room < HR_GROW_BYTES_MIN ? HR_GROW_BYTES_MIN : grow->room;
         uint8_t *bytes;
         if (more > HR_GROW_BYTES_MAX - grow->length) return NULL;

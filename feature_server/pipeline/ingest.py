@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from random import Random
 from typing import Final
 
@@ -49,7 +50,9 @@ class Ingest:
         log: EventLog,
         clock_s: Callable[[], float],
         random: Random,
+        beside_reads: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
+        self._beside_reads = beside_reads
         self._cluster = cluster
         self._group = cluster.group(f"{GROUP}.{store_id}")
         self._catalogue = catalogue
@@ -172,7 +175,8 @@ class Ingest:
         if partition in self._parked:
             return False
         try:
-            self._applying.apply(self._topics[batch.topic], batch)
+            with self._beside_reads():
+                self._applying.apply(self._topics[batch.topic], batch)
         except HeadraceError as error:
             self._parked.add(partition)
             self._alarm(str(partition), error)

@@ -10,6 +10,7 @@ from arroyo.processing.processor import StreamProcessor
 from feature_server.pipeline.consumer import Batch
 from headrace.errors import DataLoss, HeadraceError
 from headrace.serving.logging import EventLog
+from headrace.serving.priority import BESIDE_READS, lower_priority
 
 BACKOFF_MIN_S: Final = 0.2
 BACKOFF_MAX_S: Final = 10.0
@@ -19,7 +20,9 @@ STOP_WAIT_S: Final = 30.0
 
 
 class Supervised:
-    """Owns the thread. After lost events it stops for good: a person must say where to go on."""
+    """Owns the thread, which yields to those that answer reads. After lost events it stops for good: a person must say
+    where to go on.
+    """
 
     def __init__(
         self,
@@ -54,6 +57,7 @@ class Supervised:
             self._thread.join(STOP_WAIT_S)
 
     def _run(self) -> None:
+        lower_priority(BESIDE_READS)
         backoff_s = BACKOFF_MIN_S
         while not self._stop.is_set():
             begun_s = self._clock_s()

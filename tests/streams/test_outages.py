@@ -1,0 +1,34 @@
+"""The broker dies, or the server stands still: nothing is lost, nothing counts twice, and reads go on."""
+
+import time
+from collections.abc import Callable
+
+from loadtest.events.encoding import arrow_message
+from loadtest.events.shapes import Shape, definitions
+from tests.streams.platform import Platform, apply, make_topic, produce
+from tests.streams.test_events_to_features import expected_of, recent, wait_served
+from tools.kafka import Brokers
+
+EVENTS_PER_MESSAGE = 100
+
+
+def test_a_broker_that_is_killed_and_comes_back_costs_nothing_but_time(
+    seed: int, brokers: Brokers, registry: str, start_platform: Callable[..., Platform]
+) -> None:
+    topic = "outage"
+    make_topic(brokers.bootstrap, topic, 2)
+    apply(registry, definitions(Shape.CLICKS, topic, "arrow"))
+    platform = start_platform()
+    generator = recent(Shape.CLICKS, seed)
+    first = [(place % 2, arrow_message(generator.batch(EVENTS_PER_MESSAGE))) for place in range(20)]
+    second = [(place % 2, arrow_message(generator.batch(EVENTS_PER_MESSAGE))) for place in range(20)]
+    produce(brokers.bootstrap, topic, first)
+    brokers.brokers[0].kill()
+    time.sleep(0.5)  # readers and senders meet the dead broker
+    assert platform.server.exit_code() is None
+    brokers.restart(1)
+    produce(brokers.bootstrap, topic, second)
+    for key in ("user_id", "item_id"):
+        expected = expected_of(platform, topic, "arrow", key)
+        assert sum(one[0] for one in expected.values()) == 40 * EVENTS_PER_MESSAGE
+        wait_served(platform, key, expected)
