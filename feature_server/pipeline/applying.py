@@ -84,8 +84,7 @@ class Applying:
             for view in views.values()
             if view.entity.name == topic.entity and takes_stream(view, state)
         ]
-        known = [mark.next_offset for mark in found if mark.topic == topic.topic_id]
-        return min(known, default=None)
+        return min((mark.next_offset for mark in found if mark is not None), default=None)
 
     def is_writable(self, topic: KeyedTopic, partition: int) -> bool:
         """Whether the shard of a partition takes writes now."""
@@ -120,7 +119,10 @@ class Applying:
         if not len(fresh):
             return
         columns = _view_batch(events.batch, view, state)
-        ranges = [fresh]
+        if columns is None:  # sent before the view was registered
+            meter.skipped_count += len(fresh)
+            return
+        ranges, dead_count = [fresh], 0
         while ranges:
             rows = ranges.pop()
             after = _moved(mark, place, int(events.positions[rows[-1]]), unit.next_offset if not ranges else None)
@@ -142,12 +144,12 @@ class Applying:
                 self._bury(
                     Poison(view.ref, events.source, events.partition, offset, error.reason, error.message, payload)
                 )
-                meter.dead_count += 1
+                dead_count += 1
             mark = after
             self._marks[view.view_id, batch.partition] = mark
         now_us = self._clock_us()
         times = columns.column(EVENT_TIME).view(pa.int64()).to_numpy()
-        meter.took(len(fresh), 0, int(times.max()), int(events.write_us[fresh[-1]]), now_us)
+        meter.took(len(fresh) - dead_count, dead_count, int(times.max()), int(events.write_us[fresh[-1]]), now_us)
 
     def _fed(
         self, state: RegistryState, views: Mapping[str, ViewLayout], source: str, entity: str
@@ -161,14 +163,14 @@ class Applying:
     def _mark(self, shard: Shard, view: ViewLayout, topic: KeyedTopic, partition: int) -> InputMark:
         mark = self._marks.get((view.view_id, partition))
         if mark is None:
-            mark = self._load(shard, view, topic, partition)
+            mark = self._load(shard, view, topic, partition) or InputMark(topic.topic_id)
             self._marks[view.view_id, partition] = mark
         return mark
 
-    def _load(self, shard: Shard, view: ViewLayout, topic: KeyedTopic, partition: int) -> InputMark:
+    def _load(self, shard: Shard, view: ViewLayout, topic: KeyedTopic, partition: int) -> InputMark | None:
         data = shard.read([mark_key(view.view_id, partition)])[0]
         if data is None:
-            return InputMark(topic.topic_id)
+            return None
         mark = decode_mark(data)
         if mark.topic != topic.topic_id:
             raise DataLoss(
@@ -208,11 +210,13 @@ def _moved(mark: InputMark, place: SourcePartition, position: int, next_offset: 
     return InputMark(mark.topic, mark.next_offset if next_offset is None else next_offset, taken)
 
 
-def _view_batch(batch: pa.RecordBatch, view: ViewLayout, state: RegistryState) -> pa.RecordBatch:
-    """Columns of a write of the view, out of those of the source."""
+def _view_batch(batch: pa.RecordBatch, view: ViewLayout, state: RegistryState) -> pa.RecordBatch | None:
+    """Columns of a write of the view, out of those of the source; None where the message lacks one."""
     source = state.sources[view.definition.source].definition
     wanted = {**{name: name for name in view.key_names}, **columns_of(view)}
     wanted[EVENT_TIME] = source.event_time_column
+    if not set(wanted.values()) <= set(batch.schema.names):
+        return None
     return pa.RecordBatch.from_arrays([batch.column(name) for name in wanted.values()], names=list(wanted))
 
 

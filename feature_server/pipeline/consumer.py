@@ -149,7 +149,8 @@ class BatchConsumer(Consumer[Batch]):
         if first is None:
             return None
         # What has arrived already: waiting for more would cost freshness.
-        self._gather([first, *self._client.consume(self._batch_messages - 1, 0)])
+        more = self._client.consume(self._batch_messages - 1, 0) if self._batch_messages > 1 else ()
+        self._gather([first, *more])
         if self._waiting and not self._paused:
             return self._next()
         return None

@@ -147,6 +147,8 @@ class Ingest:
         try:
             known = self._admin.list_topics(timeout=ASK_LIMIT_S).topics
             names = [name for name in by_name if name in known]  # the worker that fills them makes them
+            if not names:
+                return
             described = self._admin.describe_topics(TopicCollection(names), request_timeout=ASK_LIMIT_S)
             found = {name: future.result() for name, future in described.items()}
         except KafkaException as error:

@@ -20,6 +20,7 @@ class StageMeter:
         self.event_count = 0
         self.dead_count = 0
         self.replayed_count = 0
+        self.skipped_count = 0
         self.newest_us = 0
         self.delay_counts = [0] * (len(DELAY_BOUNDS_S) + 1)
 
@@ -57,6 +58,9 @@ class Meters:
         telemetry.counter("headrace.pipeline.dead_letters", "Messages set aside.", lambda: self._each("dead_count"))
         telemetry.counter(
             "headrace.pipeline.replayed", "Events that had been applied before.", lambda: self._each("replayed_count")
+        )
+        telemetry.counter(
+            "headrace.pipeline.skipped", "Events from before a view was known.", lambda: self._each("skipped_count")
         )
         telemetry.gauge(
             "headrace.pipeline.watermark",

@@ -1,5 +1,6 @@
 """The generator of events: equal seeds give equal events, with the shares and the skew that it was asked for."""
 
+import itertools
 import json
 
 import numpy as np
@@ -27,7 +28,7 @@ def test_late_and_repeated_events_have_their_shares() -> None:
     assert 0.08 < float((times < newest).mean()) < 0.12
     assert int((newest - times).max()) <= LATE_US_MAX
     rows = events.to_pylist()
-    repeated = sum(one == other for one, other in zip(rows, rows[1:], strict=False))
+    repeated = sum(one == other for one, other in itertools.pairwise(rows))
     assert 0.04 < repeated / len(rows) < 0.06
 
 

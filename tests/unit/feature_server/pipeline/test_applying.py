@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from feature_server.domain.input_marks import InputMark, decode_mark, mark_key
 from feature_server.pipeline.consumer import Event
+from feature_server.pipeline.keyed import POSITION, WRITE_TIME, read_keyed, write_keyed
 from headrace.errors import DataLoss, ResourceExhausted, Unavailable
 from tests.unit.feature_server.parts import NOW_US, state_of
 from tests.unit.feature_server.pipeline.streams import (
@@ -199,6 +200,20 @@ def test_any_cut_into_batches_with_any_replay_leaves_the_same_values(
     assert [cut.values(user) for user in users] == [plain.values(user) for user in users]
     plain.close()
     cut.close()
+
+
+def test_a_message_from_before_a_view_knew_its_columns_is_passed_over(stage: Stage) -> None:
+    user = users_of(0)[0]
+    sent = message(0, [order(user, 1)], source_offset=0)
+    events = read_keyed(sent)
+    older = events.batch.drop_columns(["shop"])
+    system = {POSITION: pa.array(events.positions), WRITE_TIME: pa.array(events.write_us)}
+    value = write_keyed(
+        pa.RecordBatch.from_pydict({**dict(zip(older.schema.names, older.columns, strict=True)), **system})
+    )
+    stage.apply(0, sent._replace(value=value), message(1, [order(user, 2)], source_offset=1))
+    assert stage.values(user) == {"orders": 1, "cents": 2, "shops": ["a"], "shop": "a", "last_cents": 2}
+    assert stage.meters.stage("apply", "shop.web.orders").skipped_count == 1
 
 
 def test_marks_are_checked_before_they_are_believed() -> None:
