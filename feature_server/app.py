@@ -28,9 +28,9 @@ from feature_server.domain.shard import Shard, ShardState
 from feature_server.domain.shard_set import ShardSet
 from feature_server.domain.writes import Writes
 from feature_server.pipeline.applying import Applying
+from feature_server.pipeline.clusters import Cluster, read_access
 from feature_server.pipeline.ingest import Ingest
 from feature_server.pipeline.meters import Meters
-from feature_server.pipeline.topics import Cluster
 from feature_server.rpc.feature_servicer import STREAM_COUNT_MAX, FeatureServicer
 from feature_server.rpc.native_front import (
     CONNECTION_BYTES,
@@ -240,7 +240,7 @@ def _read_streams(  # noqa: PLR0917 - every one is a different thing
     meters = Meters()
     meters.observe(telemetry)
     applying = partial(Applying, catalogue, shards, meters, _now_us)
-    cluster = Cluster(options.kafka, prefix=options.topic_prefix)
+    cluster = Cluster(options.kafka, prefix=options.topic_prefix, access=read_access(options.kafka_access))
     ingest = Ingest(
         cluster, store_id, catalogue, applying, len(shards), meters=meters, log=log, clock_s=time.monotonic,
         random=Random(), beside_reads=turns.short,
@@ -333,6 +333,7 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--served-log-bytes", type=byte_count, default=SERVED_LOG_BYTES, help="disk for logged reads on their way"
     )
     parser.add_argument("--kafka", default="", help="HOST:PORT,... of brokers whose keyed topics are read")
+    parser.add_argument("--kafka-access", type=Path, help="file of name=value lines: security.*, sasl.*, ssl.*")
     parser.add_argument("--topic-prefix", default="", help="before the names of the topics, as the pipeline has it")
     parser.add_argument("--metrics-port", type=port, help="port of the Prometheus endpoint; none without it")
     parser.add_argument("--import-root", type=Path, action="append", default=[], help="folder that imports may read")

@@ -12,8 +12,9 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
+from feature_server.pipeline.clusters import PARTITION_COUNT, REPLICAS, Cluster, read_access
 from feature_server.pipeline.meters import Meters
-from feature_server.pipeline.topics import PARTITION_COUNT, REPLICAS, Cluster, check_partitions
+from feature_server.pipeline.topics import check_partitions
 from feature_server.pipeline.worker import Clocks, Workers
 from feature_server.rpc.registry_client import RegistryCopy, RegistryWatch
 from feature_server.storage.files import read_file, write_file
@@ -50,7 +51,8 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
         telemetry = stack.enter_context(closing(Telemetry(config)))
         meters, health = Meters(), Health()
         meters.observe(telemetry)
-        cluster = Cluster(options.kafka, options.partitions, options.replicas, options.topic_prefix)
+        access = read_access(options.kafka_access)
+        cluster = Cluster(options.kafka, options.partitions, options.replicas, options.topic_prefix, access)
         clocks = Clocks(time.monotonic, lambda: time.time_ns() // 1_000)
         workers = Workers(cluster, options.schemas, meters, log, clocks, Random())
         stack.callback(workers.close)
@@ -88,6 +90,7 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="pipeline", description="Brings events of Kafka to feature servers.")
     parser.add_argument("--data", type=Path, required=True, help="folder of the last registry; nothing else is written")
     parser.add_argument("--kafka", required=True, help="HOST:PORT,... of the brokers")
+    parser.add_argument("--kafka-access", type=Path, help="file of name=value lines: security.*, sasl.*, ssl.*")
     parser.add_argument("--registry", required=True, help="HOST:PORT of the control plane")
     parser.add_argument("--port", type=port, default=0, help="port of the health service; 0 takes a free one")
     parser.add_argument("--host", default="127.0.0.1", help="address to bind; beyond loopback needs --tokens")

@@ -18,6 +18,7 @@ from confluent_kafka import (
 )
 from confluent_kafka import Consumer as KafkaClient
 
+from feature_server.pipeline.clusters import Cluster
 from feature_server.pipeline.topics import ASK_LIMIT_S, MESSAGE_BYTES_MAX, unavailable
 from headrace.errors import DataLoss, HeadraceError
 
@@ -71,10 +72,10 @@ class Batch:
         return self.events[-1].offset + 1
 
 
-def settings(bootstrap: str, group: str) -> dict[str, str | int | bool]:
+def settings(cluster: Cluster, group: str) -> dict[str, str | int | float | bool]:
     """Settings of a client that never moves by itself: where it starts and what it commits is decided here."""
     return {
-        "bootstrap.servers": bootstrap,
+        **cluster.client,
         "group.id": group,
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
@@ -86,7 +87,6 @@ def settings(bootstrap: str, group: str) -> dict[str, str | int | bool]:
         "fetch.message.max.bytes": MESSAGE_BYTES_MAX,
         "receive.message.max.bytes": 4 * MESSAGE_BYTES_MAX,
         "queued.max.messages.kbytes": QUEUED_KIBIBYTES,
-        "log_level": 0,  # errors come by the queue, and are logged as events
     }
 
 

@@ -16,12 +16,13 @@ from confluent_kafka.admin import AdminClient
 from feature_server.domain.catalogue import Catalogue
 from feature_server.pipeline import consumer, outbox
 from feature_server.pipeline.applying import Applying, KeyedTopic, Poison
+from feature_server.pipeline.clusters import Cluster
 from feature_server.pipeline.consumer import Batch, BatchConsumer, lost
 from feature_server.pipeline.dead_letters import STAGE_APPLY, DeadLetter
 from feature_server.pipeline.meters import Meters
 from feature_server.pipeline.sources import takes_stream
 from feature_server.pipeline.supervision import Supervised
-from feature_server.pipeline.topics import ASK_LIMIT_S, Cluster, check_partitions, unavailable
+from feature_server.pipeline.topics import ASK_LIMIT_S, check_partitions, unavailable
 from headrace.errors import HeadraceError, Unavailable
 from headrace.serving.logging import EventLog
 
@@ -83,7 +84,7 @@ class Ingest:
 
     def _processor(self) -> StreamProcessor[Batch]:
         self._assigned, self._parked, self._topics = set(), set(), {}
-        self._client = KafkaClient(consumer.settings(self._cluster.bootstrap, self._group))
+        self._client = KafkaClient(consumer.settings(self._cluster, self._group))
         batches = BatchConsumer(self._client, self._clock_s, self, BATCH_MESSAGES)
         self._meters.follow("ingest", batches.lag)
         return StreamProcessor(batches, Topic(GROUP), _Factory(self))
@@ -142,7 +143,7 @@ class Ingest:
         return [topic for topic in self._topics.values() if topic.entity in entities]
 
     def _describe(self, entities: set[str]) -> None:
-        self._admin = self._admin or AdminClient({"bootstrap.servers": self._cluster.bootstrap, "log_level": 0})
+        self._admin = self._admin or AdminClient(self._cluster.client)
         by_name = {self._cluster.keyed(entity): entity for entity in entities}
         try:
             known = self._admin.list_topics(timeout=ASK_LIMIT_S).topics
@@ -188,7 +189,7 @@ class Ingest:
     def _bury(self, poison: Poison) -> None:
         """Keeps what a view cannot take. It has arrived before the mark moves past it."""
         if self._producer is None:
-            self._producer = Producer(outbox.settings(self._cluster.bootstrap))
+            self._producer = Producer(outbox.settings(self._cluster))
         topic = self._cluster.dead_letters(poison.source)
         origin = self._catalogue.layouts[0].sources.get(poison.source)
         letter = DeadLetter(

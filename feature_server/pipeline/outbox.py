@@ -6,6 +6,7 @@ from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from feature_server.pipeline.clusters import Cluster
 from feature_server.pipeline.topics import MESSAGE_BYTES_MAX, unavailable
 from headrace.errors import HeadraceError, Unavailable
 
@@ -18,10 +19,10 @@ FLUSH_STEP_S: Final = 0.05
 Headers = Sequence[tuple[str, bytes]]
 
 
-def settings(bootstrap: str) -> dict[str, str | int | bool]:
+def settings(cluster: Cluster) -> dict[str, str | int | float | bool]:
     """Settings of a producer whose messages keep their order: after one that fails, none follows."""
     return {
-        "bootstrap.servers": bootstrap,
+        **cluster.client,
         "enable.idempotence": True,
         "enable.gapless.guarantee": True,
         "acks": "all",
@@ -32,7 +33,6 @@ def settings(bootstrap: str) -> dict[str, str | int | bool]:
         "message.timeout.ms": DELIVERY_MS,
         "queue.buffering.max.messages": 2 * UNSENT_MESSAGES_MAX,
         "queue.buffering.max.kbytes": 4 * UNSENT_BYTES_MAX >> 10,
-        "log_level": 0,
     }
 
 

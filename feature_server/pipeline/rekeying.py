@@ -14,6 +14,7 @@ from core_ext.arrow import arrow_column
 from core_ext.keys import KEY_BYTES_MAX, encode_keys
 from feature_server.domain.layouts import EntityLayout
 from feature_server.domain.write_columns import FUTURE_MAX_US
+from feature_server.pipeline.clusters import Cluster
 from feature_server.pipeline.consumer import Batch
 from feature_server.pipeline.dead_letters import DeadLetter
 from feature_server.pipeline.decoding import Decoded, Decoder
@@ -21,7 +22,7 @@ from feature_server.pipeline.keyed import POSITION, ROWS_MAX, WRITE_TIME, header
 from feature_server.pipeline.meters import StageMeter
 from feature_server.pipeline.outbox import Outbox, Parcel
 from feature_server.pipeline.sources import Feed
-from feature_server.pipeline.topics import Cluster, partitions_of
+from feature_server.pipeline.topics import partitions_of
 from headrace.types import Scalar
 
 # Of one part of an encoded key: docs/decisions/0001-key-bytes.md.

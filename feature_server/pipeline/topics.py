@@ -1,8 +1,7 @@
-"""Topics of the pipeline: their names, and how they are made; partitions follow the slots of keys."""
+"""Topics of the pipeline and how they are made; partitions follow the slots of keys."""
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -12,39 +11,14 @@ from confluent_kafka.cimpl import NewTopic
 from numpy.typing import NDArray
 
 from core_ext.hashing import SLOT_COUNT
+from feature_server.pipeline.clusters import Cluster
 from headrace.errors import FailedPrecondition, HeadraceError, Unavailable
 
-KEYED: Final = "keyed"
-DEAD_LETTERS: Final = "deadletter"
-PARTITION_COUNT: Final = 64  # of keyed topics: as many as a ring has shards by default
-REPLICAS: Final = 1
 MESSAGE_BYTES_MAX: Final = 32 << 20  # of one message of the pipeline, and of an event that is read
 RETENTION_MS: Final = 7 * 24 * 3_600 * 1_000
 ASK_LIMIT_S: Final = 15.0
 WAIT_STEP_S: Final = 0.1
 _LOG_APPEND: Final = {"message.timestamp.type": "LogAppendTime"}
-
-
-@dataclass(frozen=True, slots=True)
-class Cluster:
-    """A Kafka cluster and how topics are made on it. `prefix` keeps several installations apart on one."""
-
-    bootstrap: str
-    partition_count: int = PARTITION_COUNT
-    replicas: int = REPLICAS
-    prefix: str = ""
-
-    def keyed(self, entity: str) -> str:
-        """Topic of the events of an entity, partitioned by slot."""
-        return f"{self.prefix}{KEYED}.{entity}"
-
-    def dead_letters(self, source: str) -> str:
-        """Topic of what of a source could not be used."""
-        return f"{self.prefix}{DEAD_LETTERS}.{source}"
-
-    def group(self, source: str) -> str:
-        """Consumer group that reads a source."""
-        return f"{self.prefix}headrace.{source}"
 
 
 def partitions_of(slots: NDArray[np.uint16], partition_count: int) -> NDArray[np.int64]:

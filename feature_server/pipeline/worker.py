@@ -16,6 +16,7 @@ from confluent_kafka.admin import AdminClient
 
 from feature_server.domain.layouts import view_layouts
 from feature_server.pipeline import consumer, outbox
+from feature_server.pipeline.clusters import Cluster
 from feature_server.pipeline.consumer import Batch, BatchConsumer
 from feature_server.pipeline.decoders import decoder_of
 from feature_server.pipeline.meters import Meters
@@ -23,7 +24,7 @@ from feature_server.pipeline.outbox import Outbox
 from feature_server.pipeline.rekeying import Rekeying, RekeyingStrategy
 from feature_server.pipeline.sources import Feed, feeds_of
 from feature_server.pipeline.supervision import Supervised
-from feature_server.pipeline.topics import Cluster, make_topics
+from feature_server.pipeline.topics import make_topics
 from headrace.definitions.registered import RegistryState
 from headrace.errors import HeadraceError, InternalError
 from headrace.serving.logging import EventLog
@@ -105,11 +106,11 @@ class Workers:
 
     def _processor(self, feed: Feed) -> StreamProcessor[Batch]:
         cluster, stream = self._cluster, feed.stream
-        admin = AdminClient({"bootstrap.servers": cluster.bootstrap, "log_level": 0})
+        admin = AdminClient(cluster.client)
         keyed = [cluster.keyed(entity.name) for entity in feed.entities]
         make_topics(admin, cluster, keyed, [cluster.dead_letters(stream.source)])
-        box = Outbox(Producer(outbox.settings(cluster.bootstrap)))
-        client = KafkaClient(consumer.settings(cluster.bootstrap, cluster.group(stream.source)))
+        box = Outbox(Producer(outbox.settings(cluster)))
+        client = KafkaClient(consumer.settings(cluster, cluster.group(stream.source)))
         batches = BatchConsumer(client, self._clocks.monotonic_s)
         self._meters.follow(stream.source, batches.lag)
         rekeying = Rekeying(feed, decoder_of(feed, self._schemas), cluster, box, self._clocks.now_us)

@@ -8,6 +8,7 @@ from arroyo.types import Partition, Topic
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
 from feature_server.pipeline import consumer, outbox
+from feature_server.pipeline.clusters import Cluster
 from feature_server.pipeline.consumer import Batch, BatchConsumer
 from feature_server.pipeline.outbox import Outbox
 from headrace.errors import DataLoss
@@ -30,7 +31,7 @@ class Mock:
         assert self.producer.flush(LIMIT_S) == 0
 
     def client(self, group: str = "group") -> Consumer:
-        return Consumer(consumer.settings(self.bootstrap, group))
+        return Consumer(consumer.settings(Cluster(self.bootstrap), group))
 
 
 @pytest.fixture
@@ -147,7 +148,7 @@ def test_lag_counts_what_is_not_handed_out(mock: Mock) -> None:
 
 
 def test_parcels_are_done_in_their_order_once_all_of_each_has_arrived(mock: Mock) -> None:
-    box = Outbox(Producer(outbox.settings(mock.bootstrap)))
+    box = Outbox(Producer(outbox.settings(Cluster(mock.bootstrap))))
     done: list[int] = []
     for number in range(3):
         parcel = box.open(_noting(done, number))
@@ -160,7 +161,7 @@ def test_parcels_are_done_in_their_order_once_all_of_each_has_arrived(mock: Mock
 
 
 def test_a_message_that_no_broker_takes_stops_the_outbox(mock: Mock) -> None:
-    settings = {**outbox.settings(mock.bootstrap), "message.max.bytes": 2_000}
+    settings = {**outbox.settings(Cluster(mock.bootstrap)), "message.max.bytes": 2_000}
     box = Outbox(Producer(settings))
     parcel = box.open(lambda: None)
     with pytest.raises(Exception, match="was not taken") as refused:
