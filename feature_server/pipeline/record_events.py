@@ -13,7 +13,6 @@ from headrace.types import Scalar, Shape, ValueType
 
 SCHEMA_BYTES_MAX: Final = 4 << 20
 _BITS: Final = {Scalar.I32: 31, Scalar.DATE: 31, Scalar.I64: 63, Scalar.TIMESTAMP_US: 63}
-_STORED: Final = {Scalar.DATE: pa.int32(), Scalar.TIMESTAMP_US: pa.int64()}  # made of whole numbers, then cast
 
 
 class RecordFault(ValueError):
@@ -53,7 +52,9 @@ class RecordEvents:
             rows.append(row)
             messages.append(place)
         values = list(zip(*rows, strict=True)) if rows else [()] * len(self._columns)
-        found = {name: _array(own, kind) for own, (name, kind) in zip(values, self._columns.items(), strict=True)}
+        found = {
+            name: pa.array(own, kind.arrow) for own, (name, kind) in zip(values, self._columns.items(), strict=True)
+        }
         return single(found, np.array(messages, np.int64), sorted(rejected))
 
 
@@ -90,13 +91,3 @@ def bad_schema(source: str, name: str, why: str) -> InvalidArgument:
         field="uri",
         metadata={"source": source, "schema": name},
     )
-
-
-def _array(values: Sequence[Any], kind: ValueType) -> pa.Array:  # of the type of the column
-    stored = _STORED.get(kind.scalar)
-    if stored is None:
-        return pa.array(values, kind.arrow)
-    if kind.shape is Shape.SINGLE:
-        return pa.array(values, stored).cast(kind.arrow)
-    size = kind.list_size if kind.shape is Shape.FIXED else -1
-    return pa.array(values, pa.list_(pa.field("item", stored, nullable=False), size)).cast(kind.arrow)
