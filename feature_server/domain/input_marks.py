@@ -1,8 +1,9 @@
-"""How far a view has taken a partition of a stream, kept by its shard in the same batch as the rows that it made.
+"""How far a partition of a stream was taken, kept by its shard in the same batch as the rows that it made.
 
-Key: u32 entity id 0, "input", u32 view id, u32 partition, big-endian. Value, little-endian: u8 magic 0xD9, u8 layout 1,
-u16 zero, u32 length of all bytes, 16 bytes id of the topic, i64 next offset, u32 count; of each source partition u32
-source id, i32 partition, i64 position of the last event taken; u32 CRC-32C of the bytes before it.
+Key of what a view has taken: u32 entity id 0, "input", u32 view id, u32 partition, big-endian; of what all views of an
+entity have: the same with "begin" and the entity's id. Value, little-endian: u8 magic 0xD9, u8 layout 1, u16 zero, u32
+length of all bytes, 16 bytes id of the topic, i64 next offset, u32 count; of each source partition u32 source id, i32
+partition, i64 position of the last event taken; u32 CRC-32C of the bytes before it.
 """
 
 import struct
@@ -16,7 +17,8 @@ from headrace.errors import DataLoss
 NO_TOPIC: Final = bytes(16)
 NOTHING_TAKEN: Final = -1
 
-_PREFIX: Final = b"\0\0\0\0input"
+_VIEW: Final = b"\0\0\0\0input"
+_ENTITY: Final = b"\0\0\0\0begin"
 _KEY: Final = struct.Struct(">II")
 _MAGIC: Final = 0xD9
 _LAYOUT: Final = 1
@@ -29,7 +31,7 @@ SourcePartition = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class InputMark:
-    """`next_offset` is the first message of the keyed partition that may hold events not taken.
+    """`next_offset` is the first message of the keyed partition that may hold events not taken by the view, or by any.
 
     `taken` holds, by source id and source partition, the position of the last event; one at or below it was taken.
     """
@@ -47,8 +49,13 @@ class InputMark:
 
 
 def mark_key(view_id: int, partition: int) -> bytes:
-    """Key of a mark; entity id 0 keeps it apart from every row."""
-    return _PREFIX + _KEY.pack(view_id, partition)
+    """Key of the mark of a view; entity id 0 keeps it apart from every row."""
+    return _VIEW + _KEY.pack(view_id, partition)
+
+
+def begin_key(entity_id: int, partition: int) -> bytes:
+    """Key of the mark before which every view of an entity has taken all."""
+    return _ENTITY + _KEY.pack(entity_id, partition)
 
 
 def decode_mark(data: bytes) -> InputMark:

@@ -9,10 +9,18 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from feature_server.domain.catalogue import Catalogue
-from feature_server.domain.input_marks import NOTHING_TAKEN, InputMark, SourcePartition, decode_mark, mark_key
+from feature_server.domain.input_marks import (
+    NOTHING_TAKEN,
+    InputMark,
+    SourcePartition,
+    begin_key,
+    decode_mark,
+    mark_key,
+)
 from feature_server.domain.layouts import ViewLayout
 from feature_server.domain.shard import Shard
 from feature_server.domain.shard_set import ShardSet
+from feature_server.domain.shard_writes import Durability
 from feature_server.domain.stream_rows import Taken, append_events
 from feature_server.pipeline.consumer import Batch
 from feature_server.pipeline.keyed import ROW_BITS, ROWS_MAX, KeyedEvents, read_keyed, write_keyed
@@ -57,6 +65,15 @@ class _Unit:
     next_offset: int
 
 
+@dataclass(slots=True)
+class _Begin:
+    """Before `next_offset` every view has taken all; `saved_offset` is what the shard knows of it."""
+
+    topic: KeyedTopic
+    next_offset: int
+    saved_offset: int | None = None
+
+
 class Applying:
     """Knows the marks of this server's shards, and moves them with the rows."""
 
@@ -74,17 +91,25 @@ class Applying:
         self._clock_us = clock_us
         self._bury = bury
         self._marks: dict[tuple[int, int], InputMark] = {}
+        self._begins: dict[tuple[str, int], _Begin] = {}
 
     def start(self, topic: KeyedTopic, partition: int) -> int | None:
         """Where to read a partition from: the store's own mark, never the group's; None where nothing was taken."""
-        state, views = self._catalogue.layouts
+        self._begins.pop((topic.name, partition), None)
         shard = self._shard(topic, partition)
-        found = [
-            self._load(shard, view, topic, partition)
-            for view in views.values()
-            if view.entity.name == topic.entity and takes_stream(view, state)
-        ]
-        return min((mark.next_offset for mark in found if mark is not None), default=None)
+        mark = self._load(shard, begin_key(self._entity_id(topic), partition), topic, partition)
+        return None if mark is None else mark.next_offset
+
+    def settle(self) -> None:
+        """Keeps how far partitions were read whose events made no rows, so that a restart does not begin long ago."""
+        for (_, partition), begin in self._begins.items():
+            if begin.next_offset == begin.saved_offset:
+                continue
+            shard = self._shard(begin.topic, partition)
+            try:
+                shard.append([], lambda *_: [], Durability.LOG, records=self._begin_record(begin, partition))
+            except HeadraceError:
+                begin.saved_offset = None  # the next rows or the next call will
 
     def is_writable(self, topic: KeyedTopic, partition: int) -> bool:
         """Whether the shard of a partition takes writes now."""
@@ -97,6 +122,7 @@ class Applying:
     def apply(self, topic: KeyedTopic, batch: Batch) -> None:
         """Takes a batch of a keyed partition. What the shard refuses is raised, and may be tried again."""
         shard = self._shard(topic, batch.partition)
+        begin = self._begins.setdefault((topic.name, batch.partition), _Begin(topic, batch.events[0].offset))
         for unit in self._units(batch, topic):
             state, views = self._catalogue.layouts
             for view in self._fed(state, views, unit.events.source, topic.entity):
@@ -106,6 +132,8 @@ class Applying:
                     # Nobody knows whether the rows stand: the store is asked before the next try.
                     self._marks.pop((view.view_id, batch.partition), None)
                     raise
+            begin.next_offset = unit.next_offset
+        begin.next_offset = batch.next_offset
 
     def _apply_view(  # noqa: PLR0917 - as the caller has them
         self, shard: Shard, view: ViewLayout, state: RegistryState, topic: KeyedTopic, batch: Batch, unit: _Unit
@@ -129,6 +157,9 @@ class Applying:
             try:
                 part = columns if len(rows) == columns.num_rows else columns.take(pa.array(rows))
                 records = {mark_key(view.view_id, batch.partition): after.encode()}
+                begin = self._begins[topic.name, batch.partition]
+                if begin.next_offset != begin.saved_offset:
+                    records |= self._begin_record(begin, batch.partition)
                 taken = Taken(events.write_us[rows], events.source_id, records)
                 append_events(shard, view, part, taken, self._clock_us())
             except (InvalidArgument, ResourceExhausted) as error:
@@ -163,12 +194,22 @@ class Applying:
     def _mark(self, shard: Shard, view: ViewLayout, topic: KeyedTopic, partition: int) -> InputMark:
         mark = self._marks.get((view.view_id, partition))
         if mark is None:
-            mark = self._load(shard, view, topic, partition) or InputMark(topic.topic_id)
+            found = self._load(shard, mark_key(view.view_id, partition), topic, partition)
+            mark = found or InputMark(topic.topic_id)
             self._marks[view.view_id, partition] = mark
         return mark
 
-    def _load(self, shard: Shard, view: ViewLayout, topic: KeyedTopic, partition: int) -> InputMark | None:
-        data = shard.read([mark_key(view.view_id, partition)])[0]
+    def _begin_record(self, begin: "_Begin", partition: int) -> dict[bytes, bytes]:
+        # Said to be kept before it is: where the write fails, it is read anew by `start`.
+        begin.saved_offset = begin.next_offset
+        key = begin_key(self._entity_id(begin.topic), partition)
+        return {key: InputMark(begin.topic.topic_id, begin.next_offset).encode()}
+
+    def _entity_id(self, topic: KeyedTopic) -> int:
+        return self._catalogue.entity(topic.entity).entity_id
+
+    def _load(self, shard: Shard, key: bytes, topic: KeyedTopic, partition: int) -> InputMark | None:
+        data = shard.read([key])[0]
         if data is None:
             return None
         mark = decode_mark(data)

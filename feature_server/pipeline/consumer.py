@@ -215,7 +215,10 @@ class BatchConsumer(Consumer[Batch]):
         """Messages between what was handed out and the end of each partition, as far as the client has heard."""
         found = {}
         for partition, offset in list(self._offsets.items()):
-            _, end = self._client.get_watermark_offsets(_place(partition), cached=True)
+            try:
+                _, end = self._client.get_watermark_offsets(_place(partition), cached=True)
+            except (RuntimeError, KafkaException):  # closed meanwhile
+                return {}
             found[partition] = max(0, end - offset) if end >= 0 else 0
         return found
 

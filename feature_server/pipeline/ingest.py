@@ -31,6 +31,7 @@ BATCH_MESSAGES: Final = 512  # of up to a thousand events each
 DEAD_LETTER_LIMIT_S: Final = 30.0
 ALARM_EVERY_S: Final = 60.0
 _U64: Final = (1 << 64) - 1
+SETTLE_S: Final = 5.0
 HOLD_S: Final = 30.0  # before a partition without a good start is tried again
 
 logging.getLogger("arroyo").setLevel(logging.CRITICAL + 1)  # what it reports is raised as well, and logged here
@@ -70,6 +71,7 @@ class Ingest:
         self._parked: set[Partition] = set()
         self._held: dict[Partition, float] = {}
         self._alarms: dict[str, float] = {}
+        self._settle_s = 0.0
         self._supervised = Supervised("ingest", self._processor, log, random, clock_s)
 
     def start(self) -> None:
@@ -186,6 +188,13 @@ class Ingest:
             return False
         return True
 
+    def settle(self, *, at_once: bool = False) -> None:
+        """Keeps how far partitions were read that made no rows."""
+        now_s = self._clock_s()
+        if at_once or now_s >= self._settle_s:
+            self._settle_s = now_s + SETTLE_S
+            self._applying.settle()
+
     def _bury(self, poison: Poison) -> None:
         """Keeps what a view cannot take. It has arrived before the mark moves past it."""
         if self._producer is None:
@@ -223,7 +232,8 @@ class _Strategy(ProcessingStrategy[Batch]):
         self._commit = commit
 
     def poll(self) -> None:
-        """Nothing is under way."""
+        """Keeps how far idle partitions are, every now and then."""
+        self._ingest.settle()
 
     def submit(self, message: Message[Batch]) -> None:
         """Applies one batch. The group is told for those who watch its lag; nothing starts from what it knows."""
@@ -240,6 +250,7 @@ class _Strategy(ProcessingStrategy[Batch]):
 
     def join(self, timeout: float | None = None) -> None:
         """Nothing is under way."""
+        self._ingest.settle(at_once=True)
         self._commit({}, force=True)
 
 

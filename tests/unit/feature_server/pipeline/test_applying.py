@@ -69,13 +69,43 @@ def test_a_restart_begins_at_the_mark_and_takes_nothing_twice(tmp_path: Path) ->
     messages = [message(at, [order(user, 1 << at)], source_offset=at) for at in range(4)]
     stage = Stage(tmp_path / "store")
     assert stage.applying.start(TOPIC, 1) is None
-    stage.apply(1, *messages[:3])
-    stage.close()
+    stage.apply(1, *messages[:2])
+    stage.apply(1, messages[2])
+    stage.close()  # as if killed before it settled
     stage = Stage(tmp_path / "store")
-    assert stage.applying.start(TOPIC, 1) == 3
+    assert stage.applying.start(TOPIC, 1) == 2
     assert stage.applying.start(TOPIC, 0) is None
     stage.apply(1, *messages)  # as if the group's offset had been trusted
     assert stage.values(user)["cents"] == 15
+    stage.close()
+
+
+def test_a_view_without_any_mark_misses_nothing_of_a_unit_that_was_cut_off(tmp_path: Path) -> None:
+    user = users_of(0)[0]
+    stage = Stage(tmp_path / "store")
+    # The mark and the rows of the first view are read, then the mark of the second.
+    writes = iter([None, None, Unavailable("the disk fails", reason="STORAGE_IO")])
+    faults = stage.parts.faults[0]
+    faults.after_read = lambda _: setattr(faults, "write_error", next(writes, faults.write_error))
+    with pytest.raises(Unavailable):
+        stage.apply(0, message(40, [order(user, 1)], source_offset=0))
+    stage.close()
+    stage = Stage(tmp_path / "store")
+    assert stage.applying.start(TOPIC, 0) == 40
+    stage.apply(0, message(40, [order(user, 1)], source_offset=0))
+    assert stage.values(user) == {"orders": 1, "cents": 1, "shops": ["a"], "shop": "a", "last_cents": 1}
+    stage.close()
+
+
+def test_events_that_make_no_rows_are_settled(tmp_path: Path) -> None:
+    stage = Stage(tmp_path / "store", state_of(definitions(filter_text="cents > 10"), retired=["shop.web.last"]))
+    stage.apply(0, *(message(at, [order(users_of(0)[0], 1)], source_offset=at) for at in range(5)))
+    assert stage.applying.start(TOPIC, 0) is None
+    stage.apply(0, message(5, [order(users_of(0)[0], 1)], source_offset=5))
+    stage.applying.settle()
+    stage.close()
+    stage = Stage(tmp_path / "store")
+    assert stage.applying.start(TOPIC, 0) == 6
     stage.close()
 
 
@@ -103,7 +133,8 @@ def test_rows_and_mark_lie_in_one_write(stage: Stage) -> None:
     faults.write_sizes.clear()
     first, second, _ = users_of(0)
     stage.apply(0, message(0, [order(first, 1), order(second, 2)], source_offset=0))
-    assert faults.write_sizes == [4, 4]  # of each view two rows, the mark, the record of the shard
+    # Of each view two rows, its mark and the record of the shard; of the first where the entity begins as well.
+    assert faults.write_sizes == [5, 4]
 
 
 def test_a_full_disk_holds_the_shard_back(stage: Stage) -> None:
