@@ -9,6 +9,7 @@ from headrace.errors import InvalidArgument
 
 PARTITION_COUNT: Final = 64  # of keyed topics: as many as a ring has shards by default
 REPLICAS: Final = 1
+RECONNECT_MS_MAX: Final = 1_000  # a broker that is back is found as soon
 KEYED: Final = "keyed"
 DEAD_LETTERS: Final = "deadletter"
 _ALLOWED: Final = ("security.", "sasl.", "ssl.", "client.id", "broker.address.family", "client.dns.lookup")
@@ -31,7 +32,12 @@ class Cluster:
     @property
     def client(self) -> dict[str, str | int | float | bool]:
         """Settings that every client has; errors come by the queues, and are logged as events."""
-        return {**self.access, "bootstrap.servers": self.bootstrap, "log_level": 0}
+        return {
+            **self.access,
+            "bootstrap.servers": self.bootstrap,
+            "reconnect.backoff.max.ms": RECONNECT_MS_MAX,
+            "log_level": 0,
+        }
 
     def keyed(self, entity: str) -> str:
         """Topic of the events of an entity, partitioned by slot."""

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from headrace.errors import NotFound
 from loadtest.events.encoding import arrow_message, json_messages
 from loadtest.events.generator import Generator
 from loadtest.events.shapes import Shape, definitions, view_name
@@ -63,7 +64,14 @@ def wait_served(platform: Platform, key: str, expected: dict[int, tuple[Any, ...
     """Returns when every entity has the expected values."""
     features = [f"{view_name(Shape.CLICKS, key)}:{name}" for name in SPAN_FEATURES]
     wanted = list(expected.values())
-    platform.wait(lambda: served(platform.read(features, {key: [*expected]})) == wanted)
+
+    def is_served() -> bool:
+        try:
+            return served(platform.read(features, {key: [*expected]})) == wanted
+        except NotFound:  # a server that has just started may not have heard of the registry
+            return False
+
+    platform.wait(is_served)
 
 
 def _events(value: bytes, form: str) -> list[dict[str, Any]]:

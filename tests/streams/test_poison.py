@@ -85,7 +85,7 @@ def sensors_of(platform: Platform, topic: str) -> dict[int, tuple[int, str]]:
     for message in read_topic(platform.bootstrap, topic):
         try:
             one = json.loads(message.value)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(one, dict) and "firmware" in one and len(one["firmware"]) < 100:
             found.setdefault(one["sensor_id"], []).append(((one["event_time"], message.offset), one["firmware"]))
