@@ -6,7 +6,7 @@ from feature_server.pipeline.arrow_events import ArrowEvents
 from feature_server.pipeline.avro_events import avro_reader
 from feature_server.pipeline.decoding import Decoder
 from feature_server.pipeline.json_events import JsonEvents
-from feature_server.pipeline.protobuf_events import protobuf_reader
+from feature_server.pipeline.protobuf_converter import protobuf_reader
 from feature_server.pipeline.record_events import RecordEvents, schema_bytes
 from feature_server.pipeline.sources import Feed, Format
 from headrace.errors import InvalidArgument
