@@ -245,6 +245,7 @@ def _read_streams(  # noqa: PLR0917 - every one is a different thing
         cluster, store_id, catalogue, applying, len(shards), meters=meters, log=log, clock_s=time.monotonic,
         random=Random(), beside_reads=turns.short,
     )  # fmt: skip
+    telemetry.gauge("headrace.pipeline.partitions", "Keyed partitions by state.", ingest.partition_counts)
     ingest.start()
     stack.callback(ingest.close)
 

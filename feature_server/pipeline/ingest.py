@@ -84,6 +84,12 @@ class Ingest:
         if self._producer is not None:
             self._producer.flush(ASK_LIMIT_S)
 
+    def partition_counts(self) -> list[tuple[float, dict[str, str]]]:
+        """Partitions that are read, and those held back for want of a good start."""
+        now_s = self._clock_s()
+        held = sum(until_s > now_s for until_s in list(self._held.values()))
+        return [(len(self._assigned), {"state": "read"}), (held, {"state": "held"})]
+
     def _processor(self) -> StreamProcessor[Batch]:
         self._assigned, self._parked, self._topics = set(), set(), {}
         self._client = KafkaClient(consumer.settings(self._cluster, self._group))
