@@ -23,7 +23,7 @@ from feature_server.domain.shard_set import ShardSet
 from feature_server.domain.shard_writes import Durability
 from feature_server.domain.stream_rows import Taken, append_events
 from feature_server.pipeline.consumer import Batch
-from feature_server.pipeline.keyed import ROW_BITS, ROWS_MAX, KeyedEvents, read_keyed, write_keyed
+from feature_server.pipeline.keyed import ROW_BITS, KeyedEvents, read_keyed, write_keyed
 from feature_server.pipeline.meters import Meters
 from feature_server.pipeline.sources import columns_of, takes_stream
 from feature_server.pipeline.topics import shard_of_partition
@@ -32,6 +32,7 @@ from headrace.definitions.registered import RegistryState
 from headrace.errors import DataLoss, HeadraceError, InvalidArgument, ResourceExhausted
 
 ROW_TOO_LARGE: Final = "ROW_TOO_LARGE"
+UNIT_EVENTS_MAX: Final = 4_096  # committed at once: what many events of one entity cost is then paid once
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +234,7 @@ class Applying:
                 poison = Poison("", topic.name, batch.partition, event.offset, error.reason, error.message, event.value)
                 self._bury(poison)
                 continue
-            if held and (row_count + len(events.positions) > ROWS_MAX or not _continues(held[-1], events)):
+            if held and (row_count + len(events.positions) > UNIT_EVENTS_MAX or not _continues(held[-1], events)):
                 yield _joined(held, next_offset)
                 held, row_count = [], 0
             held.append(events)
