@@ -20,9 +20,10 @@ from feature_server.pipeline.clusters import Cluster
 from feature_server.pipeline.consumer import Batch, BatchConsumer, lost
 from feature_server.pipeline.dead_letters import STAGE_APPLY, DeadLetter
 from feature_server.pipeline.meters import Meters
+from feature_server.pipeline.outbox import Outbox
 from feature_server.pipeline.sources import takes_stream
 from feature_server.pipeline.supervision import Supervised
-from feature_server.pipeline.topics import ASK_LIMIT_S, check_partitions, unavailable
+from feature_server.pipeline.topics import ASK_LIMIT_S, check_partitions, make_topics, unavailable
 from headrace.errors import HeadraceError, Unavailable
 from headrace.serving.logging import EventLog
 
@@ -64,7 +65,8 @@ class Ingest:
         self._log = log
         self._clock_s = clock_s
         self._admin: AdminClient | None = None
-        self._producer: Producer | None = None
+        self._outbox: Outbox | None = None
+        self._letter_topics: set[str] = set()
         self._client: KafkaClient | None = None
         self._topics: dict[str, KeyedTopic] = {}
         self._assigned: set[Partition] = set()
@@ -81,8 +83,6 @@ class Ingest:
     def close(self) -> None:
         """Ends reading; what was applied stands, and is not read again."""
         self._supervised.close()
-        if self._producer is not None:
-            self._producer.flush(ASK_LIMIT_S)
 
     def partition_counts(self) -> list[tuple[float, dict[str, str]]]:
         """Partitions that are read, and those held back for want of a good start."""
@@ -203,8 +203,6 @@ class Ingest:
 
     def _bury(self, poison: Poison) -> None:
         """Keeps what a view cannot take. It has arrived before the mark moves past it."""
-        if self._producer is None:
-            self._producer = Producer(outbox.settings(self._cluster))
         topic = self._cluster.dead_letters(poison.source)
         origin = self._catalogue.layouts[0].sources.get(poison.source)
         letter = DeadLetter(
@@ -216,9 +214,21 @@ class Ingest:
             poison.payload,
             STAGE_APPLY,
         )
-        self._producer.produce(topic, letter.value(), headers=list(letter.headers(poison.source)))
-        if self._producer.flush(DEAD_LETTER_LIMIT_S):
-            raise Unavailable(f"a dead letter to {topic!r} did not arrive", reason="KAFKA_UNAVAILABLE")
+        if self._outbox is None or topic not in self._letter_topics:
+            self._admin = self._admin or AdminClient(self._cluster.client)
+            make_topics(self._admin, self._cluster, [], [topic])
+            self._letter_topics.add(topic)
+        if self._outbox is None:
+            self._outbox = Outbox(Producer(outbox.settings(self._cluster)))
+        try:
+            parcel = self._outbox.open(lambda: None)
+            self._outbox.send(parcel, topic, 0, letter.value(), letter.headers(poison.source))
+            self._outbox.close(parcel)
+            if not self._outbox.flush(DEAD_LETTER_LIMIT_S, self._clock_s):
+                raise Unavailable(f"a dead letter to {topic!r} did not arrive", reason="KAFKA_UNAVAILABLE")
+        except HeadraceError:
+            self._outbox = None  # a producer that failed once sends nothing more
+            raise
 
 
 class _Factory(ProcessingStrategyFactory[Batch]):

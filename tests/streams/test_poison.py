@@ -7,7 +7,8 @@ from typing import Any
 
 from confluent_kafka.admin import AdminClient
 
-from headrace.definitions import DefinitionSet
+from headrace.definitions import DefinitionSet, Feature, FeatureView, window
+from headrace.errors import NotFound
 from loadtest.events.encoding import json_messages
 from loadtest.events.shapes import Shape, definitions, source_name, view_name
 from tests.streams.fold import SPAN_FEATURES, read_topic
@@ -119,3 +120,36 @@ def test_a_lost_store_is_filled_again_from_the_log(
 def without_services(given: DefinitionSet) -> DefinitionSet:
     """Views alone."""
     return DefinitionSet(sources=given.sources, entities=given.entities, feature_views=given.feature_views)
+
+
+def test_what_a_view_cannot_take_is_set_aside_by_the_server(
+    seed: int, brokers: Brokers, registry: str, start_platform: Callable[..., Platform]
+) -> None:
+    topic, shape = "outgrown", Shape.SENSORS
+    make_topic(brokers.bootstrap, topic, 1)
+    given = definitions(shape, topic, "json")
+    view = given.feature_views[0]
+    text = Feature("texts", "list<string>", window("last_n", "firmware", over="7d", hop="6h", item_count=100))
+    wide = FeatureView(
+        view.name, owner=view.owner, entity=view.entity, source=view.source, features=[*view.features, text]
+    )
+    apply(registry, DefinitionSet(sources=given.sources, entities=given.entities, feature_views=[wide]))
+    platform = start_platform()
+    now_us = time.time_ns() // 1_000
+    large = [event(sensor_id=7, event_time=now_us + at, firmware="x" * 400_000) for at in range(4)]
+    produce(brokers.bootstrap, topic, [(0, value) for value in [*large, event(sensor_id=8, firmware="y")]])
+    features = [f"{view.name}:count_7d"]
+    platform.wait(lambda: counts(platform, features, [8]) == [1])
+    letters = read_topic(brokers.bootstrap, f"{platform.prefix}deadletter.{source_name(shape)}")
+    assert {(one.headers["reason"], one.headers["stage"]) for one in letters} == {(b"ROW_TOO_LARGE", b"apply")}
+    assert counts(platform, features, [7]) == [4 - len(letters)]
+    assert {int(one.headers["offset"]) for one in letters} < set(range(4))
+
+
+def counts(platform: Platform, features: list[str], sensors: list[int]) -> list[int | None]:
+    """Counts of sensors, as they are served."""
+    try:
+        found: list[int | None] = platform.read(features, {"sensor_id": [*sensors]}).column(-1).to_pylist()
+    except NotFound:
+        return []
+    return found
