@@ -74,7 +74,7 @@ class Ingest:
         self._held: dict[Partition, float] = {}
         self._alarms: dict[str, float] = {}
         self._settle_s = 0.0
-        self._supervised = Supervised("ingest", self._processor, log, random, clock_s)
+        self._supervised = Supervised("ingest", self._processor, log, random, clock_s, holds_back=True)
 
     def start(self) -> None:
         """Begins to read."""

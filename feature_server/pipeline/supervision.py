@@ -20,8 +20,9 @@ STOP_WAIT_S: Final = 30.0
 
 
 class Supervised:
-    """Owns the thread, which yields to those that answer reads. After lost events it stops for good: a person must say
-    where to go on.
+    """Owns the thread, which yields to those that answer reads.
+
+    After lost events it stops for good, as a person must say where to go on, unless it holds back what lost them itself.
     """
 
     def __init__(
@@ -31,7 +32,10 @@ class Supervised:
         log: EventLog,
         random: Random,
         clock_s: Callable[[], float],
+        *,
+        holds_back: bool = False,
     ) -> None:
+        self._holds_back = holds_back
         self._name = name
         self._clock_s = clock_s
         self._processor = processor
@@ -64,9 +68,11 @@ class Supervised:
             try:
                 self._run_once()
             except DataLoss as error:
-                self.alarm = error
-                self._log.error("stream_stopped", stream=self._name, reason=error.reason, detail=error.message)
-                return
+                what = "stream_restarts" if self._holds_back else "stream_stopped"
+                self._log.error(what, stream=self._name, reason=error.reason, detail=error.message)
+                if not self._holds_back:
+                    self.alarm = error
+                    return
             except HeadraceError as error:
                 self._log.warning("stream_restarts", stream=self._name, reason=error.reason, detail=error.message)
             except Exception as error:  # noqa: BLE001 - the outermost loop of a thread
