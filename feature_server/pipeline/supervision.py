@@ -22,7 +22,7 @@ STOP_WAIT_S: Final = 30.0
 class Supervised:
     """Owns the thread, which yields to those that answer reads.
 
-    After lost events it stops for good, as a person must say where to go on, unless it holds back what lost them itself.
+    After lost events it stops for good, as a person must say where to go on, unless it holds back what lost them.
     """
 
     def __init__(
