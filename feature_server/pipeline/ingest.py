@@ -26,6 +26,7 @@ from feature_server.pipeline.supervision import Supervised
 from feature_server.pipeline.topics import ASK_LIMIT_S, check_partitions, make_topics, unavailable
 from headrace.errors import HeadraceError, Unavailable
 from headrace.serving.logging import EventLog
+from headrace.serving.priority import BESIDE_READS
 
 GROUP: Final = "apply"
 BATCH_MESSAGES: Final = 512  # of up to a thousand events each
@@ -74,7 +75,9 @@ class Ingest:
         self._held: dict[Partition, float] = {}
         self._alarms: dict[str, float] = {}
         self._settle_s = 0.0
-        self._supervised = Supervised("ingest", self._processor, log, random, clock_s, holds_back=True)
+        self._supervised = Supervised(
+            "ingest", self._processor, log, random, clock_s, holds_back=True, niceness=BESIDE_READS
+        )
 
     def start(self) -> None:
         """Begins to read."""

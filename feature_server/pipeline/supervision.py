@@ -10,7 +10,7 @@ from arroyo.processing.processor import StreamProcessor
 from feature_server.pipeline.consumer import Batch
 from headrace.errors import DataLoss, HeadraceError
 from headrace.serving.logging import EventLog
-from headrace.serving.priority import BESIDE_READS, lower_priority
+from headrace.serving.priority import lower_priority
 
 BACKOFF_MIN_S: Final = 0.2
 BACKOFF_MAX_S: Final = 10.0
@@ -20,7 +20,7 @@ STOP_WAIT_S: Final = 30.0
 
 
 class Supervised:
-    """Owns the thread, which yields to those that answer reads.
+    """Owns the thread, which yields to others by steps of niceness.
 
     After lost events it stops for good, as a person must say where to go on, unless it holds back what lost them.
     """
@@ -34,8 +34,10 @@ class Supervised:
         clock_s: Callable[[], float],
         *,
         holds_back: bool = False,
+        niceness: int = 0,
     ) -> None:
         self._holds_back = holds_back
+        self._niceness = niceness
         self._name = name
         self._clock_s = clock_s
         self._processor = processor
@@ -61,7 +63,7 @@ class Supervised:
             self._thread.join(STOP_WAIT_S)
 
     def _run(self) -> None:
-        lower_priority(BESIDE_READS)
+        lower_priority(self._niceness)
         backoff_s = BACKOFF_MIN_S
         while not self._stop.is_set():
             begun_s = self._clock_s()

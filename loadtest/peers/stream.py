@@ -137,13 +137,18 @@ def measured(folder: Path, scale: Scale, seed: int) -> tuple[Figure, ...]:
     """All figures that exist."""
     rates: dict[str, list[Round]] = {}
     with Brokers(folder / "kafka", 1) as brokers:
-        admin = AdminClient({"bootstrap.servers": brokers.bootstrap})
+        admin = AdminClient({"bootstrap.servers": brokers.bootstrap, "log_level": 0})
         settings = {"message.timestamp.type": "LogAppendTime", "max.message.bytes": str(32 << 20)}
         topics = [NewTopic(f"stream-{form}", 1, 1, config=settings) for form in FORMS]
         for future in admin.create_topics(topics).values():
             future.result(30)
         producer = Producer(
-            {"bootstrap.servers": brokers.bootstrap, "linger.ms": 1, "queue.buffering.max.messages": 10**6}
+            {
+                "bootstrap.servers": brokers.bootstrap,
+                "log_level": 0,
+                "linger.ms": 1,
+                "queue.buffering.max.messages": 10**6,
+            }
         )
         for form in FORMS:
             with Stage(folder / form, brokers.bootstrap, f"{form}.") as stage:

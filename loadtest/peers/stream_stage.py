@@ -14,6 +14,7 @@ from headrace.errors import Unavailable
 from loadtest.peers.processes import LOOPBACK, POLL_S, ROOT, Child, free_port, listens, usage
 
 APPLY_LIMIT_S: Final = 300.0
+ASK_LIMIT_S: Final = 30.0
 PARTITIONS: Final = 8  # of the keyed topic: as many as an embedded store has shards
 _EVENTS: Final = "headrace_pipeline_events_total"
 _LAG: Final = "headrace_pipeline_lag"
@@ -109,6 +110,6 @@ class Stage:
 
 def _metric(port: int, name: str) -> list[float]:
     """Values of a metric over all of its labels."""
-    with urllib.request.urlopen(f"http://{LOOPBACK}:{port}/metrics", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://{LOOPBACK}:{port}/metrics", timeout=ASK_LIMIT_S) as answer:
         lines = answer.read().decode().splitlines()
     return [float(line.rpartition(" ")[2]) for line in lines if line.startswith((f"{name}{{", f"{name} "))]
