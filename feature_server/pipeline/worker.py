@@ -70,8 +70,11 @@ class Workers:
         with self._lock:
             is_first = not self._revision
             self._revision = state.revision
-            for source in [name for name, (feed, _) in self._threads.items() if feeds.get(name) != feed]:
-                self._threads.pop(source)[1].close()
+            changed = [name for name, (feed, _) in self._threads.items() if feeds.get(name) != feed]
+            ended = [self._threads.pop(name)[1] for name in changed]
+        for one in ended:  # without the lock: what is on its way may take some time to arrive
+            one.close()
+        with self._lock:
             for source, feed in feeds.items():
                 if source not in self._threads:
                     self._begin(source, feed)
