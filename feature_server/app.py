@@ -33,6 +33,10 @@ from feature_server.domain.shard_set import ShardSet
 from feature_server.domain.storage_use import StorageUse
 from feature_server.domain.writes import Writes
 from feature_server.ring.shard_copy import ShardCopy, check_new
+from feature_server.pipeline.applying import Applying
+from feature_server.pipeline.clusters import Cluster, read_access
+from feature_server.pipeline.ingest import Ingest
+from feature_server.pipeline.meters import Meters
 from feature_server.rpc.feature_servicer import STREAM_COUNT_MAX, FeatureServicer
 from feature_server.rpc.inspection_servicer import InspectionServicer
 from feature_server.rpc.native_front import (
@@ -126,8 +130,9 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
         _observe(telemetry, shards, table, catalogue, served[0] if served is not None else None)
         ring = _ring(stack, options, folder, shards=shards, catalogue=catalogue, log=log, tls=registry_tls)
         ring_reads = ring.reads if ring is not None else None
+        turns = Turns()
         reads = Reads(core, table, shards, catalogue, _now_us, ring_reads)
-        writes = Writes(catalogue, shards, _now_us, Turns().short, *([ring.held.check_write] if ring else []))
+        writes = Writes(catalogue, shards, _now_us, turns.short, *([ring.held.check_write] if ring else []))
         _observe_writes(telemetry, writes)
         _keep_counts(stack, options.data / COUNTS_NAME, catalogue=catalogue, reads=reads, writes=writes, log=log)
         imports = Imports(options.import_root, writes)
@@ -168,6 +173,7 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
         watch.start()
         stack.callback(watch.close)
         _join_ring(stack, options, ring, port, telemetry)
+        _read_streams(stack, options, folder.identity.store_id, catalogue, shards, turns, telemetry, log)
         address = f"{options.host}:{port}"
         log.info("listening", address=address, port=port, metrics_port=telemetry.metrics_port, transport=transport.name)
         yield port
@@ -268,6 +274,13 @@ def _ring(
             reason="RING_WITH_LOGS",
             field="ring",
         )
+    if options.kafka:
+        raise InvalidArgument(
+            "--kafka reads every partition of the keyed topics, and --ring keeps the shards of this server alone; "
+            "start without one of them",
+            reason="RING_WITH_KAFKA",
+            field="kafka",
+        )
     if read_layout(folder.path).packings:
         raise InvalidArgument(
             "--ring moves shards as files, and the rows of this folder lie together by `headrace service layout`; "
@@ -337,6 +350,32 @@ def _log_served(
     writer.start()
     stack.callback(writer.close)
     return writer, store
+
+
+def _read_streams(  # noqa: PLR0917 - every one is a different thing
+    stack: ExitStack,
+    options: argparse.Namespace,
+    store_id: str,
+    catalogue: Catalogue,
+    shards: ShardSet,
+    turns: Turns,
+    telemetry: Telemetry,
+    log: EventLog,
+) -> None:
+    """Keyed topics into the shards, where a cluster is given; ends with the stack, before the shards close."""
+    if not options.kafka:
+        return
+    meters = Meters()
+    meters.observe(telemetry)
+    applying = partial(Applying, catalogue, shards, meters, _now_us)
+    cluster = Cluster(options.kafka, prefix=options.topic_prefix, access=read_access(options.kafka_access))
+    ingest = Ingest(
+        cluster, store_id, catalogue, applying, len(shards), meters=meters, log=log, clock_s=time.monotonic,
+        random=Random(), beside_reads=turns.short,
+    )  # fmt: skip
+    telemetry.gauge("headrace.pipeline.partitions", "Keyed partitions by state.", ingest.partition_counts)
+    ingest.start()
+    stack.callback(ingest.close)
 
 
 def _observe_served(telemetry: Telemetry, writer: ServedWriter) -> None:
@@ -435,6 +474,9 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--served-log-bytes", type=byte_count, default=SERVED_LOG_BYTES, help="disk for logged reads on their way"
     )
+    parser.add_argument("--kafka", default="", help="HOST:PORT,... of brokers whose keyed topics are read")
+    parser.add_argument("--kafka-access", type=Path, help="file of name=value lines: security.*, sasl.*, ssl.*")
+    parser.add_argument("--topic-prefix", default="", help="before the names of the topics, as the pipeline has it")
     parser.add_argument("--metrics-port", type=port, help="port of the Prometheus endpoint; none without it")
     parser.add_argument("--import-root", type=Path, action="append", default=[], help="folder that imports may read")
     parser.add_argument("--direct-reads", action="store_true", help="reads past the page cache, for data beyond memory")

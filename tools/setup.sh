@@ -228,7 +228,8 @@ main() {
     check) environment dev 655 1300; checkout; cores checked ;;
     test)
       programs redis-server h2load nghttpd valgrind java javac node npm; java_is_new_enough
-      environment dev 655 1300; checkout; cores checked; jars spark; jars grpc; npm_packages interop tests/interop/node ;;
+      environment dev 655 1300; checkout; cores checked; jars spark; jars grpc; jars kafka
+      npm_packages interop tests/interop/node ;;
     spark) programs java; java_is_new_enough; environment dev 655 1300; checkout; cores checked; jars spark ;;
     sanitize) environment dev 655 1300; checkout; cores sanitize ;;
     program) programs "$@" ;;

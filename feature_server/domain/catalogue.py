@@ -64,6 +64,12 @@ class Catalogue:
         read = {prepared.feature_service: prepared.plan.row_count for prepared in self._snapshot.services.values()}
         return self._read_before + Counter(read)
 
+    @property
+    def layouts(self) -> tuple[RegistryState, Mapping[str, ViewLayout]]:
+        """The registry that is served, and the layout of every view version in it."""
+        snapshot = self._snapshot
+        return snapshot.state, snapshot.views
+
     def publish(self, state: RegistryState) -> None:
         """Compiles a registry and serves it from now on."""
         views = view_layouts(state)

@@ -133,7 +133,6 @@ class Fetches:
             yield part, rows[first : first + len(part.keys)]
             first += len(part.keys)
 
-
     def _from_peers(self, shard: int, part: "_Part", error: HeadraceError) -> "_Found":
         """Rows of a shard of this server that has just failed, from its other owners; else why it failed."""
         if self._peers is None or not isinstance(error, PeerError):

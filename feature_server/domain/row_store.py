@@ -21,8 +21,9 @@ class RowStore(Protocol):
         """Values in the order of the keys, None where there is none."""
 
     def scan(self, start: bytes, count: int) -> list[tuple[bytes, bytes]]:
-        """Keys from `start` on, with their values: so many or a few more, fewer only at the end. The cache of blocks stays
-        as it is.
+        """Keys from `start` on, with their values: so many or a few more, fewer only at the end.
+
+        They are not put into the cache of blocks.
         """
 
     def disk_bytes(self) -> int:

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from enum import IntEnum
 from operator import add
@@ -291,12 +291,13 @@ class Shard:
         *,
         is_logged: bool = True,
         deltas: Deltas | None = None,
+        records: Mapping[bytes, bytes] | None = None,
     ) -> tuple[Position, int]:
         """Writes rows; returns the position of the last one and how many were older than what is stored.
 
         MEMORY returns when the rows are queued and counts none as older. Rows that come from the offline store are not
         logged for it again. With `deltas` a row is merged with what is stored; one that would grow beyond what a row
-        may hold refuses the whole write.
+        may hold refuses the whole write. `records` are kept beside the rows, in the same batch as them.
         """
         with self._order:
             self.check_writable()
@@ -306,6 +307,7 @@ class Shard:
             self._next_offset += len(keys) if deltas is None else deltas.offset_count
             entry = Entry(keys, rows, durability, self._next_offset, time_us, deltas)
             entry.is_logged = is_logged
+            entry.records = records or {}
             self._queue.append(entry)
             self._queued_bytes += entry.byte_count
             is_queued = durability is Durability.MEMORY and self._queued_bytes <= QUEUE_BYTES_MAX
@@ -531,16 +533,16 @@ class Shard:
             content_hash=content_hash & _HASH_MASK,
             write_time_us=last.time_us,
         )
-        kept_keys, kept_rows = [*kept, RECORD_KEY], [*kept.values(), record.encode()]
+        records = {key: value for entry in entries if entry.error is None for key, value in entry.records.items()}
+        records[RECORD_KEY] = record.encode()
         sync = any(entry.durability is Durability.FSYNC for entry in entries)
         if self.row_log is not None:
             self.row_log.append(record.epoch, [logged(entry) for entry in entries], sync=sync)
-        store.write(kept_keys, kept_rows, sync=sync)
+        store.write([*kept, *records], [*kept.values(), *records.values()], sync=sync)
         if self.row_log is not None:
             self.row_log.publish()
-        del kept_keys[-1], kept_rows[-1]
-        if kept_keys:
-            self._table.apply(kept_keys, kept_rows)
+        if kept:
+            self._table.apply(list(kept), list(kept.values()))
         for entry in entries:
             entry.is_done = True
         with self._applied:

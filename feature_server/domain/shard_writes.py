@@ -47,6 +47,7 @@ class Entry:
         "is_logged",
         "keys",
         "next_offset",
+        "records",
         "rows",
         "stale_count",
         "time_us",
@@ -62,6 +63,7 @@ class Entry:
         deltas: Deltas | None,
     ) -> None:
         self.is_logged = True
+        self.records: Mapping[bytes, bytes] = {}
         self.keys = keys
         self.rows = rows
         self.deltas = deltas

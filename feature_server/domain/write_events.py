@@ -25,11 +25,15 @@ from headrace.errors import InvalidArgument
 
 @dataclass(frozen=True, slots=True)
 class EncodedEvents:
-    """Events of one slice of a write that passed the filter: rows of their latest columns, and of what logs keep."""
+    """Events of one slice of a write that passed the filter: rows of their latest columns, and of what logs keep.
+
+    `places` are those of the events in the whole write.
+    """
 
     layout: ComputedLayout
     row_count: int  # those that the filter left out as well
     keys: KeyBatch
+    places: NDArray[np.int64]
     event_us: NDArray[np.int64]
     columns: dict[str, pa.Array]
     latest: RowBatch
@@ -37,9 +41,18 @@ class EncodedEvents:
 
 
 class DeltaRows:
-    """Events of one shard as one row per entity, whose tile map is what they add to the stored one."""
+    """Events of one shard as one row per entity, whose tile map is what they add to the stored one.
 
-    def __init__(self, part: EncodedEvents, indexes: NDArray[np.int64], keys: Sequence[bytes]) -> None:
+    `write_us` are the write times that events of a stream bring along, one per event of the part.
+    """
+
+    def __init__(
+        self,
+        part: EncodedEvents,
+        indexes: NDArray[np.int64],
+        keys: Sequence[bytes],
+        write_us: NDArray[np.int64] | None = None,
+    ) -> None:
         places: dict[bytes, int] = {}
         self._groups = np.fromiter((places.setdefault(key, len(places)) for key in keys), np.int64, len(keys))
         self.keys = list(places)
@@ -49,7 +62,9 @@ class DeltaRows:
         self._event_keys = keys
         self._layout = part.layout
         self._event_us = part.event_us[indexes]
-        self._newest = indexes[_newest(self._groups, self._event_us)]
+        self._write_us = write_us
+        written = np.zeros(len(keys), np.int64) if write_us is None else write_us[indexes]
+        self._newest = indexes[_newest(self._groups, self._event_us, written)]
         chosen = pa.array(indexes)
         columns = {name: column.take(chosen) for name, column in part.columns.items()}
         self._inputs = [evaluated(one, columns, len(keys)) for one in part.layout.inputs]
@@ -57,15 +72,16 @@ class DeltaRows:
     def stamped(self, write_time_us: int, source_id: int, shard: int, first_offset: int) -> list[bytes]:
         """Rows of the entities, in the order of `keys`; every event has an offset of its own."""
         count, windows = self.event_count, self._layout.windows
-        rows = self._part.latest.stamp(self._newest, write_time_us, None, source_id, shard, first_offset)
+        rows = self._rows(self._part.latest, self._newest, (write_time_us, source_id, shard, first_offset))
         if windows is None:
             return rows
+        written = np.full(count, write_time_us, np.int64)
         deltas = windows.update(
             self._inputs,
             self._event_us,
             self._groups,
             len(self.keys),
-            write_us=np.full(count, write_time_us, np.int64),
+            write_us=written if self._write_us is None else self._write_us[self._indexes],
             source_ids=np.full(count, source_id, np.uint32),
             partitions=np.full(count, shard, np.int32),
             offsets=np.arange(first_offset, first_offset + count, dtype=np.int64),
@@ -87,12 +103,34 @@ class DeltaRows:
         self, write_time_us: int, source_id: int, shard: int, first_offset: int
     ) -> tuple[Sequence[bytes], Sequence[bytes]]:
         """Key and row of every event, as the offline store keeps them."""
-        rows = self._part.events.stamp(self._indexes, write_time_us, None, source_id, shard, first_offset)
-        return self._event_keys, rows
+        order = write_time_us, source_id, shard, first_offset
+        return self._event_keys, self._rows(self._part.events, self._indexes, order)
 
     def merge(self, stored: bytes | None, delta: bytes, offset: int) -> MergedRow:
         """Stored row with a delta written at an offset."""
         return self._layout.view.merge(stored, delta, offset)
+
+    def _rows(self, batch: RowBatch, chosen: NDArray[np.int64], order: tuple[int, int, int, int]) -> list[bytes]:
+        write_time_us, source_id, shard, first_offset = order
+        if self._write_us is None:
+            return batch.stamp(chosen, write_time_us, None, source_id, shard, first_offset)
+        offsets = np.zeros(len(batch), np.int64)
+        offsets[self._indexes] = np.arange(first_offset, first_offset + self.event_count)
+        return stamped_rows(batch, chosen, self._write_us, source_id, shard, offsets)
+
+
+def stamped_rows(  # noqa: PLR0917 - every one is a different part of the order
+    batch: RowBatch,
+    chosen: NDArray[np.int64],
+    write_us: NDArray[np.int64],
+    source_id: int,
+    shard: int,
+    offsets: NDArray[np.int64],
+) -> list[bytes]:
+    """Rows with the write times that their events bring along; write times and offsets of every row of the batch."""
+    count = len(batch)
+    source_ids, partitions = np.full(count, source_id, np.uint32), np.full(count, shard, np.int32)
+    return batch.stamp_each(chosen, write_us, write_us, source_ids, partitions, offsets)
 
 
 def encode_events(
@@ -105,16 +143,18 @@ def encode_events(
         keys = encoded_keys(target, [part[name] for name in target.entity.key_names], start)
         times = event_us[start : start + ENCODE_ROWS]
         row_count = len(times)
+        places = np.arange(start, start + row_count)
         if layout.filter is not None:
             kept = passed(layout.filter, part, len(times))
             if kept.false_count:
                 part = {name: column.filter(kept) for name, column in part.items()}
-                times = times[kept.to_numpy(zero_copy_only=False)]
+                is_kept = kept.to_numpy(zero_copy_only=False)
+                times, places = times[is_kept], places[is_kept]
                 keys = encoded_keys(target, [part[name] for name in target.entity.key_names], start)
         latest = _rows(layout.view.stored, layout.latest, part, times, start)
         events = _rows(layout.events, layout.logged, part, times, start)
         columns_of = {name: part[name] for name in layout.columns}
-        yield EncodedEvents(layout, row_count, keys, times, columns_of, latest, events)
+        yield EncodedEvents(layout, row_count, keys, places, times, columns_of, latest, events)
 
 
 def _rows(
@@ -126,9 +166,9 @@ def _rows(
         raise bad_value(error, names, start, "BAD_VALUE") from error
 
 
-def _newest(groups: NDArray[np.int64], event_us: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Place of the newest event of each group; of equal times the later one."""
-    order = np.lexsort((event_us, groups))
+def _newest(groups: NDArray[np.int64], event_us: NDArray[np.int64], write_us: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Place of the newest event of each group by event time, then write time; of equal ones the later one."""
+    order = np.lexsort((write_us, event_us, groups))
     ends = np.flatnonzero(np.diff(groups[order], append=-1))
     newest: NDArray[np.int64] = order[ends]
     return newest

@@ -4,12 +4,11 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import grpc
 from google.protobuf.message import DecodeError
 
-from feature_server.domain.registry_keeper import RegistryKeeper
 from headrace.client.tls import Tls, channel_credentials, open_channel
 from headrace.convert.registry import state_from_pb
 from headrace.definitions.registered import REGISTRY_MESSAGE_BYTES_MAX, RegistryState
@@ -38,6 +37,17 @@ def read_copy(path: Path, read: Callable[[Path], bytes | None]) -> RegistryState
     return None if data is None else state_from_pb(pb.WatchRegistryResponse.FromString(data))
 
 
+class Keeper(Protocol):
+    """Whoever follows the registry."""
+
+    @property
+    def revision(self) -> int:
+        """Revision that is held; 0 before the first."""
+
+    def accept(self, state: RegistryState) -> None:
+        """Takes a newer registry, or refuses it."""
+
+
 class RegistryCopy:
     """The last registry that was served, as a checked file. `read` and `write` are those of the storage."""
 
@@ -49,7 +59,7 @@ class RegistryCopy:
         self._write = write
         self._log = log
 
-    def load(self, keeper: RegistryKeeper) -> None:
+    def load(self, keeper: Keeper) -> None:
         """Serves the copy where there is a good one; a damaged one is only logged, as the watch brings another."""
         try:
             state = read_copy(self._path, self._read)
@@ -73,7 +83,7 @@ class RegistryWatch:
         self,
         address: str,
         token: str,
-        keeper: RegistryKeeper,
+        keeper: Keeper,
         copy: RegistryCopy,
         *,
         random: Random,

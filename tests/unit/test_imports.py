@@ -17,7 +17,7 @@ ARROWS = {
     "core_ext": {"core_ext"},
     "headrace": SHARED,
     **{server: {server, *SHARED} for server in SERVERS},
-    "loadtest": {"loadtest", "batch", *SHARED},  # jobs have no server to measure through
+    "loadtest": {"loadtest", "batch", "tools", *SHARED},  # jobs have no server to measure through; brokers are a tool
     "examples": {"examples", "headrace", "protos"},
 }
 # Layer of a server -> layers of the same server that it may not import: rpc -> domain <- storage.

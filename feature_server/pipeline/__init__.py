@@ -1,0 +1,1 @@
+"""Events of Kafka on their way to served rows."""
