@@ -99,8 +99,9 @@ class Window:
         self._check_parameter()
 
     def _check_times(self) -> None:
-        for field, duration in (("over", self.over), ("hop", self.hop)):
-            check_duration(duration, field)
+        for field, duration in (("over", self.over), ("session_gap", self.session_gap), ("hop", self.hop)):
+            if duration is not None:
+                check_duration(duration, field)
         check_duration(self.lateness, "lateness", zero=True)
         if self.over > WINDOW_MAX:
             raise invalid(f"over is {self.over}; at most {WINDOW_MAX} is allowed", "OUT_OF_RANGE", "over")
@@ -110,7 +111,6 @@ class Window:
             raise invalid(f"hop is {self.hop}, longer than the window of {self.over}", "OUT_OF_RANGE", "hop")
 
     def _check_session(self, gap: timedelta) -> None:
-        check_duration(gap, "session_gap")
         if gap > self.over:
             message = f"session_gap is {gap}, longer than the {self.over} at which its sessions are cut"
             raise invalid(f"{message}: write a shorter gap or a longer over", "OUT_OF_RANGE", "session_gap")
