@@ -61,8 +61,8 @@ def test_a_session_is_another_computation_than_its_window_and_says_so() -> None:
 
 def test_a_session_that_needs_too_many_tiles_is_refused_with_the_numbers() -> None:
     rush = Feature("total", "i64", session("sum", "flight_count", gap="1s", longest="30d"))
-    change = plan(BASE, only(feature_views=windowed(delay(), rush, name="flights.ops.rush")), NOW).changes[-1]
-    (problem,) = change.problems
+    wanted = windowed(rush, name="flights.ops.rush")
+    (problem,) = plan(BASE, only(feature_views=wanted), NOW).problems
     assert (problem.reason, problem.field) == ("ROW_TOO_LARGE", "feature_views[0].features")
     assert "a row has at most" in problem.message
 
