@@ -139,7 +139,8 @@ def test_sessions_are_previewed_with_their_durations() -> None:
     spine = asked([(1, 0), (1, 3 * HOUR_US), (1, 4 * HOUR_US), (1, 4 * HOUR_US + 1), (1, 5 * HOUR_US), (2, 0)])
     found = preview(view, history, entity=USER, source=EVENTS, entities=spine)
     assert found["visits"].to_pylist() == [1, 4, 4, 0, 1, 0]
-    assert found["spent"].to_pylist() == [10.0, 20.0, 10.0, 0.0, 10.0, 0.0]
+    # Cut at two hours, whose start is rounded down to a whole hour; the first event is 3,200 s past one.
+    assert found["spent"].to_pylist() == [10.0, 30.0, 20.0, 0.0, 10.0, 0.0]
     assert found["duration_us"].to_pylist() == [0, 3 * HOUR_US, 3 * HOUR_US, None, 0, None]
 
 
