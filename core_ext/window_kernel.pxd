@@ -7,6 +7,10 @@ cdef extern from "hr_window_map.h" nogil:
         HR_STATE_OK
         HR_WINDOW_LEVELS_MAX
         HR_TILE_ENDS
+        HR_COLUMN_EVENT_TIME
+        HR_TIMESTAMP_US
+        HR_KIND_MIN
+        HR_KIND_MAX
 
     ctypedef struct hr_state_spec:
         uint8_t kind
@@ -35,6 +39,7 @@ cdef extern from "hr_window_map.h" nogil:
         uint32_t use_count
         int64_t window_us
         int64_t hop_us
+        int64_t gap_us
 
     ctypedef struct hr_window_feature:
         int aggregate

@@ -48,12 +48,27 @@ cdef int fill_states(hr_window_plan *native, plan) except -1:
         native.states[i].column = state.column
         native.states[i].column2 = state.column2
         for column, scalar in ((state.column, state.scalar), (state.column2, state.scalar2)):
+            if is_edge(state):
+                continue
             fits = plan.input_scalars[column] == scalar if 0 <= column < input_count else column == -1 and scalar == 0
             if not fits:
                 raise ValueError(f"state {i} reads input {column} of type {scalar}, which the plan lacks")
         if hr_state_spec_check(&native.states[i].spec) != HR_STATE_OK:
             raise ValueError(f"state {i} is none that can be kept: {state}")
     return 0
+
+
+cdef bint is_edge(state):
+    """Whether the state is the time of the first or last event of a tile."""
+    return state.kind in (HR_KIND_MIN, HR_KIND_MAX) and tuple(state)[1:] == (
+        HR_TIMESTAMP_US, 0, 0, HR_COLUMN_EVENT_TIME, -1)
+
+
+cdef bint fits_session(span, ladder, states):
+    """Whether no pause lies inside a finest tile, and the ladder keeps the first and last event of each."""
+    last = states[ladder.first_state:ladder.first_state + ladder.state_count][-2:]
+    return ladder.sizes_us[0] <= span.gap_us <= span.window_us and span.level == 0 and [
+        state.kind for state in last if is_edge(state)] == [HR_KIND_MIN, HR_KIND_MAX]
 
 
 cdef int fill_ladders(hr_window_plan *native, plan) except -1:
@@ -94,6 +109,8 @@ cdef int fill_features(hr_window_plan *native, plan) except -1:
         feature.span = planned.span
         if not 0 <= planned.state < len(plan.states) or not 0 <= planned.span < len(plan.spans):
             raise ValueError(f"feature {i} has a state or span that the plan lacks")
+        if is_edge(plan.states[planned.state]):
+            raise ValueError(f"feature {i} has the state of event times, which answers none")
         if not hr_state_answers(&native.states[planned.state].spec, planned.aggregate, planned.parameter):
             raise ValueError(f"feature {i}: aggregate {planned.aggregate} has no answer in its state or takes no "
                              f"parameter {planned.parameter}")
@@ -106,6 +123,9 @@ cdef int fill_features(hr_window_plan *native, plan) except -1:
             raise ValueError(f"span {i} does not fit its ladder")
         if span.hop_us % ladder.sizes_us[span.level] != 0:
             raise ValueError(f"span {i} has a hop that no tile of its level ends at")
+        if span.gap_us != 0 and not fits_session(span, ladder, plan.states):
+            raise ValueError(f"span {i} is a session that its ladder does not keep")
+        native.spans[i].gap_us = span.gap_us
         native.spans[i].ladder = span.ladder
         native.spans[i].level = span.level
         native.spans[i].window_us = span.window_us

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 NO_COLUMN: Final = -1
+EVENT_TIME: Final = -2  # instead of a column: the times of the events themselves
 TIME_MAX_US: Final = 1 << 60  # of events and reads, either side of 1970
 MERGES_MAX: Final = 48  # that a fold may need for one value
 LEVELS_MAX: Final = 32
@@ -57,6 +58,7 @@ _STATE_BYTES: Final = {
     DECAYED: 28,
 }
 _ITEM_BYTES: Final = 44  # a kept value of last_n with its order
+_TIMESTAMP_US: Final = 8  # of headrace.types.Scalar
 
 
 class PlanError(ValueError):
@@ -68,7 +70,10 @@ class PlanError(ValueError):
 
 
 class State(NamedTuple):
-    """What is kept of the inputs, in every tile of its ladder. Types are those of headrace.types.Scalar, 0 for none."""
+    """What is kept of the inputs, in every tile of its ladder. Types are those of headrace.types.Scalar, 0 for none.
+
+    `column` is a place among the inputs, NO_COLUMN or EVENT_TIME.
+    """
 
     kind: int
     scalar: int
@@ -81,7 +86,8 @@ class State(NamedTuple):
 class Ladder(NamedTuple):
     """Tile sizes from fine to coarse, each a multiple of the one before, and how long the tiles of each are read.
 
-    The states of a ladder are states[first_state : first_state + state_count] of the plan.
+    The states of a ladder are states[first_state : first_state + state_count] of the plan. Where sessions are read from
+    it, the last two are the times of the first and last event (docs/decisions/0033-session-windows.md).
     """
 
     sizes_us: tuple[int, ...]
@@ -91,12 +97,16 @@ class Ladder(NamedTuple):
 
 
 class Span(NamedTuple):
-    """One window over one ladder. `level` is the coarsest level whose tiles fit between any two starts."""
+    """One window over one ladder. `level` is the coarsest level whose tiles fit between any two starts.
+
+    With a gap it is a session: of the window's events those since the last pause that is longer. 0 is none.
+    """
 
     ladder: int
     level: int
     window_us: int
     hop_us: int
+    gap_us: int = 0
 
 
 class PlannedFeature(NamedTuple):
@@ -128,6 +138,7 @@ class _Want(NamedTuple):
     window_us: int
     hop_us: int
     parameter: int
+    gap_us: int
 
 
 class _Chain(NamedTuple):
@@ -139,21 +150,28 @@ class _Chain(NamedTuple):
     keeps: tuple[int, ...]
 
 
-def plan_windows(features: Sequence[tuple[int, int, int, int, int, int]], input_scalars: Sequence[int]) -> WindowPlan:
+_Ladders = dict[tuple[tuple[int, ...], tuple[int, ...], bool], list[_Chain]]
+"""Chains by sizes, by how long the tiles are read, and by whether sessions are."""
+
+_SESSION_EDGES: Final = tuple(State(kind, _TIMESTAMP_US, 0, 0, EVENT_TIME, NO_COLUMN) for kind in (MIN, MAX))
+
+
+def plan_windows(features: Sequence[tuple[int, ...]], input_scalars: Sequence[int]) -> WindowPlan:
     """Plan of the window features of a view: (aggregate, column, column2, window_us, hop_us, parameter) each.
 
-    `input_scalars` are the types of the inputs. Raises PlanError.
+    A seventh number is the gap of a session. `input_scalars` are the types of the inputs. Raises PlanError.
     """
     if len(features) > FEATURES_MAX:
         raise PlanError(f"a view has at most {FEATURES_MAX} windows, not {len(features)}", FEATURES_MAX)
     wants = [_wanted(place, feature, input_scalars) for place, feature in enumerate(features)]
     families: dict[object, list[_Want]] = {}
     for want in wants:
-        families.setdefault(_family(want.state), []).append(want)
+        # Tiles of a session are one hop long, so that no pause lies inside of one.
+        families.setdefault((_family(want.state), want.hop_us if want.gap_us > 0 else 0), []).append(want)
     chains = [chain for family in families.values() for chain in _chains(family)]
-    by_ladder: dict[tuple[tuple[int, ...], tuple[int, ...]], list[_Chain]] = {}
+    by_ladder: _Ladders = {}
     for chain in chains:
-        by_ladder.setdefault((chain.sizes, chain.keeps), []).append(chain)
+        by_ladder.setdefault((chain.sizes, chain.keeps, chain.wants[0].gap_us > 0), []).append(chain)
     return _assembled(by_ladder, len(features), tuple(input_scalars))
 
 
@@ -198,8 +216,8 @@ def _expected_state_bytes(state: State) -> int:
     return state.parameter * _ITEM_BYTES if state.kind == LAST_N else _STATE_BYTES[state.kind]
 
 
-def _wanted(place: int, feature: tuple[int, int, int, int, int, int], scalars: Sequence[int]) -> _Want:
-    aggregate, column, column2, window_us, hop_us, parameter = feature
+def _wanted(place: int, feature: tuple[int, ...], scalars: Sequence[int]) -> _Want:
+    aggregate, column, column2, window_us, hop_us, parameter, gap_us = (*feature, 0)[:7]
     if not 1 <= aggregate < len(KIND_OF):
         raise PlanError(f"feature {place}: aggregate {aggregate} is unknown", place)
     kind = KIND_OF[aggregate]
@@ -209,6 +227,9 @@ def _wanted(place: int, feature: tuple[int, int, int, int, int, int], scalars: S
     if not 1 <= hop_us <= window_us <= WINDOW_MAX_US:
         message = f"feature {place}: a window of {window_us} us with a hop of {hop_us} us: write 1 <= hop <= window"
         raise PlanError(f"{message} <= {WINDOW_MAX_US}", place)
+    if gap_us != 0 and not hop_us <= gap_us <= window_us:
+        message = f"feature {place}: a session with a gap of {gap_us} us in a window of {window_us} us with a hop of"
+        raise PlanError(f"{message} {hop_us} us: write hop <= gap <= window", place)
     if kind == DECAYED and window_us > HALF_LIVES_MAX * parameter:
         message = f"feature {place}: a window of {window_us} us holds more than {HALF_LIVES_MAX} half lives"
         raise PlanError(f"{message} of {parameter} us: take a shorter window", place)
@@ -220,7 +241,7 @@ def _wanted(place: int, feature: tuple[int, int, int, int, int, int], scalars: S
         column,
         column2 if kind == RATIO else NO_COLUMN,
     )
-    return _Want(place, aggregate, state, window_us, hop_us, parameter)
+    return _Want(place, aggregate, state, window_us, hop_us, parameter, gap_us)
 
 
 def _family(state: State) -> object:
@@ -304,23 +325,20 @@ def _excess(chain: _Chain) -> _Want | None:
     return None
 
 
-def _assembled(
-    by_ladder: dict[tuple[tuple[int, ...], tuple[int, ...]], list[_Chain]],
-    feature_count: int,
-    input_scalars: tuple[int, ...],
-) -> WindowPlan:
+def _assembled(by_ladder: _Ladders, feature_count: int, input_scalars: tuple[int, ...]) -> WindowPlan:
     states: list[State] = []
     ladders: list[Ladder] = []
     spans: dict[Span, int] = {}
     features: list[PlannedFeature | None] = [None] * feature_count
-    for (sizes, keeps), chains in by_ladder.items():
+    for (sizes, keeps, has_sessions), chains in by_ladder.items():
         first_state = len(states)
         for chain in chains:
             for want in chain.wants:
-                span = Span(len(ladders), _level(sizes, want.hop_us), want.window_us, want.hop_us)
+                span = Span(len(ladders), _level(sizes, want.hop_us), want.window_us, want.hop_us, want.gap_us)
                 at = spans.setdefault(span, len(spans))
                 features[want.place] = PlannedFeature(want.aggregate, want.parameter, len(states), at)
             states.append(chain.state)
+        states += _SESSION_EDGES if has_sessions else ()
         ladders.append(Ladder(sizes, keeps, first_state, len(states) - first_state))
     placed = tuple(feature for feature in features if feature is not None)
     assert len(placed) == feature_count

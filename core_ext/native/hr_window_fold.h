@@ -5,6 +5,7 @@
 #define HR_WINDOW_FOLD_H
 
 #include "hr_window_result.h"
+#include "hr_window_session.h"
 #include "hr_window_write.h"
 
 /* A value of a feature, of its type: BOOL, I32, I64, TIMESTAMP_US and DATE in `i`, F32 and F64 in `f`; texts and lists
@@ -270,8 +271,13 @@ static inline int hr_fold_span(hr_window_fold *fold, const hr_window_span *span,
 {
     const hr_window_plan *plan = fold->plan;
     uint32_t u, end = span->first_use + span->use_count, folded = UINT32_MAX;
+    int64_t start = hr_window_start(span, read_us);
     hr_result result;
-    int status = hr_fold_cover(fold, span, hr_window_start(span, read_us), read_us, 1);
+    int status = HR_WINDOW_OK;
+    if (span->gap_us > 0)
+        status = hr_session_start(&fold->map, &plan->ladders[span->ladder], span, read_us, &start, &fold->is_exact);
+    fold->piece_count = 0;
+    if (status == HR_WINDOW_OK && start < read_us) status = hr_fold_cover(fold, span, start, read_us, 1);
     for (u = span->first_use; u < end && status == HR_WINDOW_OK; u++) {
         const hr_window_feature *feature = &plan->features[plan->uses[u]];
         if (feature->state != folded) status = hr_fold_state(fold, &plan->ladders[span->ladder], feature->state);

@@ -213,12 +213,38 @@ static inline void hr_history_edges(
     }
 }
 
+/* Of the events of each read's window, those of the session that is open then. What a read has not seen parts nothing
+ * and joins nothing; all before `known` were seen, where `begin` is the first event of the newest session. */
+static inline void hr_history_sessions(
+    hr_history *history, const hr_window_span *span, uint32_t first_read, uint32_t count)
+{
+    const int64_t *times = history->times;
+    uint32_t i, at, passed = 0, begin = 0;
+    for (i = 0; i < count; i++) {
+        hr_history_edge *edge = &history->edges[i];
+        int64_t read_us = history->reads.times[first_read + i], since = read_us;
+        uint32_t low = edge->high, end = edge->known > edge->low ? edge->known : edge->low;
+        int is_over = 0;
+        for (; passed < edge->known; passed++)
+            if (passed > 0 && times[passed] - times[passed - 1] > span->gap_us) begin = passed;
+        for (at = edge->high; at > end && !is_over; at--) {
+            if (history->seen[at - 1] > read_us) continue;
+            is_over = since - times[at - 1] > span->gap_us;
+            if (!is_over) low = at - 1, since = times[at - 1];
+        }
+        if (!is_over && edge->known > edge->low && since - times[edge->known - 1] <= span->gap_us)
+            low = begin > edge->low ? begin : edge->low;
+        edge->low = low;
+    }
+}
+
 static inline int hr_history_span(hr_history *history, const hr_window_span *span, uint32_t first_read, uint32_t count)
 {
     const hr_window_plan *plan = history->plan;
     uint32_t u = span->first_use, end = span->first_use + span->use_count;
     int status = HR_WINDOW_OK;
     hr_history_edges(history, span, first_read, count);
+    if (span->gap_us > 0) hr_history_sessions(history, span, first_read, count);
     while (u < end && status == HR_WINDOW_OK) {
         uint32_t n = plan->features[plan->uses[u]].state;
         hr_history_walk walk;

@@ -35,7 +35,8 @@ enum {
     HR_TILE_COVERED = 8,
     HR_TILE_EVENTS = 16,
     HR_TILE_ENDS = 20,
-    HR_WINDOW_LEVELS_MAX = 32
+    HR_WINDOW_LEVELS_MAX = 32,
+    HR_COLUMN_EVENT_TIME = -2      /* of a state: the times of the events themselves */
 };
 enum { HR_MAP_FULL = 1, HR_MAP_DELTA = 2 };
 
@@ -64,7 +65,7 @@ typedef enum {
 
 typedef struct {
     hr_state_spec spec;
-    int32_t column, column2;  /* of the inputs, -1 for none */
+    int32_t column, column2;  /* of the inputs, -1 for none, HR_COLUMN_EVENT_TIME */
 } hr_window_state;
 
 typedef struct {
@@ -72,10 +73,11 @@ typedef struct {
     int64_t sizes[HR_WINDOW_LEVELS_MAX], keeps[HR_WINDOW_LEVELS_MAX];
 } hr_window_ladder;
 
-/* One window over one ladder; its features stand in uses[first_use, first_use + use_count), equal states together. */
+/* One window over one ladder; its features stand in uses[first_use, first_use + use_count), equal states together.
+ * With a gap it is a session, whose ladder ends with the times of first and last event: hr_window_session.h. */
 typedef struct {
     uint32_t ladder, level, first_use, use_count;
-    int64_t window_us, hop_us;
+    int64_t window_us, hop_us, gap_us;
 } hr_window_span;
 
 typedef struct {
@@ -97,6 +99,8 @@ typedef struct {
 } hr_window_plan;
 
 /* ---- times and tiles ---- */
+
+static inline int64_t hr_later(int64_t a, int64_t b) { return a > b ? a : b; }
 
 static inline int64_t hr_floor_div(int64_t a, int64_t b) { return a / b - (a % b < 0); }
 

@@ -161,8 +161,6 @@ static inline int hr_merge_sections(hr_window_writer *writer, hr_window_step *st
     return HR_WINDOW_OK;
 }
 
-static inline int64_t hr_later(int64_t a, int64_t b) { return a > b ? a : b; }
-
 /* Appends to `out` the stored map `base` (NULL: none) with a delta that was written at log offset `offset`. */
 static inline int hr_window_apply(
     hr_window_writer *writer, const uint8_t *base, size_t base_bytes, const uint8_t *delta, size_t delta_bytes,

@@ -62,6 +62,9 @@ static inline int hr_events_feed(
     if (planned->column >= 0) {
         value = hr_events_value(&events->arrays[planned->column], planned->spec.scalar, row);
         first = &value;
+    } else if (planned->column == HR_COLUMN_EVENT_TIME) {
+        value = hr_value_whole(events->event_us[row]);
+        first = &value;
     }
     if (planned->column2 >= 0) {
         second = hr_events_value(&events->arrays[planned->column2], planned->spec.scalar2, row);

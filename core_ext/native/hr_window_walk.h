@@ -89,7 +89,9 @@ static inline int hr_walk_retract(hr_history_walk *walk, uint32_t low, uint32_t 
 {
     int status = HR_STATE_OK;
     uint32_t kept = walk->high > low ? walk->high - low : 0;
-    if (kept < low - walk->low) {  /* taking in what stays is less work than taking back what goes */
+    /* A session that a late event has joined to the one before begins earlier; else, taking in what stays may be less
+     * work than taking back what goes. */
+    if (low < walk->low || kept < low - walk->low) {
         hr_state_reset(walk->state);
         return hr_walk_feed_all(walk, low, high);
     }
@@ -119,8 +121,9 @@ static inline int hr_walk_queue(hr_history_walk *walk, uint32_t low, uint32_t hi
 {
     const hr_window_state *planned = walk->planned;
     uint32_t *queue = walk->history->queue, i;
-    int wanted = planned->spec.kind == HR_KIND_MIN ? -1 : 1;
-    for (i = walk->high > low ? walk->high : low; i < high; i++) {
+    int wanted = planned->spec.kind == HR_KIND_MIN ? -1 : 1, is_earlier = low < walk->low;
+    if (is_earlier) walk->queue_first = walk->queue_end = 0;
+    for (i = walk->high > low && !is_earlier ? walk->high : low; i < high; i++) {
         if (hr_walk_value(walk, planned->column, i)->is_null) continue;
         while (walk->queue_end > walk->queue_first && hr_walk_compare(walk, queue[walk->queue_end - 1], i) * wanted <= 0)
             walk->queue_end--;
@@ -214,6 +217,15 @@ static inline int hr_walk_fold(hr_history_walk *walk, uint32_t low, uint32_t hig
 
 /* ---- a walk ---- */
 
+/* Where the tiles of the events [low, high) begin: sessions, and no others, may leave earlier ones of the window out. */
+static inline int64_t hr_walk_start(const hr_history_walk *walk, uint32_t low, uint32_t high, int64_t read_us)
+{
+    const hr_history *history = walk->history;
+    int64_t start = hr_window_start(walk->span, read_us), size = history->plan->ladders[walk->span->ladder].sizes[0];
+    if (walk->span->gap_us == 0) return start;
+    return low == high ? read_us : hr_later(start, hr_tile_of(history->times[low], size) * size);
+}
+
 /* Moves to the events [low, high). `end_us` is no earlier than any of them, and earlier than those after them. */
 static inline int hr_walk_move(
     hr_history_walk *walk, uint32_t low, uint32_t high, int64_t start, int64_t end_us, int has_more)
@@ -304,7 +316,7 @@ static inline int hr_walk_read(hr_history_walk *walk, hr_history_edge edge, int6
     walk->is_moved =
         !walk->is_started || edge.low != walk->low || high != walk->high || walk->is_dirty || has_more;
     if (walk->is_moved)
-        status = hr_walk_move(walk, edge.low, high, hr_window_start(walk->span, read_us),
+        status = hr_walk_move(walk, edge.low, high, hr_walk_start(walk, edge.low, high, read_us),
                               high < edge.high ? history->times[high] - 1 : read_us, has_more);
     if (has_more && status == HR_WINDOW_OK) status = hr_merged(hr_walk_more(walk, high, edge.high, read_us, 0));
     for (u = walk->first_use; u < walk->end_use && status == HR_WINDOW_OK; u++)

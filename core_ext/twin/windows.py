@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 from core_ext.twin import states
 from core_ext.twin.hashing import crc32c
 from core_ext.window_plan import (
+    EVENT_TIME,
     MAP_LAYOUT,
     NO_COLUMN,
     Ladder,
@@ -177,8 +178,20 @@ def evaluate(plan: WindowPlan, rows: Sequence[Row], read_us: int) -> list[tuple[
         state, span = plan.states[feature.state], plan.spans[feature.span]
         start = window_start(read_us, span.window_us, span.hop_us)
         seen = [row for row in rows if start < row.event_us <= read_us]
+        if span.gap_us > 0:
+            seen = _session(seen, span.gap_us, read_us)
         spec = states.Spec(*state[:4])
         found.append(states.result(spec, _events(state, seen), NAMES[feature.aggregate], feature.parameter, read_us))
+    return found
+
+
+def _session(rows: Sequence[Row], gap_us: int, read_us: int) -> list[Row]:
+    """Rows, all at or before the read, of the session that is open then."""
+    found: list[Row] = []
+    for row in sorted(rows, key=lambda row: -row.event_us):
+        if (found[-1].event_us if found else read_us) - row.event_us > gap_us:
+            break
+        found.append(row)
     return found
 
 
@@ -192,6 +205,8 @@ def _events(state: State, rows: Sequence[Row]) -> list[states.Event]:
 
 
 def _input(row: Row, column: int) -> Any:
+    if column == EVENT_TIME:
+        return row.event_us
     return None if column == NO_COLUMN else row.inputs[column]
 
 

@@ -25,6 +25,7 @@ def transform_to_pb(transform: Transform) -> pb.Transform:
             quantile=transform.quantile,
             item_count=transform.item_count,
             half_life_duration=None if transform.half_life is None else duration_to_pb(transform.half_life),
+            session_gap_duration=None if transform.session_gap is None else duration_to_pb(transform.session_gap),
         )
     )
 
@@ -42,14 +43,17 @@ def transform_from_pb(message: pb.Transform, feature: str) -> Transform:
 
 def _window(message: pb.WindowTransform) -> Window:
     half_life = message.half_life_duration if message.HasField("half_life_duration") else None
+    gap = message.session_gap_duration if message.HasField("session_gap_duration") else None
+    hop = gap if gap is not None and not message.HasField("hop_duration") else message.hop_duration
     return Window(
         aggregate=_NAMES.get(message.aggregate, ""),
         expression=message.expression,
         denominator=message.denominator,
         over=duration_from_pb(message.over_duration, "over_duration"),
-        hop=duration_from_pb(message.hop_duration, "hop_duration"),
+        hop=duration_from_pb(hop, "hop_duration"),
         lateness=duration_from_pb(message.lateness_duration, "lateness_duration"),
         quantile=message.quantile if message.HasField("quantile") else None,
         item_count=message.item_count if message.HasField("item_count") else None,
         half_life=None if half_life is None else duration_from_pb(half_life, "half_life_duration"),
+        session_gap=None if gap is None else duration_from_pb(gap, "session_gap_duration"),
     )

@@ -23,7 +23,7 @@ from headrace.definitions.registered import (
 from headrace.definitions.services import FeatureService, ServiceEntry
 from headrace.definitions.sets import DefinitionSet
 from headrace.definitions.sources import Column, Source, SourceKind
-from headrace.definitions.transforms import AGGREGATES, Derived, Latest, Window, derived, latest, window
+from headrace.definitions.transforms import AGGREGATES, Derived, Latest, Window, derived, latest, session, window
 from headrace.definitions.views import Fallback, Feature, FeatureView
 
 __all__ = [
@@ -65,6 +65,7 @@ __all__ = [
     "load_python",
     "load_yaml",
     "registry_state",
+    "session",
     "to_yaml",
     "window",
 ]

@@ -129,11 +129,12 @@ def _transform(fields: Fields) -> Transform:
 
 
 def _window(document: object) -> Window:
-    required = frozenset({"aggregate", "over", "hop"})
-    known = required | {"expression", "lateness", "quantile", "item_count", "denominator", "half_life"}
-    fields = _fields(document, required, known, "a window")
-    fields = {"expression": "", **fields}
-    return Window(**_with_duration(fields, "over", "hop", "lateness", "half_life"))
+    is_session = isinstance(document, Mapping) and document.get("session_gap") is not None
+    required = frozenset({"aggregate", "over"} if is_session else {"aggregate", "over", "hop"})
+    known = required | {"hop", "expression", "lateness", "quantile", "item_count", "denominator", "half_life"}
+    fields = _fields(document, required, known | {"session_gap"}, "a window")
+    fields = {"expression": "", "hop": fields.get("session_gap"), **fields}
+    return Window(**_with_duration(fields, "over", "hop", "lateness", "half_life", "session_gap"))
 
 
 def _on_demand_source(document: object) -> OnDemandSource:

@@ -81,6 +81,8 @@ def _transform(transform: Transform) -> Fields:
         return {"derived": transform.expression}
     fields: Fields = {"aggregate": transform.aggregate}
     fields |= {name: getattr(transform, name) for name in ("expression", "denominator") if getattr(transform, name)}
+    if transform.session_gap is not None:
+        fields["session_gap"] = format_duration(transform.session_gap)
     fields |= {"over": format_duration(transform.over), "hop": format_duration(transform.hop)}
     if transform.lateness:
         fields["lateness"] = format_duration(transform.lateness)

@@ -39,7 +39,8 @@ class WindowFeature(NamedTuple):
     """One aggregate as the window kernel takes it.
 
     `column` and `column2` are places among the inputs of the plan, NO_COLUMN where there is none. `parameter` is the
-    quantile in millionths, the count of top_k and last_n, the half life in microseconds, else 0.
+    quantile in millionths, the count of top_k and last_n, the half life in microseconds, else 0. `gap_us` is that of a
+    session, else 0.
     """
 
     aggregate: int
@@ -48,6 +49,7 @@ class WindowFeature(NamedTuple):
     window_us: int
     hop_us: int
     parameter: int
+    gap_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +180,8 @@ def _window_feature(
     if window.half_life is not None:
         parameter = window.half_life // _MICROSECOND
     spans = (window.over // _MICROSECOND, window.hop // _MICROSECOND)
-    return WindowFeature(AGGREGATES[window.aggregate], place, second, *spans, parameter)
+    gap_us = 0 if window.session_gap is None else window.session_gap // _MICROSECOND
+    return WindowFeature(AGGREGATES[window.aggregate], place, second, *spans, parameter, gap_us)
 
 
 def _input(

@@ -91,6 +91,8 @@ def _computation(transform: Transform) -> dict[str, Any]:  # Any: JSON values
         fields["denominator"] = expression_identity(transform.denominator).canonical
     if transform.half_life is not None:
         fields["half_life_us"] = transform.half_life // _MICROSECOND
+    if transform.session_gap is not None:
+        fields["session_gap_us"] = transform.session_gap // _MICROSECOND
     parameters = {"quantile": transform.quantile, "item_count": transform.item_count}
     return {"window": fields | {name: value for name, value in parameters.items() if value is not None}}
 

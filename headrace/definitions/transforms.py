@@ -61,9 +61,11 @@ class Latest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """An aggregate of an expression over the events of a sliding window.
+    """An aggregate of an expression over the events of a sliding window, or of the session that is open in it.
 
     A value at T covers `over` before T, its start rounded down to a `hop`; events up to `lateness` late still count.
+    With a `session_gap` it covers of these the events since the last pause that is longer than the gap, and none once
+    the newest is further back than that.
     `expression` may be empty for count alone, which then counts events. Of the parameters only that of the aggregate
     is set: `quantile` (0 to 1), `item_count` (top_k, last_n), `denominator` (ratio), `half_life` (decayed_sum).
     """
@@ -77,6 +79,7 @@ class Window:
     item_count: int | None = None
     denominator: str = ""
     half_life: timedelta | None = None
+    session_gap: timedelta | None = None
 
     def __post_init__(self) -> None:
         if self.aggregate not in AGGREGATES:
@@ -96,13 +99,24 @@ class Window:
         self._check_parameter()
 
     def _check_times(self) -> None:
-        for field, duration in (("over", self.over), ("hop", self.hop)):
-            check_duration(duration, field)
+        for field, duration in (("over", self.over), ("session_gap", self.session_gap), ("hop", self.hop)):
+            if duration is not None:
+                check_duration(duration, field)
         check_duration(self.lateness, "lateness", zero=True)
         if self.over > WINDOW_MAX:
             raise invalid(f"over is {self.over}; at most {WINDOW_MAX} is allowed", "OUT_OF_RANGE", "over")
+        if self.session_gap is not None:
+            self._check_session(self.session_gap)
         if self.hop > self.over:
             raise invalid(f"hop is {self.hop}, longer than the window of {self.over}", "OUT_OF_RANGE", "hop")
+
+    def _check_session(self, gap: timedelta) -> None:
+        if gap > self.over:
+            message = f"session_gap is {gap}, longer than the {self.over} at which its sessions are cut"
+            raise invalid(f"{message}: write a shorter gap or a longer over", "OUT_OF_RANGE", "session_gap")
+        if self.hop > gap:
+            message = f"hop is {self.hop}, longer than the session_gap of {gap}"
+            raise invalid(f"{message}: leave it out, or write a shorter one", "OUT_OF_RANGE", "hop")
 
     def _check_parameter(self) -> None:
         if self.quantile is not None:
@@ -167,6 +181,40 @@ def window(
         )
 
 
+def session(
+    aggregate: str,
+    expression: str = "",
+    *,
+    gap: timedelta | str,
+    longest: timedelta | str = "1d",
+    hop: timedelta | str | None = None,
+    lateness: timedelta | str = timedelta(0),
+    quantile: float | None = None,
+    item_count: int | None = None,
+    denominator: str = "",
+    half_life: timedelta | str | None = None,
+) -> Window:
+    """Transform that aggregates over the open session: `session("sum", "amount", gap="30m", longest="1d")`.
+
+    Of a session that goes on for longer than `longest`, what lies in a window of that length counts; `hop` is the step
+    of its start, the gap unless given.
+    """
+    with located("transform"):
+        pause = _duration(gap, "session_gap")
+        return Window(
+            aggregate=aggregate,
+            expression=expression,
+            over=_duration(longest, "over"),
+            hop=pause if hop is None else _duration(hop, "hop"),
+            lateness=_duration(lateness, "lateness"),
+            quantile=quantile,
+            item_count=item_count,
+            denominator=denominator,
+            half_life=None if half_life is None else _duration(half_life, "half_life"),
+            session_gap=pause,
+        )
+
+
 def derived(expression: str) -> Derived:
     """Transform that computes from other features of the view: `derived("cancelled / flights")`."""
     with located("transform"):
@@ -193,7 +241,8 @@ def transform_text(transform: Transform) -> str:
     if transform.half_life is not None:
         parts.append(f"half life {format_duration(transform.half_life)}")
     late = f" lateness {format_duration(transform.lateness)}" if transform.lateness else ""
-    span = f"over {format_duration(transform.over)} hop {format_duration(transform.hop)}{late}"
+    gap = f"session gap {format_duration(transform.session_gap)} " if transform.session_gap is not None else ""
+    span = f"{gap}over {format_duration(transform.over)} hop {format_duration(transform.hop)}{late}"
     return f"{transform.aggregate}({', '.join(parts)}) {span}"
 
 

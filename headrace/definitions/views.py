@@ -62,7 +62,7 @@ class Feature:
         check_not_reserved(name, "feature name")
         given: object = transform
         if not isinstance(given, Latest | Window | Derived):
-            known = "latest(column), window(aggregate, …) or derived(expression)"
+            known = "latest(column), window(aggregate, …), session(aggregate, …) or derived(expression)"
             raise invalid(f"transform of feature {name!r} must be {known}", "WRONG_TYPE", "transform", feature=name)
         value_type = check_type(type)
         object.__setattr__(self, "name", name)

@@ -19,11 +19,12 @@ HEAD_BYTES = 48
 
 
 def plan() -> WindowPlan:
-    """Every kind of state, in two ladders."""
+    """Every kind of state, in two ladders, and sessions in another."""
     numbers = ["count", "sum", "avg", "min", "last", "variance", "approx_distinct"]
     features = [feature(name, 60, 5, column) for name in numbers for column in (0, 1)]
     features += [feature("quantile", 60, 5, 1, parameter=500_000), feature("top_k", 300, 20, 2, parameter=2)]
     features += [feature("last_n", 300, 20, 2, parameter=3), feature("ratio", 300, 7, 0, 1)]
+    features += [feature("sum", 60, 5, 0, gap_us=9), feature("last", 60, 5, 2, gap_us=5)]
     return plan_windows([*features, feature("decayed_sum", 60, 5, 0, parameter=30)], SCALARS)
 
 

@@ -38,6 +38,7 @@ from headrace.definitions import (
     Source,
     derived,
     latest,
+    session,
     window,
 )
 from headrace.definitions.registered import Registered, RegistryState, all_records
@@ -58,7 +59,7 @@ ONLY_LATE, RETURNING = 3, 4  # erased: one hears of its past alone, the other co
 
 
 def window_features() -> list[Feature]:
-    """Every aggregate over short, middle and long windows, of inputs of many types."""
+    """Every aggregate over short, middle and long windows, and once over sessions, of inputs of many types."""
     spans = [("3m", "1m"), ("2h", "10m"), ("3d", "1d")]
     wanted: list[tuple[str, str, str, dict[str, Any]]] = [
         ("count", "", "i64", {}), ("count", "price", "i64", {}),
@@ -76,6 +77,7 @@ def window_features() -> list[Feature]:
         ("last_n", "paid", "list<bool>", {"item_count": 3}),
         ("ratio", "price", "f64", {"denominator": "quantity"}),
         ("decayed_sum", "price", "f64", {"half_life": "30m"}),
+        ("max", "event_time", "timestamp_us", {}),
     ]  # fmt: skip
     assert {aggregate for aggregate, *_ in wanted} == set(AGGREGATES)
     defaults = {"f64": -1.5, "string": "none", "list<f64>": [1.0]}
@@ -87,6 +89,9 @@ def window_features() -> list[Feature]:
         for number, (aggregate, text, kind, more) in enumerate(wanted)
         for over, hop in spans
         if not (aggregate == "decayed_sum" and over == "3m")
+    ] + [
+        Feature(f"s_{aggregate}", kind, session(aggregate, text, gap="17m", longest="3h", **more))
+        for aggregate, text, kind, more in {one[0]: one for one in wanted}.values()
     ]  # fmt: skip
 
 

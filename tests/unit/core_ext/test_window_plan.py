@@ -12,7 +12,7 @@ from core_ext.window_plan import MERGES_MAX, PlanError, WindowPlan, expected_byt
 from core_ext.windows import Windows
 from headrace.definitions.transforms import AGGREGATES
 from headrace.types import Scalar
-from tests.unit.core_ext.window_samples import delta_of, feature, is_refused
+from tests.unit.core_ext.window_samples import Feature, delta_of, feature, is_refused
 
 MINUTE, HOUR, DAY = 60_000_000, 3_600_000_000, 86_400_000_000
 USUAL = [(HOUR, 5 * MINUTE), (6 * HOUR, 15 * MINUTE), (DAY, HOUR), (7 * DAY, 6 * HOUR), (30 * DAY, DAY)]
@@ -83,9 +83,7 @@ def test_a_ladder_with_long_steps_is_split() -> None:
         ((0, 0, -1, 60, 5, 0), [Scalar.I64], "aggregate 0 is unknown"),
     ],
 )
-def test_what_no_plan_serves_is_refused_by_its_place(
-    wanted: tuple[int, int, int, int, int, int], scalars: list[int], message: str
-) -> None:
+def test_what_no_plan_serves_is_refused_by_its_place(wanted: Feature, scalars: list[int], message: str) -> None:
     with pytest.raises(PlanError, match=message) as caught:
         plan_windows([feature("count", 60, 5), wanted], scalars)
     assert caught.value.feature == 1
@@ -105,9 +103,7 @@ def test_too_many_features_are_refused() -> None:
         (feature("last_n", 60, 5, parameter=1_001), Scalar.I64, "none that can be kept"),
     ],
 )
-def test_the_kernel_refuses_what_its_states_cannot_answer(
-    wanted: tuple[int, int, int, int, int, int], scalar: int, message: str
-) -> None:
+def test_the_kernel_refuses_what_its_states_cannot_answer(wanted: Feature, scalar: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Windows(plan_windows([wanted], [scalar]))
 

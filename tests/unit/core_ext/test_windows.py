@@ -18,6 +18,7 @@ from headrace.types import Scalar
 from tests.unit.core_ext.state_samples import bits
 from tests.unit.core_ext.window_samples import (
     Case,
+    Feature,
     cases,
     columns_of,
     delta_of,
@@ -176,7 +177,7 @@ def test_a_batch_under_a_stream_gives_the_values_of_all_events(case: Case, seed:
     assert bits(windows.fold(row_map, newest)[:2]) == bits(truth(plan, known, newest))
 
 
-def plan_of(*features: tuple[int, int, int, int, int, int], scalars: tuple[int, ...] = (Scalar.I64,)) -> WindowPlan:
+def plan_of(*features: Feature, scalars: tuple[int, ...] = (Scalar.I64,)) -> WindowPlan:
     return plan_windows(features, scalars)
 
 

@@ -18,14 +18,19 @@ from tests.unit.core_ext.state_samples import NUMBERS, SPECS, VALUES
 
 REACH_US: Final = 400
 SPANS: Final = [(1, 1), (5, 5), (10, 3), (12, 4), (60, 5), (61, 7), (90, 30), (200, 20), (200, 1), (300, 60), (37, 12)]
+GAPS: Final = [(5, 5, 5), (60, 5, 5), (60, 5, 17), (61, 7, 30), (200, 1, 3), (300, 60, 60), (300, 12, 90), (37, 12, 37)]
+"""Of sessions: window, hop and gap."""
+
 PARAMETERS: Final = {"quantile": [0, 500_000, 1_000_000], "top_k": [1, 3], "last_n": [1, 4], "decayed_sum": [50, 1_000]}
+
+SPANS_AND_GAPS: Final = [*((window_us, hop_us, 0) for window_us, hop_us in SPANS), *GAPS]
 
 _FITS: Final = {
     name: sorted({spec.scalar for spec in SPECS if spec.kind == KIND_OF[number]} - {0})
     for name, number in AGGREGATES.items()
 }
 
-Feature = tuple[int, int, int, int, int, int]
+Feature = tuple[int, ...]
 
 
 class Case(NamedTuple):
@@ -36,10 +41,16 @@ class Case(NamedTuple):
 
 
 def feature(
-    name: str, window_us: int, hop_us: int, column: int = 0, column2: int = NO_COLUMN, parameter: int = 0
+    name: str,
+    window_us: int,
+    hop_us: int,
+    column: int = 0,
+    column2: int = NO_COLUMN,
+    parameter: int = 0,
+    gap_us: int = 0,
 ) -> Feature:
-    """A feature by the name of its aggregate."""
-    return AGGREGATES[name], column, column2, window_us, hop_us, parameter
+    """A feature by the name of its aggregate; with a gap of a session."""
+    return AGGREGATES[name], column, column2, window_us, hop_us, parameter, gap_us
 
 
 @st.composite
@@ -56,7 +67,8 @@ def plans(draw: st.DrawFn) -> WindowPlan:
         if name == "count" and draw(st.booleans()):
             column = NO_COLUMN
         parameter = draw(st.sampled_from(PARAMETERS[name])) if name in PARAMETERS else 0
-        features.append(feature(name, *draw(st.sampled_from(SPANS)), column, column2, parameter))
+        window_us, hop_us, gap_us = draw(st.sampled_from(SPANS_AND_GAPS))
+        features.append(feature(name, window_us, hop_us, column, column2, parameter, gap_us))
     return plan_windows(features, scalars)
 
 

@@ -14,7 +14,18 @@ from batch.historical.computation import Computation, computation_of
 from core_ext import rules
 from core_ext.twin import rules as twin_rules
 from core_ext.twin import windows as twin
-from headrace.definitions import Column, Entity, EntityKey, Feature, FeatureView, Source, derived, latest, window
+from headrace.definitions import (
+    Column,
+    Entity,
+    EntityKey,
+    Feature,
+    FeatureView,
+    Source,
+    derived,
+    latest,
+    session,
+    window,
+)
 from headrace.definitions.plans import compile_plan
 from headrace.errors import InvalidArgument, ResourceExhausted
 from tests.unit.batch.historical.samples import START_US, Sample, join, sample, seen_from, view, written
@@ -35,6 +46,8 @@ FEATURES: Final = (
     Feature("newest", "list<string>", window("last_n", "text", over="20us", hop="4us", item_count=3)),
     Feature("often", "list<string>", window("top_k", "text", over="8us", hop="8us", item_count=2), default=["-"]),
     Feature("marked", "bool", window("last", "seen", over="3us", hop="1us")),
+    Feature("burst", "i64", session("count", gap="3us", longest="20us")),
+    Feature("peak", "f64", session("max", "cast(amount as f64) * 2.0", gap="2us", longest="20us", hop="1us")),
     Feature("amount", "f32", latest("amount"), default=-1.0),
     Feature("pair", "list<i64,2>", latest("pair"), default=[7, 8]),
     Feature("tags", "list<string>", latest("tags")),
@@ -42,7 +55,7 @@ FEATURES: Final = (
     Feature("sum_and_amount", "f64", derived("total + cast(amount as f64)"), default=2.5),
     Feature("known", "bool", derived("amount is not null")),
 )  # fmt: skip
-WINDOWS: Final = FEATURES[:6]
+WINDOWS: Final = FEATURES[:8]
 
 
 def computation(features: tuple[Feature, ...] = FEATURES, wanted: list[str] | None = None) -> Computation:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core_ext import rules
-from headrace.definitions import Feature, FeatureView, derived, window
+from headrace.definitions import Feature, FeatureView, derived, session, window
 from headrace.errors import HeadraceError, InvalidArgument
 from headrace.history import label, preview
 from tests.unit.batch.jobs.lakes import ACTIVITY, EVENTS, HOUR_US, START_US, USER
@@ -121,6 +121,27 @@ def test_windows_filter_and_expressions_are_previewed() -> None:
     whole = preview(COMPUTED, events(rows), entity=USER, source=EVENTS).sort_by("user_id")
     assert whole["visits"].to_pylist() == [2, 1]
     assert preview(COMPUTED, events([]), entity=USER, source=EVENTS).num_rows == 0
+
+
+def test_sessions_are_previewed_with_their_durations() -> None:
+    view = FeatureView(
+        "shop.users.sessions", owner="shop", entity=USER.name, source=EVENTS.name,
+        features=[
+            Feature("visits", "i64", session("count", gap="1h")),
+            Feature("spent", "f64", session("sum", "basket", gap="1h", longest="2h")),
+            Feature("started", "timestamp_us", session("min", "event_time", gap="1h")),
+            Feature("newest", "timestamp_us", session("max", "event_time", gap="1h")),
+            Feature("duration_us", "i64", derived("newest - started")),
+        ],
+    )  # fmt: skip
+    hours = [0, 1, 2, 3, 5]  # a pause of an hour parts nothing, one of two does
+    history = events([(1, hour * HOUR_US, 10.0) for hour in hours])
+    spine = asked([(1, 0), (1, 3 * HOUR_US), (1, 4 * HOUR_US), (1, 4 * HOUR_US + 1), (1, 5 * HOUR_US), (2, 0)])
+    found = preview(view, history, entity=USER, source=EVENTS, entities=spine)
+    assert found["visits"].to_pylist() == [1, 4, 4, 0, 1, 0]
+    # Cut at two hours, whose start is rounded down to a whole hour; the first event is 3,200 s past one.
+    assert found["spent"].to_pylist() == [10.0, 30.0, 20.0, 0.0, 10.0, 0.0]
+    assert found["duration_us"].to_pylist() == [0, 3 * HOUR_US, 3 * HOUR_US, None, 0, None]
 
 
 EVENT = st.tuples(st.integers(1, 2), st.integers(0, 12), st.none() | st.floats(0, 9, width=32))

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from control_plane.domain.plan import plan
-from headrace.definitions import ChangeKind, Feature, FeatureView, derived, transform, window
+from headrace.definitions import ChangeKind, Feature, FeatureView, derived, session, transform, window
 from tests.unit.control_plane.domain.plan_cases import NOW, applied, only
 from tests.unit.headrace.definitions.samples import COLUMNS, delay, source, view, whole_set
 
@@ -50,6 +50,21 @@ def test_another_computation_is_the_next_version_and_says_so() -> None:
     assert (kind, version) == (ChangeKind.NEW_VERSION, 2)
     assert "computation of feature 'total' changes from 'sum(flight_count) over 6h hop 5m' to" in details
     assert "computation of feature 'twice' changes from '(total * 2)' to '(total * 3)'" in details
+
+
+def test_a_session_is_another_computation_than_its_window_and_says_so() -> None:
+    rush = Feature("total", "i64", session("sum", "flight_count", gap="30m", longest="6h"))
+    kind, version, details = outcome(windowed(delay(), rush, Feature("twice", "i64", derived("total * 2"))))
+    assert (kind, version) == (ChangeKind.NEW_VERSION, 2)
+    assert "to 'sum(flight_count) session gap 30m over 6h hop 30m'" in details
+
+
+def test_a_session_that_needs_too_many_tiles_is_refused_with_the_numbers() -> None:
+    rush = Feature("total", "i64", session("sum", "flight_count", gap="1s", longest="30d"))
+    wanted = windowed(rush, name="flights.ops.rush")
+    (problem,) = plan(BASE, only(feature_views=wanted), NOW).problems
+    assert (problem.reason, problem.field) == ("ROW_TOO_LARGE", "feature_views[0].features")
+    assert "a row has at most" in problem.message
 
 
 def test_new_time_zone_data_is_the_next_version_of_what_uses_zones(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,13 +70,14 @@ def test_examples_of_windows_agree_and_fit_their_source(tmp_path: Path, reposito
     guide = (repository / "docs" / "definitions.md").read_text(encoding="utf-8")
     found = []
     for language, ending in (("python", "py"), ("yaml", "yaml")):
-        for part in ("", " windows"):
+        for part in ("", " windows", " sessions"):
             file = tmp_path / f"{language}{len(part)}.{ending}"
             file.write_text(guide.split(f"```{language}{part}\n")[1].split("```")[0], encoding="utf-8")
-        found.append(load(tmp_path / f"{language}8.{ending}").feature_views[0])
-    assert found[0] == found[1]
+        found += [load(tmp_path / f"{language}{length}.{ending}").feature_views[0] for length in (8, 9)]
+    assert found[:2] == found[2:]
     base = load(tmp_path / "yaml0.yaml")
-    assert len(compile_plan(found[0], base.entities[0], base.sources[0]).windows) == 3
+    counts = [len(compile_plan(one, base.entities[0], base.sources[0]).windows) for one in found[:2]]
+    assert counts == [3, 4]
 
 
 def test_python_file_gives_what_stands_at_its_module_level_once(tmp_path: Path) -> None:

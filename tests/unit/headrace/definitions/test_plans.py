@@ -7,13 +7,23 @@ from typing import Any
 import pytest
 
 from headrace.convert.definitions import set_from_pb, set_to_pb
-from headrace.definitions import AGGREGATES, DefinitionSet, Feature, FeatureView, Window, derived, latest, window
+from headrace.definitions import (
+    AGGREGATES,
+    DefinitionSet,
+    Feature,
+    FeatureView,
+    Window,
+    derived,
+    latest,
+    session,
+    window,
+)
 from headrace.definitions.document_reading import set_from_document
 from headrace.definitions.documents import set_document
 from headrace.definitions.files import load, to_yaml
 from headrace.definitions.plans import NO_COLUMN, ViewPlan, WindowFeature, compile_plan, plan_of
 from headrace.definitions.registered import RegisteredView
-from headrace.definitions.transform import source_columns, view_digest
+from headrace.definitions.transform import normalised_plan, source_columns, view_digest
 from headrace.errors import FailedPrecondition, InvalidArgument
 from protos.control.v1 import definitions_pb2 as pb
 from tests.unit.feature_server.parts import state_of
@@ -47,6 +57,9 @@ ALL = [
     Feature("recent", "list<f32>", window("last_n", "delay", item_count=5, **SPAN)),
     Feature("share", "f64", window("ratio", "cast(cancelled as i64)", denominator="flights", **SPAN)),
     Feature("fading", "f64", window("decayed_sum", "delay", half_life="2h", **SPAN)),
+    Feature("rush", "i64", session("count", gap="30m", longest="6h")),
+    Feature("worst", "f32", session("max", "delay", gap="45m", hop="15m", lateness="1h")),
+    Feature("faded", "f64", session("decayed_sum", "delay", gap="1h", half_life="2h")),
     Feature("dep_delay", "f32", latest("delay")),
     Feature("excess", "f64", derived("dep_delay - mean")),
 ]
@@ -80,6 +93,8 @@ def test_a_plan_holds_every_aggregate_and_shares_inputs() -> None:
     assert by_name["share"] == WindowFeature(14, 4, 1, 6 * HOUR_US, HOUR_US // 12, 0)
     assert by_name["fading"].parameter == 2 * HOUR_US
     assert by_name["top"].parameter == 3
+    assert by_name["rush"] == WindowFeature(1, NO_COLUMN, NO_COLUMN, 6 * HOUR_US, HOUR_US // 2, 0, HOUR_US // 2)
+    assert by_name["worst"] == WindowFeature(5, 0, NO_COLUMN, 24 * HOUR_US, HOUR_US // 4, 0, 3 * HOUR_US // 4)
     assert {one.aggregate for one in plan.windows} == set(AGGREGATES.values())
     assert plan.lateness_us[plan.window_names.index("flown")] == HOUR_US
     assert plan.filter is not None
@@ -123,6 +138,37 @@ def test_writing_an_expression_otherwise_keeps_the_digest_and_another_computatio
     ]
     assert len({digest_of(one) for one in (first, *others)}) == 6
     assert digest_of(first, filter="") != digest_of(first)
+
+
+def test_a_gap_is_part_of_the_identity_and_a_hop_that_is_the_gap_is_not() -> None:
+    first = Feature("a", "i64", session("count", gap="30m", longest="6h"))
+    same = Feature("a", "i64", session("count", gap=timedelta(minutes=30), longest="360m", hop="30m"))
+    assert first == same
+    others = [
+        Feature("a", "i64", session("count", gap="31m", longest="6h", hop="30m")),
+        Feature("a", "i64", session("count", gap="30m", longest="7h")),
+        Feature("a", "i64", session("count", gap="30m", longest="6h", hop="15m")),
+        Feature("a", "i64", window("count", over="6h", hop="30m")),
+    ]
+    assert len({digest_of(one) for one in (first, *others)}) == 5
+
+
+def test_forms_without_a_hop_are_sessions_whose_hop_is_the_gap() -> None:
+    wanted = session("count", gap="30m", longest="6h")
+    document = set_document(rich_set())
+    document["feature_views"][0]["features"][0]["window"] = {"aggregate": "count", "over": "6h", "session_gap": "30m"}
+    assert set_from_document(document).feature_views[0].features[0].transform == wanted
+    message = set_to_pb(rich_set(features=[Feature("a", "i64", wanted)]))
+    message.feature_views[0].features[0].transform.window.ClearField("hop_duration")
+    assert set_from_pb(message).feature_views[0].features[0].transform == wanted
+    document["feature_views"][0]["features"][0]["window"] = {"aggregate": "count", "over": "6h"}
+    with pytest.raises(InvalidArgument, match="needs the field 'hop'"):
+        set_from_document(document)
+
+
+def test_a_feature_without_a_gap_has_the_digest_that_it_always_had() -> None:
+    plan = normalised_plan(rich_view(features=ALL[:1]), entity(), source(columns=COLUMNS))
+    assert set(plan["features"][0]["window"]) == {"aggregate", "expression", "over_us", "hop_us", "lateness_us"}
 
 
 def test_columns_in_use_are_those_of_every_expression() -> None:
@@ -174,6 +220,25 @@ WRONG = [
 def test_a_wrong_window_names_its_field(fields: dict[str, Any], field: str, message: str) -> None:
     with pytest.raises(InvalidArgument) as caught:
         window(**{"aggregate": "sum", "expression": "a"} | SPAN | fields)
+    assert caught.value.field == f"transform.{field}"
+    assert message in caught.value.message
+
+
+WRONG_SESSIONS: list[tuple[dict[str, Any], str, str]] = [
+    ({"gap": "7h"}, "session_gap", "longer than the 6:00:00 at which its sessions are cut"),
+    ({"gap": "0s"}, "session_gap", "must lie between"),
+    ({"gap": "soon"}, "session_gap", "write a duration"),
+    ({"hop": "31m"}, "hop", "longer than the session_gap of 0:30:00: leave it out"),
+    ({"hop": "0s"}, "hop", "must lie between"),
+    ({"longest": "4000d"}, "over", "at most"),
+    ({"quantile": 0.5}, "quantile", "takes no quantile"),
+]
+
+
+@pytest.mark.parametrize(("fields", "field", "message"), WRONG_SESSIONS, ids=[case[2] for case in WRONG_SESSIONS])
+def test_a_wrong_session_names_its_field(fields: dict[str, Any], field: str, message: str) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        session(**{"aggregate": "sum", "expression": "a", "gap": "30m", "longest": "6h"} | fields)
     assert caught.value.field == f"transform.{field}"
     assert message in caught.value.message
 
