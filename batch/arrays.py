@@ -1,21 +1,6 @@
-"""Columns as one Arrow array each, those of the cores without a copy."""
-
-from typing import Any
+"""Columns as one Arrow array each."""
 
 import pyarrow as pa
-
-from core_ext.arrow import ArrowColumn
-
-
-def array_of(column: ArrowColumn, kind: pa.DataType) -> pa.Array:
-    """The column without a copy."""
-    if column.child is None:
-        parts = [column.validity, *([] if column.offsets is None else [column.offsets]), column.values]
-        return pa.Array.from_buffers(kind, column.length, [_buffer(part) for part in parts], offset=column.offset)
-    parts = [column.validity, *([] if column.offsets is None else [column.offsets])]
-    child = array_of(column.child, kind.value_type)
-    buffers = [_buffer(part) for part in parts]
-    return pa.Array.from_buffers(kind, column.length, buffers, offset=column.offset, children=[child])
 
 
 def whole(column: pa.ChunkedArray | pa.Array) -> pa.Array:
@@ -23,7 +8,3 @@ def whole(column: pa.ChunkedArray | pa.Array) -> pa.Array:
     if isinstance(column, pa.Array):
         return column
     return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks or [pa.array([], column.type)])
-
-
-def _buffer(part: Any) -> pa.Buffer | None:  # Any: what has a buffer
-    return None if part is None else pa.py_buffer(part)

@@ -6,6 +6,7 @@ found by name: a model server that only reads online never loads it.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from importlib import import_module
 from typing import Any, Final, Protocol, cast
@@ -21,6 +22,17 @@ REGISTRY_DEFAULT: Final = "127.0.0.1:6570"
 
 Frame = Any  # pandas, polars or Arrow rows; the first two are optional
 Selection = str | Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class LookedUp:
+    """A view that another one looks up, and its events; with what its own lookups read."""
+
+    view: FeatureView
+    events: Frame
+    entity: Entity
+    source: Source
+    looked_up: "Sequence[LookedUp]" = ()
 
 
 class ArrowStream(Protocol):
@@ -61,13 +73,17 @@ def preview(
     source: Source,
     entities: Frame = None,
     time_column: str = EVENT_TIME,
+    looked_up: Sequence[LookedUp] = (),
 ) -> pa.Table:
     """What a view that is not registered gives for events, with the kernel, TTL and defaults that would serve it.
 
     `events` have the columns of `source`. Each of the `entities`, rows with join keys and a time, gets the features as
     of its time; without entities every entity of the events, at the newest event time.
+    `looked_up` has each view that the lookups of the view name; all that happened was known at its event time.
     """
-    return _engine().preview_view(view, events, entity, source, entities=entities, time_column=time_column)
+    return _engine().preview_view(
+        view, events, entity, source, entities=entities, time_column=time_column, looked_up=looked_up
+    )
 
 
 def label(
@@ -80,6 +96,7 @@ def label(
     horizon: timedelta,
     time_column: str = EVENT_TIME,
     known_until: datetime | None = None,
+    looked_up: Sequence[LookedUp] = (),
 ) -> pa.Table:
     """The entity rows with what happened next: each feature at T + horizon, of the events in (T, T + horizon] alone.
 
@@ -97,6 +114,7 @@ def label(
         horizon=horizon,
         time_column=time_column,
         known_until=known_until,
+        looked_up=looked_up,
     )
 
 

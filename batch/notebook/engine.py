@@ -16,16 +16,26 @@ from batch.notebook.tables import to_arrow
 from batch.training.sets import TrainingSets
 from batch.training.stream import StreamPlan, TrainingStream
 from headrace.definitions import Entity, FeatureView, Source
+from headrace.history import LookedUp
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 Frame = Any  # pandas, polars or Arrow rows; the first two are optional
 
 
 def preview_view(
-    view: FeatureView, events: Frame, entity: Entity, source: Source, *, entities: Frame, time_column: str
+    view: FeatureView,
+    events: Frame,
+    entity: Entity,
+    source: Source,
+    *,
+    entities: Frame,
+    time_column: str,
+    looked_up: Sequence[LookedUp],
 ) -> pa.Table:
     """As headrace.history.preview."""
-    return preview.preview(view, events, entity, source, entities=entities, time_column=time_column)
+    return preview.preview(
+        view, events, entity, source, entities=entities, time_column=time_column, looked_up=looked_up
+    )
 
 
 def label_rows(
@@ -38,9 +48,10 @@ def label_rows(
     horizon: timedelta,
     time_column: str,
     known_until: datetime | None,
+    looked_up: Sequence[LookedUp],
 ) -> pa.Table:
     """As headrace.history.label."""
-    history = preview.history_of(view, events, entity, source)
+    history = preview.history_of(LookedUp(view, events, entity, source, looked_up))
     known_us = now_us() if known_until is None else _us(known_until, "known_until")
     spine = to_arrow(entities, "entities")
     return with_labels(spine, history, horizon, time_column=time_column, known_us=known_us)

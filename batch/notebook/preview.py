@@ -1,5 +1,6 @@
 """Joins events with a view that nobody has registered, by the kernel that will serve it."""
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import pyarrow as pa
@@ -8,12 +9,14 @@ from batch.historical import FeatureColumn, HistoryInput, KeyColumn
 from batch.historical.checks import plain
 from batch.historical.computation import computation_of
 from batch.historical.failures import refused
+from batch.notebook.lookups import with_looked_up
 from batch.notebook.tables import join_tables, to_arrow
 from headrace.computed import event_program, passed
 from headrace.definitions import Entity, FeatureView, Source
 from headrace.definitions.entities import EVENT_TIME
 from headrace.definitions.plans import ViewPlan, compile_plan
 from headrace.definitions.transforms import Latest
+from headrace.history import LookedUp
 from headrace.types import ValueType
 
 PREVIEW_TIME: Final = "event_time"
@@ -28,17 +31,21 @@ def preview(
     *,
     entities: Any = None,  # Any: as above
     time_column: str = PREVIEW_TIME,
+    looked_up: Sequence[LookedUp] = (),
 ) -> pa.Table:
     """Features of the view for entity rows; without them one row per entity of the events, at the newest event time."""
-    history = history_of(view, events, entity, source)
+    history = history_of(LookedUp(view, events, entity, source, looked_up))
     spine = newest_of(history, PREVIEW_TIME) if entities is None else to_arrow(entities, "entities")
     return join_tables(spine, [history], time_column=PREVIEW_TIME if entities is None else time_column)
 
 
-def history_of(view: FeatureView, events: Any, entity: Entity, source: Source) -> HistoryInput:  # Any: as above
-    """The events as the history of the view, with the view's own TTL, defaults and fallback."""
+def history_of(given: LookedUp) -> HistoryInput:
+    """The events as the history of their view, with the view's own TTL, defaults and fallback."""
+    view, entity, source = given.view, given.entity, given.source
+    rows = to_arrow(given.events, "events")
+    if view.lookups:
+        view, source, rows = with_looked_up(given, rows, history_of)
     plan = compile_plan(view, entity, source)  # what registration would refuse is refused here
-    rows = to_arrow(events, "events")
     keys = tuple(KeyColumn(key.name, key.name, key.type.scalar) for key in entity.join_keys)
     held = {_EVENT_TIME: _present(rows, source.event_time_column)}
     held |= {key.name: _column(rows, key.name, key.type) for key in entity.join_keys}

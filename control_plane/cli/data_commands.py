@@ -22,11 +22,12 @@ from headrace.definitions import (
     Source,
     SourceKind,
 )
+from headrace.definitions.enrichment import enriched
 from headrace.definitions.plans import compile_plan
 from headrace.definitions.transforms import Latest
 from headrace.definitions.views import FeatureView
 from headrace.errors import FailedPrecondition, InvalidArgument
-from headrace.names import check_name
+from headrace.names import VersionRef, check_name
 from headrace.types import Scalar
 
 WRITE_TIMEOUT_S: Final = 120.0  # per batch of the file
@@ -45,11 +46,10 @@ def write(session: Session, view_name: str, file: Path, durability: str) -> None
     """Writes the rows of a file into a view."""
     with session.registry() as registry:
         view, entity = _view(registry, view_name)
-        source = registry.get(DefinitionKind.SOURCE, view.definition.source)
-    assert isinstance(source, RegisteredSource), "the registry answers the kind that was asked for"
+        columns = [] if view.definition.is_plain else _event_fields(registry, view, entity.definition)
     keys = [pa.field(key.name, key.type.arrow) for key in entity.definition.join_keys]
     plain = [pa.field(feature.name, feature.type.arrow) for feature in view.definition.features]
-    values = plain if view.definition.is_plain else _event_fields(view.definition, entity.definition, source.definition)
+    values = plain if view.definition.is_plain else columns
     rows = read_rows(file, pa.schema([*keys, pa.field(EVENT_TIME, _TIMES), *values]))
     _send(session, str(view.ref), rows, _durability(durability))
 
@@ -68,16 +68,28 @@ def materialize(session: Session, view_name: str, origin: str | None) -> None:
     _send(session, str(view.ref), renamed, Durability.LOG)
 
 
-def _event_fields(view: FeatureView, entity: Entity, source: Source) -> list[pa.Field]:
-    """Columns of the source that the view computes from."""
-    wanted = compile_plan(view, entity, source).columns
+def _event_fields(registry: RegistryClient, view: RegisteredView, entity: Entity) -> list[pa.Field]:
+    """Columns of the source that the view computes from, and those that it looks up by."""
+
+    def find(ref: VersionRef) -> RegisteredView:
+        return _view(registry, str(ref))[0]
+
+    def find_entity(name: str) -> Entity:
+        found = registry.get(DefinitionKind.ENTITY, name)
+        assert isinstance(found, RegisteredEntity), "the registry answers the kind that was asked for"
+        return found.definition
+
+    record = registry.get(DefinitionKind.SOURCE, view.definition.source)
+    assert isinstance(record, RegisteredSource), "as above"
+    source = enriched(view.definition, entity, record.definition, find, find_entity)
+    wanted = compile_plan(view.definition, entity, source).given
     return [pa.field(column.name, column.type.arrow) for column in source.columns if column.name in wanted]
 
 
 def _latest_columns(view: FeatureView, ref: str) -> dict[str, str]:
     if not view.is_plain:
         raise FailedPrecondition(
-            f"{ref!r} has a filter, windows or derived features, which materialize does not compute yet",
+            f"{ref!r} has a filter, lookups, windows or derived features, which materialize does not compute yet",
             reason="TRANSFORM_NOT_SERVED",
             field="VIEW",
             metadata={"feature_view": ref},

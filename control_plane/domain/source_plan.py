@@ -15,7 +15,7 @@ from control_plane.domain.verdicts import (
 )
 from headrace.definitions.registered import RegisteredSource, RegisteredView, State
 from headrace.definitions.sources import Source
-from headrace.definitions.transform import source_columns
+from headrace.definitions.transform import looked_up, source_columns
 
 
 def plan_source(draft: Draft, wanted: Source) -> Verdict:
@@ -51,7 +51,7 @@ def _problems(draft: Draft, old: Source, new: Source) -> list[Problem]:
 
 
 def _column_problems(users: list[RegisteredView], old: Source, new: Source) -> list[Problem]:
-    problems = []
+    problems = _clashes(users, old, new)
     for column in old.columns:
         readers = [view for view in users if _uses(view, column.name)]
         now = new.column(column.name)
@@ -59,6 +59,17 @@ def _column_problems(users: list[RegisteredView], old: Source, new: Source) -> l
             continue
         what = f"changes its type from {column.type} to {now.type}" if now else "is removed"
         problems.append(incompatible("columns", f"column {column.name!r} {what}, and is in use by {_names(readers)}"))
+    return problems
+
+
+def _clashes(users: list[RegisteredView], old: Source, new: Source) -> list[Problem]:
+    """New columns with the names of columns that views look up."""
+    problems = []
+    for index, column in enumerate(new.columns):
+        looking = [view for view in users if column.name in looked_up(view.definition)]
+        if old.column(column.name) is None and looking:
+            message = f"column {column.name!r} has the name of what {_names(looking)} looks up; rename it"
+            problems.append(Problem("DUPLICATE_NAME", f"columns[{index}].name", message))
     return problems
 
 

@@ -89,6 +89,13 @@ class Catalogue:
             raise _unknown("feature view", "UNKNOWN_FEATURE_VIEW", "feature_view", name, snapshot.views)
         return _served(snapshot.views[str(record.ref)], "feature_view")
 
+    def pinned_view(self, ref: str) -> ViewLayout:
+        """The view version of "name@v3". Raises NotFound, or FailedPrecondition where it cannot be computed here."""
+        views = self._snapshot.views
+        if ref not in views:
+            raise _unknown("feature view", "UNKNOWN_FEATURE_VIEW", "feature_view", ref, views)
+        return _served(views[ref], "feature_view")
+
     def view_of_id(self, view_id: int) -> ViewLayout | None:
         """View version of an internal id."""
         return self._snapshot.by_id.get(view_id)

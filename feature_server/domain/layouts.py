@@ -8,6 +8,7 @@ from feature_server.domain.computed_layouts import ComputedLayout, computed_layo
 from headrace.definitions.on_demand import OnDemandView
 from headrace.definitions.on_demand_plans import OnDemandPlan, plans_of_state
 from headrace.definitions.registered import RegisteredEntity, RegisteredView, RegistryState, State
+from headrace.definitions.transforms import Latest
 from headrace.definitions.views import FeatureView
 from headrace.errors import HeadraceError
 from headrace.types import Scalar, ValueType
@@ -56,6 +57,12 @@ class ViewLayout:
     def stored_schema(self) -> Schema:
         """Layout of stored rows; that of answers has every column."""
         return self.schema if self.computed is None else self.computed.view.stored
+
+    def has_own_value(self, name: str) -> bool:
+        """Whether a feature has a value where no row is stored: windows, and what is derived beside them."""
+        feature = self.definition.feature(name)
+        has_windows = self.computed is not None and self.computed.windows is not None
+        return has_windows and feature is not None and not isinstance(feature.transform, Latest)
 
     @property
     def feature_names(self) -> tuple[str, ...]:

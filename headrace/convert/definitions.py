@@ -105,6 +105,7 @@ def view_to_pb(view: FeatureView) -> pb.FeatureView:
         freshness_sla_duration=None if view.freshness_sla is None else duration_to_pb(view.freshness_sla),
         filter=view.filter,
         offline=None if view.offline else False,
+        lookups=map(_entry_to_pb, view.lookups),
         metadata=_metadata(view),
     )
 
@@ -122,6 +123,7 @@ def view_from_pb(message: pb.FeatureView) -> FeatureView:
         freshness_sla=None if limit is None else duration_from_pb(limit, "freshness_sla_duration"),
         filter=message.filter,
         offline=message.offline if message.HasField("offline") else True,
+        lookups=_each("lookups", message.lookups, _entry),
         **_common(message.name, message.metadata),
     )
 

@@ -55,12 +55,13 @@ def entity_from_document(document: object) -> Entity:
 def view_from_document(document: object) -> FeatureView:
     """One feature view."""
     required = frozenset({"entity", "source", "features"})
-    known = required | {"ttl", "fallback", "freshness_sla", "filter", "offline"}
+    known = required | {"ttl", "fallback", "freshness_sla", "filter", "offline", "lookups"}
     fields = _definition_fields(document, known, required, "a feature view")
     rest = _with_duration(fields, "ttl", "freshness_sla")
     if "fallback" in rest:
         rest["fallback"] = _member(Fallback, rest["fallback"], "fallback")
-    return FeatureView(**rest | {"features": _each(fields, "features", _feature)})
+    read = {"lookups": _each(fields, "lookups", _entry), "features": _each(fields, "features", _feature)}
+    return FeatureView(**rest | read)
 
 
 def on_demand_view_from_document(document: object) -> OnDemandView:

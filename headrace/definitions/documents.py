@@ -61,6 +61,8 @@ def _view(view: FeatureView) -> Fields:
         fields["filter"] = view.filter
     if not view.offline:
         fields["offline"] = False
+    if view.lookups:
+        fields["lookups"] = [_entry(entry) for entry in view.lookups]
     fields["features"] = [_feature(feature) for feature in view.features]
     return fields
 

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from headrace.definitions.entities import Entity
+from headrace.definitions.lookups import KNOWN_TIME, lookups_of
 from headrace.definitions.sources import Source
 from headrace.definitions.transforms import Derived, Latest, Transform
 from headrace.definitions.views import FeatureView
@@ -34,6 +35,8 @@ def normalised_plan(view: FeatureView, entity: Entity, source: Source) -> dict[s
     }
     if view.filter:
         plan["filter"] = expression_identity(view.filter).canonical
+    if view.lookups:
+        plan["lookups"] = [dict(one.identity) for one in lookups_of(source)]
     return plan
 
 
@@ -56,7 +59,18 @@ def expressions_of(view: FeatureView, *, derived: bool = True) -> list[str]:
 
 
 def source_columns(view: FeatureView) -> frozenset[str]:
-    """Columns of its source that a view reads, without those of event time and keys."""
+    """Columns of its source that a registered view reads, without those of event time and its own keys."""
+    return (read_columns(view) - looked_up(view)).union(*(entry.join_key_mapping.values() for entry in view.lookups))
+
+
+def looked_up(view: FeatureView) -> frozenset[str]:
+    """Columns that the events of a registered view get by lookups."""
+    times = (KNOWN_TIME.format(number) for number in range(1, len(view.lookups) + 1))
+    return frozenset(entry.output_prefix + name for entry in view.lookups for name in entry.features).union(times)
+
+
+def read_columns(view: FeatureView) -> frozenset[str]:
+    """Columns of its source, and columns that are looked up, that a view reads."""
     plain = {feature.transform.column for feature in view.features if isinstance(feature.transform, Latest)}
     return frozenset(plain).union(*(expression_identity(text).columns for text in expressions_of(view, derived=False)))
 
