@@ -120,10 +120,19 @@ def _reference_problems(draft: Draft, wanted: FeatureView) -> list[Problem]:
     else:
         problems.extend(_key_problems(entity.definition, wanted))
     if source is None:
-        problems.append(unknown(draft, "source", wanted.source, "source"))
+        problems.append(_unknown_source(draft, wanted))
     if entity and source:
         problems.extend(_plan_problems(draft, wanted, entity.definition, source.definition, is_whole=not problems))
     return problems
+
+
+def _unknown_source(draft: Draft, wanted: FeatureView) -> Problem:
+    problem = unknown(draft, "source", wanted.source, "source")
+    below = draft.views(wanted.source)
+    if not below:
+        return problem
+    remedy = f"name its source {below[-1].definition.source!r} and look the features of the view up, by lookups"
+    return replace(problem, message=f"{problem.message}: {remedy}")
 
 
 def _plan_problems(

@@ -49,7 +49,7 @@ def enriched(view: FeatureView, entity: Entity, source: Source, find: Find, find
         _check_keys(f"lookups[{at}].join_key_mapping", entry, wanted, keys | types, source)
         lookup = _lookup(at, entry, record, wanted)
         _check_names(f"lookups[{at}].output_prefix", lookup, {*types, *keys, EVENT_TIME})
-        types |= lookup.columns | {lookup.known_time: TIME}
+        types |= {**lookup.columns, lookup.known_time: TIME}
         lookups.append(lookup)
     return with_lookups(source, lookups)
 
