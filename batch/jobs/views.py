@@ -90,9 +90,10 @@ class WantedView:
         if self.definitions is None:
             return None
         looked_up = [lookup_from_document(one) for one in self.definitions.get("lookups", ())]
-        source = with_lookups(source_from_document(self.definitions["source"]), looked_up)
+        view = definition_from_document(self.definitions["view"])
+        source = with_lookups(source_from_document(self.definitions["source"]), looked_up, view.functions)
         entity = entity_from_document(self.definitions["entity"])
-        plan = compile_plan(definition_from_document(self.definitions["view"]), entity, source)
+        plan = compile_plan(view, entity, source)
         check_digest(plan, self.ref, bytes.fromhex(self.transform_digest))
         return computation_of(plan, source, [one.feature for one in self.columns], self.ref, system.EVENT_TIME)
 

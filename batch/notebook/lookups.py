@@ -11,10 +11,12 @@ import pyarrow as pa
 from batch.arrays import whole
 from batch.historical import HistoryInput
 from batch.historical.failures import refused
+from batch.notebook.columns import column_of
 from batch.notebook.tables import join_tables
 from headrace.definitions import FeatureView, RegisteredView, Source, Stamp, State
 from headrace.definitions.enrichment import enriched, resolved
 from headrace.definitions.lookups import TIME, Lookup, lookups_of
+from headrace.functions import loaded_functions
 from headrace.history import LookedUp
 from headrace.names import VersionRef
 
@@ -26,7 +28,7 @@ HistoryOf = Callable[[LookedUp], HistoryInput]
 
 
 def with_looked_up(given: LookedUp, rows: pa.Table, history_of: HistoryOf) -> tuple[FeatureView, Source, pa.Table]:
-    """The view with its lookups resolved, its enriched source, and the events with what they look up.
+    """The view with its lookups resolved, its enriched source, and the events with what is added.
 
     Everything is known at its event time: each event gets the features as of its own.
     """
@@ -46,6 +48,10 @@ def with_looked_up(given: LookedUp, rows: pa.Table, history_of: HistoryOf) -> tu
     made = enriched(named, given.entity, source, find, entities.__getitem__)
     for lookup in lookups_of(made):
         rows = _joined(rows, lookup, source.event_time_column, history_of(views[lookup.entry.view.name]))
+    types = {column.name: column.type for column in made.columns}
+    for one in loaded_functions(view.functions, types, None):
+        columns = {name: whole(column_of(rows, name, types[name])) for name in one.definition.columns}
+        rows = rows.append_column(one.definition.name, one.column(columns, rows.num_rows, "events"))
     return named, made, rows
 
 

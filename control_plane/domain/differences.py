@@ -5,6 +5,7 @@ from datetime import timedelta
 
 from headrace.definitions.base import Definition
 from headrace.definitions.durations import format_duration
+from headrace.definitions.functions import Function
 from headrace.definitions.services import ServiceEntry
 from headrace.definitions.transform import canonical_json
 from headrace.definitions.transforms import Latest, transform_text
@@ -55,6 +56,7 @@ def view_frozen_differences(old: FeatureView, new: FeatureView) -> list[str]:
         *changed("fallback", old.fallback.name.lower(), new.fallback.name.lower()),
         *changed("offline", str(old.offline).lower(), str(new.offline).lower()),
         *_lookup_differences(old, new),
+        *_function_differences(old, new),
     ]
     return [*sentences, *feature_differences(old.features, new.features)]
 
@@ -106,6 +108,21 @@ def _lookup_differences(old: FeatureView, new: FeatureView) -> list[str]:
         *(f"lookup of {text} is added" for text in after if text not in before),
         *(f"lookup of {text} is removed" for text in before if text not in after),
         *(["lookups change their order"] if before != after and sorted(before) == sorted(after) else []),
+    ]
+
+
+def function_text(function: Function) -> str:
+    """A function as plans show it."""
+    takes, pinned = ", ".join(function.columns), function.digest[:12]
+    return f"{function.name} {function.type} by {function.path}({takes}), source {pinned}, native: no"
+
+
+def _function_differences(old: FeatureView, new: FeatureView) -> list[str]:
+    before, after = list(map(function_text, old.functions)), list(map(function_text, new.functions))
+    return [
+        *(f"function {text} is added" for text in after if text not in before),
+        *(f"function {text} is removed" for text in before if text not in after),
+        *(["functions change their order"] if before != after and sorted(before) == sorted(after) else []),
     ]
 
 

@@ -15,7 +15,7 @@ from control_plane.domain.verdicts import (
 )
 from headrace.definitions.registered import RegisteredSource, RegisteredView, State
 from headrace.definitions.sources import Source
-from headrace.definitions.transform import looked_up, source_columns
+from headrace.definitions.transform import added_names, source_columns
 
 
 def plan_source(draft: Draft, wanted: Source) -> Verdict:
@@ -63,12 +63,12 @@ def _column_problems(users: list[RegisteredView], old: Source, new: Source) -> l
 
 
 def _clashes(users: list[RegisteredView], old: Source, new: Source) -> list[Problem]:
-    """New columns with the names of columns that views look up."""
+    """New columns with the names of columns that views add."""
     problems = []
     for index, column in enumerate(new.columns):
-        looking = [view for view in users if column.name in looked_up(view.definition)]
+        looking = [view for view in users if column.name in added_names(view.definition)]
         if old.column(column.name) is None and looking:
-            message = f"column {column.name!r} has the name of what {_names(looking)} looks up; rename it"
+            message = f"column {column.name!r} has the name of what {_names(looking)} adds to its events; rename it"
             problems.append(Problem("DUPLICATE_NAME", f"columns[{index}].name", message))
     return problems
 

@@ -3,7 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from control_plane.domain.differences import counted, lookup_text, view_frozen_differences, view_mutable_differences
+from control_plane.domain.differences import (
+    counted,
+    function_text,
+    lookup_text,
+    view_frozen_differences,
+    view_mutable_differences,
+)
 from control_plane.domain.draft import Draft
 from control_plane.domain.lookup_plan import enriched_source, resolved_view
 from control_plane.domain.pinned import unknown
@@ -31,7 +37,7 @@ def plan_view(draft: Draft, wanted: FeatureView) -> Verdict:
     if not versions:
         stamp = draft.first_stamp(wanted.name)
         _put_version(draft, RegisteredView(wanted, stamp, 1, State.ACTIVE, 0, 0, b""))
-        return created(1, _summary(wanted), *_warnings(wanted))
+        return created(1, _summary(wanted), *_function_notes(wanted), *_warnings(wanted))
     newest = select(versions, 0)
     frozen = view_frozen_differences(newest.definition, wanted) if newest else ["every earlier version is retired"]
     if newest and not frozen and _digest(draft, wanted) != newest.transform_digest:
@@ -50,6 +56,10 @@ def plan_view(draft: Draft, wanted: FeatureView) -> Verdict:
 def _summary(view: FeatureView) -> str:
     looked = f", looking up {', '.join(map(lookup_text, view.lookups))}" if view.lookups else ""
     return f"{counted(len(view.features), 'feature')} of {view.entity} from {view.source}{looked}"
+
+
+def _function_notes(view: FeatureView) -> list[str]:
+    return [f"function {function_text(function)}" for function in view.functions]
 
 
 def _warnings(view: FeatureView) -> list[str]:

@@ -3,7 +3,7 @@
 import difflib
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
@@ -38,7 +38,8 @@ class _Snapshot:
 class Catalogue:
     """Owns the compiled registry; readers see one state or the next, never a mixture."""
 
-    def __init__(self, core: RequestCore, log: EventLog) -> None:
+    def __init__(self, core: RequestCore, log: EventLog, function_modules: Collection[str] = ()) -> None:
+        self._function_modules = function_modules
         self._core = core
         self._log = log
         self._snapshot = _Snapshot()
@@ -59,7 +60,7 @@ class Catalogue:
 
     def publish(self, state: RegistryState) -> None:
         """Compiles a registry and serves it from now on."""
-        views = view_layouts(state)
+        views = view_layouts(state, self._function_modules)
         selectable: dict[str, AnyLayout] = {**views, **on_demand_layouts(state)}
         services: dict[str, Prepared] = {}
         for versions in state.services.values():

@@ -1,6 +1,6 @@
 """What the registry's views and entities are to a server: ids, key types and row schemas."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from core_ext.row_codec import Schema
@@ -108,20 +108,27 @@ def entity_layout(record: RegisteredEntity) -> EntityLayout:
     return EntityLayout(record.definition.name, record.entity_id, names, scalars)
 
 
-def view_layouts(state: RegistryState) -> dict[str, ViewLayout]:
-    """Layout of every view version, retired ones included: their rows can still be erased."""
+def view_layouts(state: RegistryState, modules: Collection[str] = ()) -> dict[str, ViewLayout]:
+    """Layout of every view version, retired ones included: their rows can still be erased.
+
+    Functions of views are imported from `modules` alone.
+    """
     entities = {name: entity_layout(record) for name, record in state.entities.items()}
     records = [record for versions in state.views.values() for record in versions]
-    return {str(record.ref): _view_layout(record, entities[record.definition.entity], state) for record in records}
+    return {
+        str(record.ref): _view_layout(record, entities[record.definition.entity], state, modules) for record in records
+    }
 
 
-def _view_layout(record: RegisteredView, entity: EntityLayout, state: RegistryState) -> ViewLayout:
+def _view_layout(
+    record: RegisteredView, entity: EntityLayout, state: RegistryState, modules: Collection[str]
+) -> ViewLayout:
     features = record.definition.features
     types = [(int(item.type.scalar), int(item.type.shape), item.type.list_size) for item in features]
     computed, refusal = None, None
     if not record.definition.is_plain:
         try:
-            computed = computed_layout(record, state)
+            computed = computed_layout(record, state, modules)
         except HeadraceError as error:
             refusal = error
     return ViewLayout(

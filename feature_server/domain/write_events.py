@@ -111,6 +111,7 @@ def encode_events(
         row_count = len(times)
         for lookup in layout.lookups:
             part |= look_up(lookup, part, times, start)
+        part |= {one.definition.name: one.column(part, row_count) for one in layout.functions}
         if layout.filter is not None:
             kept = passed(layout.filter, part, len(times))
             if kept.false_count:

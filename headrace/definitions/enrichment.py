@@ -36,7 +36,7 @@ def resolved(view: FeatureView, find: Find, entity: FindEntity) -> FeatureView:
 
 
 def enriched(view: FeatureView, entity: Entity, source: Source, find: Find, find_entity: FindEntity) -> Source:
-    """What a resolved view computes from: its source, with what is looked up.
+    """What a resolved view computes from: its source, with what lookups and functions add.
 
     Raises InvalidArgument where columns clash, or keys are missing or of another type.
     """
@@ -51,7 +51,8 @@ def enriched(view: FeatureView, entity: Entity, source: Source, find: Find, find
         _check_names(f"lookups[{at}].output_prefix", lookup, {*types, *keys, EVENT_TIME})
         types |= {**lookup.columns, lookup.known_time: TIME}
         lookups.append(lookup)
-    return with_lookups(source, lookups)
+    _check_functions(view, types, {*keys, EVENT_TIME})
+    return with_lookups(source, lookups, view.functions)
 
 
 def source_of(record: RegisteredView, state: RegistryState) -> Source:
@@ -132,6 +133,22 @@ def _check_names(path: str, lookup: Lookup, taken: set[str]) -> None:
                 path,
                 name=name,
             )
+
+
+def _check_functions(view: FeatureView, types: Mapping[str, ValueType], beside: set[str]) -> None:
+    read = read_columns(replace(view, functions=()))
+    for at, one in enumerate(view.functions):
+        for place, column in enumerate(one.columns):
+            if column not in types:
+                message = f"function {one.path!r} takes column {column!r}, which its events do not have"
+                remedy = suggestion(column, types) or "; functions take columns of the source and of lookups"
+                raise invalid(message + remedy, "UNKNOWN_COLUMN", f"functions[{at}].columns[{place}]", column=column)
+        if one.name in types or one.name in beside:
+            message = f"column {one.name!r} of function {one.path!r} is a column of the event already; rename it"
+            raise invalid(message, "DUPLICATE_NAME", f"functions[{at}].name", name=one.name)
+        if one.name not in read:
+            message = f"no feature and no filter reads column {one.name!r}; leave the function out, or read it"
+            raise invalid(message, "UNEXPECTED", f"functions[{at}]", name=one.name)
 
 
 def _found(find: Find, entry: ServiceEntry) -> RegisteredView:

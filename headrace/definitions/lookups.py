@@ -1,10 +1,11 @@
-"""Lookups of enriched streams: features of other views that events get as of their own time."""
+"""Enriched streams: what lookups of other views, and functions, add to the events of a source."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from headrace.definitions.checks import check_type
+from headrace.definitions.functions import Function
 from headrace.definitions.services import ServiceEntry
 from headrace.definitions.sources import Column, Source
 from headrace.types import Scalar, ValueType
@@ -33,18 +34,31 @@ class Lookup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnrichedSource(Source):
-    """A source with the columns that its lookups add."""
+    """A source with the columns that lookups and functions add to its events."""
 
     lookups: tuple[Lookup, ...] = ()
+    functions: tuple[Function, ...] = ()
+
+    @property
+    def added(self) -> dict[str, ValueType]:
+        """Columns that are not those of the source."""
+        return added_columns(self.lookups, self.functions)
 
 
-def with_lookups(source: Source, lookups: Sequence[Lookup]) -> Source:
-    """The source with what its lookups add."""
-    if not lookups:
+def added_columns(lookups: Sequence[Lookup], functions: Sequence[Function]) -> dict[str, ValueType]:
+    """Columns that events get, with their types."""
+    looked = {name: kind for one in lookups for name, kind in (*one.columns.items(), (one.known_time, TIME))}
+    return looked | {one.name: one.type for one in functions}
+
+
+def with_lookups(source: Source, lookups: Sequence[Lookup], functions: Sequence[Function]) -> Source:
+    """The source with what lookups and functions add."""
+    if not lookups and not functions:
         return source
-    added = [Column(name, kind) for one in lookups for name, kind in (*one.columns.items(), (one.known_time, TIME))]
+    added = [Column(name, kind) for name, kind in added_columns(lookups, functions).items()]
     fields = {name: getattr(source, name) for name in Source.__dataclass_fields__}
-    return EnrichedSource(**fields | {"columns": [*source.columns, *added], "lookups": tuple(lookups)})
+    made = {"columns": [*source.columns, *added], "lookups": tuple(lookups), "functions": tuple(functions)}
+    return EnrichedSource(**fields | made)
 
 
 def lookups_of(source: Source) -> tuple[Lookup, ...]:
@@ -56,9 +70,8 @@ def without_lookups(source: Source) -> Source:
     """The source as it was registered."""
     if not isinstance(source, EnrichedSource):
         return source
-    added = {name for one in source.lookups for name in (*one.columns, one.known_time)}
     fields = {name: getattr(source, name) for name in Source.__dataclass_fields__}
-    return Source(**fields | {"columns": [column for column in source.columns if column.name not in added]})
+    return Source(**fields | {"columns": [column for column in source.columns if column.name not in source.added]})
 
 
 def lookup_document(lookup: Lookup) -> dict[str, Any]:  # Any: JSON values

@@ -8,7 +8,8 @@ from typing import Final, NamedTuple
 from headrace.definitions.checks import invalid, located
 from headrace.definitions.enrichment import source_of
 from headrace.definitions.entities import EVENT_TIME, Entity
-from headrace.definitions.lookups import Lookup, lookups_of
+from headrace.definitions.functions import Function
+from headrace.definitions.lookups import Lookup, added_columns, lookups_of
 from headrace.definitions.registered import RegisteredView, RegistryState
 from headrace.definitions.sources import Source
 from headrace.definitions.transform import view_digest
@@ -68,12 +69,13 @@ class ViewPlan:
     derived: tuple[tuple[str, CompiledExpression], ...]
     digest: bytes
     lookups: tuple[Lookup, ...] = ()
+    functions: tuple[Function, ...] = ()
 
     @property
     def given(self) -> frozenset[str]:
         """Source columns that an event must carry besides its keys and times."""
-        found = {name for one in self.lookups for name in (*one.columns, one.known_time)}
-        return (self.columns - found).union(*(one.keys for one in self.lookups))
+        read = self.columns.union(*(one.columns for one in self.functions))
+        return (read - added_columns(self.lookups, self.functions).keys()).union(*(one.keys for one in self.lookups))
 
     @property
     def columns(self) -> frozenset[str]:
@@ -83,7 +85,7 @@ class ViewPlan:
 
 
 def compile_plan(view: FeatureView, entity: Entity, source: Source) -> ViewPlan:
-    """Plan of a view; where it looks anything up, its source is the enriched one.
+    """Plan of a view; where anything is added to its events, its source is the enriched one.
 
     Raises InvalidArgument with the path of the field that does not fit the source.
     """
@@ -112,6 +114,7 @@ def compile_plan(view: FeatureView, entity: Entity, source: Source) -> ViewPlan:
         derived=_derived(view),
         digest=view_digest(view, entity, source),
         lookups=lookups,
+        functions=tuple(view.functions),
     )
 
 
@@ -139,7 +142,8 @@ def event_columns(plan: ViewPlan, entity: Entity) -> tuple[str, ...]:
     """Columns of an event as logs and tables keep it, in their order; keys and event time stand beside them."""
     beside = {EVENT_TIME, *(key.name for key in entity.join_keys)}
     known = {one.known_time for one in plan.lookups}
-    return tuple(sorted((plan.columns | plan.given | known) - beside))
+    inputs = {column for one in plan.functions for column in one.columns}
+    return tuple(sorted((plan.columns | plan.given | inputs | known) - beside))
 
 
 def output_type(window: Window, given: ValueType) -> ValueType:

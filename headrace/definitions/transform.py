@@ -37,6 +37,8 @@ def normalised_plan(view: FeatureView, entity: Entity, source: Source) -> dict[s
         plan["filter"] = expression_identity(view.filter).canonical
     if view.lookups:
         plan["lookups"] = [dict(one.identity) for one in lookups_of(source)]
+    if view.functions:
+        plan["functions"] = sorted([one.name, str(one.type), list(one.columns), one.digest] for one in view.functions)
     return plan
 
 
@@ -60,18 +62,21 @@ def expressions_of(view: FeatureView, *, derived: bool = True) -> list[str]:
 
 def source_columns(view: FeatureView) -> frozenset[str]:
     """Columns of its source that a registered view reads, without those of event time and its own keys."""
-    return (read_columns(view) - looked_up(view)).union(*(entry.join_key_mapping.values() for entry in view.lookups))
+    return (read_columns(view) - added_names(view)).union(*(entry.join_key_mapping.values() for entry in view.lookups))
 
 
-def looked_up(view: FeatureView) -> frozenset[str]:
-    """Columns that the events of a registered view get by lookups."""
+def added_names(view: FeatureView) -> frozenset[str]:
+    """Columns that the events of a registered view get by lookups and functions."""
     times = (KNOWN_TIME.format(number) for number in range(1, len(view.lookups) + 1))
-    return frozenset(entry.output_prefix + name for entry in view.lookups for name in entry.features).union(times)
+    return frozenset(entry.output_prefix + name for entry in view.lookups for name in entry.features).union(
+        times, (one.name for one in view.functions)
+    )
 
 
 def read_columns(view: FeatureView) -> frozenset[str]:
-    """Columns of its source, and columns that are looked up, that a view reads."""
-    plain = {feature.transform.column for feature in view.features if isinstance(feature.transform, Latest)}
+    """Columns of its source, and columns that are added to it, that a view reads."""
+    inputs = {column for one in view.functions for column in one.columns}
+    plain = inputs | {feature.transform.column for feature in view.features if isinstance(feature.transform, Latest)}
     return frozenset(plain).union(*(expression_identity(text).columns for text in expressions_of(view, derived=False)))
 
 

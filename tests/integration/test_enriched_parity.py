@@ -43,12 +43,14 @@ from headrace.definitions import (
     latest,
     window,
 )
+from headrace.definitions.functions import Function
 from headrace.definitions.registered import all_records
 from headrace.names import VersionRef
 from tests.integration.test_computed_parity import InMemory, bits_of
 from tests.unit.batch.offline.parts import catalogue_of
 from tests.unit.control_plane.domain.plan_cases import applied
 from tests.unit.feature_server.parts import NOW_US, Parts
+from tests.unit.headrace import sample_functions
 
 USER, ITEM, CATALOG, DEMAND, SPENDING, SERVICE = (
     f"shop.web.{name}" for name in ("user", "item", "catalog", "demand", "spending", "rich")
@@ -92,6 +94,10 @@ def definitions() -> DefinitionSet:
             ServiceEntry(CATALOG, output_prefix="item_", **by_item),
             ServiceEntry(DEMAND, output_prefix="now_", **by_item),
         ],
+        functions=[
+            Function("band", "string", sample_functions.band, ["item_price"]),
+            Function("paid", "i64", sample_functions.paid, ["item_price", "quantity"]),
+        ],
         features=[
             Feature("spent", "f64", window("sum", "item_price * cast(quantity as f64)", over="1h", hop="1m")),
             Feature("priced", "i64", window("count", "item_price", over="2h", hop="10m")),
@@ -101,6 +107,8 @@ def definitions() -> DefinitionSet:
             Feature("sold", "i64", latest("now_sold")),
             Feature("label", "string", latest("now_label")),
             Feature("dear", "bool", derived("spent > hottest")),
+            Feature("bands", "list<string>", window("top_k", "band", over="2h", hop="10m", item_count=2)),
+            Feature("paid", "i64", window("sum", "paid", over="1h", hop="1m")),
         ],
     )  # fmt: skip
     entries = [
@@ -188,7 +196,7 @@ class Shop:
 
 @pytest.fixture
 def parts(tmp_path: Path) -> Iterator[Parts]:
-    opened = Parts(tmp_path / "store", state=STATE, row_log_bytes=64 << 20)
+    opened = Parts(tmp_path / "store", state=STATE, row_log_bytes=64 << 20, function_modules=["tests.unit.headrace"])
     yield opened
     opened.close()
 
@@ -263,10 +271,11 @@ def test_history_gives_what_was_served(tmp_path: Path, parts: Parts, catalogue: 
         )
         if online != offline
     ]
-    assert (len(answers.users) * len(answers.values), wrong[:5]) == (40 * 7 * 13, [])
+    assert (len(answers.users) * len(answers.values), wrong[:5]) == (40 * 7 * 15, [])
     # The shop was rich enough to tell: values of the second level reached the third.
     assert len({bits for bits in answers.values["user_hottest"] if bits is not None}) > 10
     assert len({repr(bits) for bits in answers.values["user_means"]}) > 10
+    assert {band for bands in answers.values["user_bands"] for band in bands or ()} == {"low", "middle", "high"}
 
 
 def order_key(rows: pa.Table) -> list[tuple[int, ...]]:
@@ -296,6 +305,8 @@ def test_what_an_event_looked_up_is_found_in_history_by_the_time_that_it_was_kno
     prices, demand, clicks = (stored(catalogue, view) for view in (CATALOG, DEMAND, SPENDING))
     events = clicks.to_pylist()
     assert len(events) > 100
+    batch = pa.record_batch({"price": clicks["item_price"].combine_chunks()})
+    assert sample_functions.band(batch).equals(clicks["band"].combine_chunks())
     seen = set()
     for event in events:
         item, time_us = event["item"], micros(event[system.EVENT_TIME])

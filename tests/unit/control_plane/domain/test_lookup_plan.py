@@ -29,12 +29,14 @@ from headrace.definitions import (
     window,
 )
 from headrace.definitions.enrichment import source_of
+from headrace.definitions.functions import Function
 from headrace.definitions.lookups import lookup_document, lookup_from_document, lookups_of, without_lookups
 from headrace.definitions.plans import compile_plan, event_columns, plan_of
 from headrace.definitions.registered import RegisteredView
 from headrace.errors import FailedPrecondition
 from headrace.names import VersionRef
 from tests.unit.control_plane.domain.plan_cases import NOW, applied, only
+from tests.unit.headrace import sample_functions
 
 USER, ITEM, CATALOG, SPENDING = "shop.web.user", "shop.web.item", "shop.web.catalog", "shop.web.spending"
 PRICES, CLICKS = "shop.web.prices", "shop.web.clicks"
@@ -219,6 +221,50 @@ def test_a_column_that_the_event_has_is_refused_as_name_of_a_lookup() -> None:
     assert [(one.reason, one.field) for one in made.problems] == [
         ("DUPLICATE_NAME", "feature_views[0].lookups[0].output_prefix")
     ]
+
+
+def banded(**fields: Any) -> FeatureView:
+    band = Function("band", "string", sample_functions.band, ["item_price"])
+    return spending(Feature("band", "string", latest("band")), **{"functions": [band]} | fields)
+
+
+def test_functions_over_what_is_looked_up_are_pinned_and_marked_as_not_native() -> None:
+    made = plan(applied(shop(feature_views=[catalog()])), shop(feature_views=[banded()]), NOW)
+    (change,) = [one for one in made.changes if one.name == SPENDING]
+    assert f"function band string by {sample_functions.__name__}:band(item_price), source" in change.details[1]
+    assert change.details[1].endswith("native: no")
+    record = made.after.view(VersionRef(SPENDING))
+    assert record is not None and record.definition.lookups[0].features == ("price",)
+    planned = plan_of(record, made.after)
+    assert (planned.columns, planned.given) == ({"band"}, {"item"})
+    columns = event_columns(planned, made.after.entities[USER].definition)
+    assert columns == ("_known_time_1", "band", "item", "item_price")
+    other = Function("band", "string", banded().functions[0].path, ["item_price"], digest="0" * 64)
+    change = plan(made.after, only(feature_views=banded(functions=[other])), NOW).changes[-1]
+    assert change.change_kind is ChangeKind.NEW_VERSION
+    assert "source 000000000000, native: no is added" in "; ".join(change.details)
+    assert plan(made.after, only(feature_views=banded()), NOW).changes[-1].change_kind is ChangeKind.UNCHANGED
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason", "field"),
+    [
+        ({"columns": ["item_prise"]}, "UNKNOWN_COLUMN", "functions[0].columns[0]"),
+        ({"name": "amount"}, "DUPLICATE_NAME", "functions[0].name"),
+        ({"name": "user_id"}, "DUPLICATE_NAME", "functions[0].name"),
+        ({"name": "unread"}, "UNEXPECTED", "functions[0]"),
+        ({"type": "i64"}, "WRONG_TYPE", "features[0].type"),
+    ],
+)
+def test_a_function_that_does_not_fit_is_refused(changed: dict[str, Any], reason: str, field: str) -> None:
+    given = {"name": "band", "type": "string", "columns": ["item_price"]} | changed
+    one = Function(given["name"], given["type"], sample_functions.band, given["columns"])
+    features = [SPENT, Feature("band", "string", latest(one.name if one.name == "amount" else "band"))]
+    wanted = spending(*features, functions=[one])
+    assert refusal(feature_views=wanted)[:2] == (
+        reason,
+        f"feature_views[0].{field.replace('features[0]', 'features[1]')}",
+    )
 
 
 def test_a_view_as_source_is_refused_with_the_way_to_read_it() -> None:
