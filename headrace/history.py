@@ -6,6 +6,7 @@ found by name: a model server that only reads online never loads it.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from importlib import import_module
@@ -63,6 +64,7 @@ class _Engine(Protocol):
     historical: Callable[..., pa.Table]
     entity_rows: Callable[..., pa.Table]
     training_stream: Callable[..., ArrowStream]
+    source_rows: Callable[..., AbstractContextManager[pa.RecordBatchReader]]
 
 
 def preview(
@@ -134,6 +136,16 @@ def get_historical(
     written later. For rows beyond memory use `headrace offline get-historical`.
     """
     return _engine().historical(entities, features, (lake, registry, token), time_column, as_of)
+
+
+def source_rows(
+    source: Source, *, folder: str = ".", lake: str = LAKE_DEFAULT
+) -> AbstractContextManager[pa.RecordBatchReader]:
+    """What a source of kind SQL selects, valid inside a with block, in the types of its columns.
+
+    Files are looked for from `folder` on. It wants DuckDB, the extra `sql`.
+    """
+    return _engine().source_rows(source, folder, lake)
 
 
 def entities_between(

@@ -10,7 +10,7 @@ import pyarrow as pa
 from control_plane.cli.output import Format, plain, print_document, print_table
 from control_plane.cli.request_values import parse_request_data
 from control_plane.cli.session import Session
-from control_plane.cli.tables import FileRows, read_rows, select
+from control_plane.cli.tables import FileRows, named_rows, read_rows, select
 from control_plane.cli.typed_columns import parse_columns, split_values
 from headrace.client import Durability, FeatureBatch, ReadOptions, RegistryClient, ValueState, WriteToken
 from headrace.definitions import (
@@ -27,6 +27,7 @@ from headrace.definitions.plans import compile_plan
 from headrace.definitions.transforms import Latest
 from headrace.definitions.views import FeatureView
 from headrace.errors import FailedPrecondition, InvalidArgument
+from headrace.history import source_rows
 from headrace.names import VersionRef, check_name
 from headrace.types import Scalar
 
@@ -58,14 +59,25 @@ def materialize(session: Session, view_name: str, origin: str | None) -> None:
     """Brings the rows of a view's source online: each feature is the newest value of its column."""
     with session.registry() as registry:
         view, entity = _view(registry, view_name)
-        source, path = _source(registry, view, origin)
+        source, place = _source(registry, view, origin)
     keys = [key.name for key in entity.definition.join_keys]
     origins = {EVENT_TIME: source.event_time_column, **{key: key for key in keys}}
     origins |= _latest_columns(view.definition, str(view.ref))
     types = {column.name: column.type.arrow for column in source.columns}
-    rows = read_rows(path, pa.schema([pa.field(name, types[name]) for name in dict.fromkeys(origins.values())]))
-    renamed = FileRows((select(table, origins) for table in rows.batches), rows.row_count)
-    _send(session, str(view.ref), renamed, Durability.LOG)
+    schema = pa.schema([pa.field(name, types[name]) for name in dict.fromkeys(origins.values())])
+    with _rows(session, place, schema) as rows:
+        renamed = FileRows((select(table, origins) for table in rows.batches), rows.row_count)
+        _send(session, str(view.ref), renamed, Durability.LOG)
+
+
+@contextmanager
+def _rows(session: Session, place: Path | Source, schema: pa.Schema) -> Iterator[FileRows]:
+    """Rows of a file, or of a source that is a SELECT over files below this folder and the lake of the platform."""
+    if isinstance(place, Path):
+        yield read_rows(place, schema)
+        return
+    with source_rows(place, lake=str(session.lake_folder())) as reader:
+        yield named_rows(place.name, iter(reader), schema)
 
 
 def _event_fields(registry: RegistryClient, view: RegisteredView, entity: Entity) -> list[pa.Field]:
@@ -192,14 +204,16 @@ def _view(registry: RegistryClient, name: str) -> tuple[RegisteredView, Register
     return view, entity
 
 
-def _source(registry: RegistryClient, view: RegisteredView, origin: str | None) -> tuple[Source, Path]:
-    """The view's source definition, and the file to read: named, of a named source, or of its own source."""
+def _source(registry: RegistryClient, view: RegisteredView, origin: str | None) -> tuple[Source, Path | Source]:
+    """The view's source definition, and the file or SELECT to read: named, of a named source, or of its own source."""
     own = registry.get(DefinitionKind.SOURCE, view.definition.source)
     assert isinstance(own, RegisteredSource), "the registry answers the kind that was asked for"
     if origin is not None and not _is_name(origin):
         return own.definition, Path(origin)
     named = own if origin is None else registry.get(DefinitionKind.SOURCE, origin)
     assert isinstance(named, RegisteredSource), "as above"
+    if named.definition.kind is SourceKind.SQL:
+        return own.definition, named.definition
     if named.definition.kind is not SourceKind.FILE:
         raise FailedPrecondition(
             f"source {named.definition.name} is of kind {named.definition.kind.name.lower()}, which has no rows to "

@@ -64,6 +64,8 @@ def source_to_pb(source: Source) -> pb.Source:
         columns=[pb.Column(name=column.name, value_type=type_to_pb(column.type)) for column in source.columns],
         event_time_column=source.event_time_column,
         availability_delay_duration=duration_to_pb(source.availability_delay),
+        query=source.query,
+        inputs=source.inputs,
         metadata=_metadata(source),
     )
 
@@ -75,6 +77,8 @@ def source_from_pb(message: pb.Source) -> Source:
         kind=_member(SourceKind, message.kind, "kind"),
         event_time_column=message.event_time_column,
         uri=message.uri,
+        query=message.query,
+        inputs=dict(message.inputs),
         availability_delay=duration_from_pb(message.availability_delay_duration, "availability_delay_duration"),
         **_common(message.name, message.metadata),
     )

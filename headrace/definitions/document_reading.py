@@ -38,7 +38,7 @@ def set_from_document(document: object) -> DefinitionSet:
 
 def source_from_document(document: object) -> Source:
     """One source."""
-    known = frozenset({"kind", "uri", "event_time_column", "availability_delay", "columns"})
+    known = frozenset({"kind", "uri", "event_time_column", "availability_delay", "columns", "query", "inputs"})
     fields = _definition_fields(document, known, frozenset({"columns"}), "a source")
     rest = _with_duration(fields, "availability_delay")
     if "kind" in rest:

@@ -39,6 +39,8 @@ def _source(source: Source) -> Fields:
     fields: Fields = {"kind": source.kind.name.lower()}
     if source.uri:
         fields["uri"] = source.uri
+    if source.query:
+        fields |= {"query": source.query, "inputs": dict(source.inputs)}
     fields["event_time_column"] = source.event_time_column
     if source.availability_delay:
         fields["availability_delay"] = format_duration(source.availability_delay)

@@ -27,7 +27,7 @@ def normalised_plan(view: FeatureView, entity: Entity, source: Source) -> dict[s
     """
     plan: dict[str, Any] = {  # Any: JSON values
         "entity": {"name": entity.name, "join_keys": [[key.name, str(key.type)] for key in entity.join_keys]},
-        "source": {"name": source.name, "event_time_column": source.event_time_column},
+        "source": {"name": source.name, "event_time_column": source.event_time_column} | _select(source),
         "features": [
             {"name": feature.name, "type": str(feature.type)} | _computation(feature.transform)
             for feature in sorted(view.features, key=lambda feature: feature.name)
@@ -40,6 +40,10 @@ def normalised_plan(view: FeatureView, entity: Entity, source: Source) -> dict[s
     if view.functions:
         plan["functions"] = sorted([one.name, str(one.type), list(one.columns), one.digest] for one in view.functions)
     return plan
+
+
+def _select(source: Source) -> dict[str, str]:
+    return {"query": source.query.strip()} if source.query else {}
 
 
 def view_digest(view: FeatureView, entity: Entity, source: Source) -> bytes:

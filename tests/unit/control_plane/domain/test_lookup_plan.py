@@ -253,7 +253,7 @@ def test_functions_over_what_is_looked_up_are_pinned_and_marked_as_not_native() 
         ({"name": "amount"}, "DUPLICATE_NAME", "functions[0].name"),
         ({"name": "user_id"}, "DUPLICATE_NAME", "functions[0].name"),
         ({"name": "unread"}, "UNEXPECTED", "functions[0]"),
-        ({"type": "i64"}, "WRONG_TYPE", "features[0].type"),
+        ({"type": "i64"}, "WRONG_TYPE", "features[1].type"),
     ],
 )
 def test_a_function_that_does_not_fit_is_refused(changed: dict[str, Any], reason: str, field: str) -> None:
@@ -261,10 +261,7 @@ def test_a_function_that_does_not_fit_is_refused(changed: dict[str, Any], reason
     one = Function(given["name"], given["type"], sample_functions.band, given["columns"])
     features = [SPENT, Feature("band", "string", latest(one.name if one.name == "amount" else "band"))]
     wanted = spending(*features, functions=[one])
-    assert refusal(feature_views=wanted)[:2] == (
-        reason,
-        f"feature_views[0].{field.replace('features[0]', 'features[1]')}",
-    )
+    assert refusal(feature_views=wanted)[:2] == (reason, f"feature_views[0].{field}")
 
 
 def test_a_view_as_source_is_refused_with_the_way_to_read_it() -> None:
