@@ -24,7 +24,7 @@ from shop_functions import band
 from headrace.definitions import (
     Column, Entity, EntityKey, Feature, FeatureView, ServiceEntry, Source, SourceKind, latest, window,
 )
-from headrace.definitions.functions import Function
+from headrace.definitions import Function
 
 prices = Source("shop.web.prices", owner="shop", columns=[
     Column("event_time", "timestamp_us"), Column("item_id", "string"), Column("price", "f64")])
