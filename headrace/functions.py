@@ -21,16 +21,19 @@ _DAYS_MAX: Final = 20_000
 
 @dataclass(frozen=True, slots=True)
 class LoadedFunction:
-    """A function of a view, imported and of the source that the view pins."""
+    """A function of a view, imported and of the source that the view pins; it takes columns of these types alone."""
 
     definition: Function
     call: ArrayFunction
+    types: Mapping[str, ValueType]
 
     def column(self, events: Mapping[str, pa.Array], row_count: int, field: str = "arrow_ipc") -> pa.Array:
         """What it gives for events. Raises InvalidArgument where it fails, or gives another type or number of rows."""
         one = self.definition
         names = list(one.columns)
-        batch = pa.RecordBatch.from_arrays([events[name] for name in names], names=names)
+        # A column of times may come in any zone; a function sees UTC.
+        columns = [events[name].cast(self.types[name].arrow) for name in names]
+        batch = pa.RecordBatch.from_arrays(columns, names=names)
         try:
             found = self.call(batch)
         except Exception as error:  # whatever a function of a user does
@@ -69,9 +72,10 @@ def loaded_functions(
     modules = None if allowed is None else frozenset(allowed)
     found = []
     for one in functions:
-        made = LoadedFunction(one, load_function(one.path, one.digest, modules))
+        taken = {name: types[name] for name in one.columns}
+        made = LoadedFunction(one, load_function(one.path, one.digest, modules), taken)
         try:
-            made.column({name: pa.array([], types[name].arrow) for name in one.columns}, 0, "functions")
+            made.column({name: pa.array([], kind.arrow) for name, kind in taken.items()}, 0, "functions")
         except InvalidArgument as error:
             raise FailedPrecondition(
                 f"{error.message} (tried on 0 events)", reason=error.reason, field="functions", metadata=error.metadata
@@ -80,10 +84,10 @@ def loaded_functions(
     return tuple(found)
 
 
-def measured(function: LoadedFunction, types: Mapping[str, ValueType], seed: int = 0) -> Cost:
+def measured(function: LoadedFunction, seed: int = 0) -> Cost:
     """Cost of a function. Raises FailedPrecondition where it does not give each row its value by that row alone."""
     random = np.random.default_rng(seed)
-    events = {name: made_up(types[name], MEASURED_ROWS, random) for name in function.definition.columns}
+    events = {name: made_up(kind, MEASURED_ROWS, random) for name, kind in function.types.items()}
     try:
         whole = function.column(events, MEASURED_ROWS)
         half = MEASURED_ROWS // 2 + 1

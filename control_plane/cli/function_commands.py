@@ -78,7 +78,7 @@ def _costs(view: FeatureView, types: "_Types") -> Iterator[FunctionCost]:
         if not set(one.columns) <= known.keys():
             continue  # the plan refuses it
         (loaded,) = loaded_functions([one], known, None)
-        cost = measured(loaded, known)
+        cost = measured(loaded)
         yield FunctionCost(view.name, one.name, one.path, cost.us_per_row, cost.note)
 
 

@@ -77,8 +77,8 @@ class Lookups:
         back[asked] = np.arange(len(asked))
         places = pa.array(back, mask=back == NO_IMAGE)
         known = pa.array(np.array(stored.known_us, np.int64)[entities], pa.int64()).cast(TIME.arrow)
-        found = {lookup.entry.output_prefix + name: column.take(places) for name, column in
-                 _settled(target, images, lookup.entry.features).items()}  # fmt: skip
+        settled = _settled(target, images, lookup.entry.features)
+        found = {lookup.entry.output_prefix + name: column.take(places) for name, column in settled.items()}
         return found | {lookup.known_time: known.take(places)}
 
     def _stored(

@@ -25,6 +25,11 @@ def paid(batch: pa.RecordBatch) -> pa.Array:
     return pa.array([None if None in row else math.floor(row[0] * row[1]) for row in rows], pa.int64())
 
 
+def hour_of(batch: pa.RecordBatch) -> pa.Array:
+    """The hour of a time as it comes."""
+    return pc.hour(batch.column(0))
+
+
 def so_far(batch: pa.RecordBatch) -> pa.Array:
     """A sum over rows before: no function of one row."""
     return pc.cumulative_sum(batch.column(0).fill_null(0))

@@ -134,7 +134,7 @@ def test_a_column_is_what_the_function_gives_and_of_the_declared_type() -> None:
     ],
 )
 def test_what_a_function_does_wrong_is_named(call: Any, reason: str, part: str) -> None:
-    made = LoadedFunction(function(call, "f64"), call)
+    made = LoadedFunction(function(call, "f64"), call, {"price": TYPES["price"]})
     error = refused(lambda: made.column({"price": pa.array([1.0, None])}, 2))
     assert (error.reason, error.field) == (reason, "arrow_ipc")
     assert part in error.message and HERE in error.message
@@ -147,14 +147,23 @@ def test_another_type_is_refused_before_there_are_events() -> None:
 
 def test_the_cost_is_measured_and_rows_stand_alone() -> None:
     (made,) = loaded_functions([Function("paid", "i64", sample.paid, ["price", "quantity"])], TYPES, None)
-    cost = measured(made, TYPES)
+    cost = measured(made)
     assert cost.us_per_row is not None and 0 < cost.us_per_row < 1_000
     (sums,) = loaded_functions([function(sample.so_far, "f64")], TYPES, None)
-    error = refused(lambda: measured(sums, TYPES))
+    error = refused(lambda: measured(sums))
     assert error.reason == "NOT_ROW_BY_ROW"
-    fails = LoadedFunction(function(sample.failing, "f64"), sample.failing)
-    assert measured(fails, TYPES).us_per_row is None
-    assert "no such thing" in measured(fails, TYPES).note
+    fails = LoadedFunction(function(sample.failing, "f64"), sample.failing, {"price": TYPES["price"]})
+    assert measured(fails).us_per_row is None
+    assert "no such thing" in measured(fails).note
+
+
+def test_times_are_seen_in_utc_whatever_zone_they_came_in() -> None:
+    (made,) = loaded_functions(
+        [Function("hour", "i64", sample.hour_of, ["at"])], {"at": parse_type("timestamp_us")}, None
+    )
+    for zone in ("UTC", "Asia/Tokyo", "+02:00"):
+        times = pa.array([0, 7_200_000_000], pa.timestamp("us", zone))
+        assert made.column({"at": times}, 2).to_pylist() == [0, 2]
 
 
 @pytest.mark.parametrize("scalar", Scalar)
