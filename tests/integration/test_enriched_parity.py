@@ -22,10 +22,13 @@ from batch.drain.views import Views
 from batch.jobs.historical import HistoricalRequest, run_historical
 from batch.jobs.services import resolve_service
 from batch.jobs.views import view_document, view_from_document, wanted_view
+from batch.materialize.computed_rows import ROW, row_maker
 from batch.notebook.tables import join_tables
 from batch.offline import columns as system
 from batch.offline.catalogue import Catalogue
 from batch.offline.runs import Provenance, Runs
+from core_ext.keys import encode_key, shard_of_slot, slot_of_key, storage_key
+from core_ext.row_codec import decode_row
 from headrace.client import Client
 from headrace.client.shards import ShardClient
 from headrace.definitions import (
@@ -43,6 +46,7 @@ from headrace.definitions import (
     latest,
     window,
 )
+from headrace.definitions.enrichment import source_of
 from headrace.definitions.functions import Function
 from headrace.definitions.registered import all_records
 from headrace.names import VersionRef
@@ -356,6 +360,27 @@ def known_demand(rows: pa.Table, item: str, time_us: int, known_us: int) -> tupl
     spine = pa.table({"item_id": [item], "event_time": pa.array([time_us], UTC)})
     found = join_tables(spine, [history], time_column="event_time", cutoff_us=known_us).to_pylist()[0]
     return "present", {name: found[name] for name in names}
+
+
+@pytest.mark.timeout(300)
+def test_rows_that_a_batch_makes_of_history_answer_as_those_of_the_stream(
+    parts: Parts, catalogue: Catalogue, seed: int
+) -> None:
+    lived(parts, catalogue, seed, rounds=20)
+    record = STATE.view(VersionRef(SPENDING, 1))
+    assert record is not None
+    source_record = replace(STATE.sources["shop.web.clicks"], definition=source_of(record, STATE))
+    maker = row_maker(record, STATE.entities[USER], source_record)
+    made = maker.rows(stored(catalogue, SPENDING), [1 << 40] * len(parts.shards))
+    layout = parts.catalogue.view(SPENDING)
+    assert made.num_rows > 3
+    for user, row in zip(made["user_id"].to_pylist(), made[ROW].to_pylist(), strict=True):
+        key = encode_key(layout.entity.key_types, [user])
+        shard = parts.shards[shard_of_slot(slot_of_key(key), len(parts.shards))]
+        (online,) = shard.read([storage_key(layout.entity.entity_id, key, layout.view_id)])
+        images = [maker.view.image(one, parts.clock.now_us) for one in (row, online)]
+        values = [decode_row(maker.view.answered, image)[1] for image in images]
+        assert repr(values[0]) == repr(values[1])
 
 
 def micros(time: Any) -> int:
