@@ -52,15 +52,25 @@ def selected(
         with duckdb.connect(":memory:", config=settings) as connection:
             for name, place in source.inputs.items():
                 _register(connection, name, place, folder, lake_table)
-            try:
+            with _failures(source, memory_bytes):
                 reader = connection.sql(source.query).to_arrow_reader(BATCH_ROWS)
-                columns = _checked(reader.schema, source)
-                yield pa.RecordBatchReader.from_batches(_schema(source), _conformed(reader, columns, source))
-            except duckdb.OutOfMemoryException as error:
-                message = f"the SELECT of {source.name} needs more than {memory_bytes} bytes: {_told(error)}"
-                raise ResourceExhausted(message, reason="SQL_OUT_OF_MEMORY", field="query") from error
-            except duckdb.Error as error:
-                raise invalid(f"the SELECT of {source.name} failed: {_told(error)}", "SQL_FAILED", "query") from error
+            columns = _checked(reader.schema, source)
+            yield pa.RecordBatchReader.from_batches(_schema(source), _conformed(reader, columns, source, memory_bytes))
+
+
+@contextmanager
+def _failures(source: Source, memory_bytes: int) -> Iterator[None]:
+    """What DuckDB says while it runs, itself or through Arrow, as errors of ours."""
+    import duckdb  # optional
+
+    try:
+        yield
+    except (duckdb.Error, pa.ArrowException, OSError) as error:
+        told = " ".join(str(error).split())[:300]
+        if isinstance(error, duckdb.OutOfMemoryException) or "Out of Memory Error" in told:
+            message = f"the SELECT of {source.name} needs more than {memory_bytes} bytes: {told}"
+            raise ResourceExhausted(message, reason="SQL_OUT_OF_MEMORY", field="query") from error
+        raise invalid(f"the SELECT of {source.name} failed: {told}", "SQL_FAILED", "query") from error
 
 
 def _register(connection: Any, name: str, place: str, folder: Path, lake_table: LakeTable) -> None:  # Any: no types
@@ -148,9 +158,16 @@ def _fits(given: pa.DataType, wanted: ValueType) -> bool:
     return bool(given == target)
 
 
-def _conformed(reader: pa.RecordBatchReader, places: Mapping[str, int], source: Source) -> Iterator[pa.RecordBatch]:
+def _conformed(
+    reader: pa.RecordBatchReader, places: Mapping[str, int], source: Source, memory_bytes: int
+) -> Iterator[pa.RecordBatch]:
     schema = _schema(source)
-    for batch in reader:
+    while True:
+        try:
+            with _failures(source, memory_bytes):
+                batch = reader.read_next_batch()
+        except StopIteration:
+            return
         columns = []
         for at, field in enumerate(schema):
             try:
@@ -159,7 +176,3 @@ def _conformed(reader: pa.RecordBatchReader, places: Mapping[str, int], source: 
                 message = f"column {field.name!r} of the SELECT of {source.name} does not hold {field.type}: {error}"
                 raise invalid(message, "WRONG_TYPE", f"columns[{at}].type", column=field.name) from error
         yield pa.RecordBatch.from_arrays(columns, schema=schema)
-
-
-def _told(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
