@@ -113,8 +113,8 @@ def _add(used: str, value: object, function: FunctionType, path: str, found: dic
         found[used] = f"module {value.__name__}"
     elif _is_constant(value):
         found[used] = repr(value)
-    elif getattr(value, "__qualname__", None) and getattr(value, "__module__", None) not in (None, function.__module__):
-        found[used] = f"from {value.__module__} {value.__qualname__}"
+    elif _home_of(value) not in (None, function.__module__):
+        found[used] = f"from {_home_of(value)} {getattr(value, '__qualname__', '')}"
     else:
         raise _refused(
             f"function {path!r} reads {used!r}, a {type(value).__name__} that may change behind it; make it a constant "
@@ -135,6 +135,12 @@ def _names(code: CodeType, path: str) -> Iterator[str]:
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             yield from _names(constant, path)
+
+
+def _home_of(value: object) -> str | None:
+    """Module of a function or class, None of what has none."""
+    home = getattr(value, "__module__", None) if hasattr(value, "__qualname__") else None
+    return home if isinstance(home, str) else None
 
 
 def _is_constant(value: object) -> bool:

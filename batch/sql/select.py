@@ -43,7 +43,7 @@ def selected(
 
     check_select(source.query, source.inputs)
     with tempfile.TemporaryDirectory(prefix="headrace-sql-") as spill:
-        settings = dict(CLOSED) | {
+        settings: dict[str, Any] = dict(CLOSED) | {  # Any: as the engine has it
             "memory_limit": f"{memory_bytes}B",
             "threads": str(threads),
             "temp_directory": spill,

@@ -79,7 +79,7 @@ def definitions() -> DefinitionSet:
             Feature("label", "string", latest("label")),
         ],
     )  # fmt: skip
-    by_item = {"join_key_mapping": {"item_id": "item"}}
+    by_item = {"item_id": "item"}
     demand = FeatureView(
         DEMAND, owner="shop", entity=ITEM, source="shop.web.sales", ttl=timedelta(hours=6),
         lookups=[ServiceEntry(CATALOG, output_prefix="item_")],
@@ -95,8 +95,8 @@ def definitions() -> DefinitionSet:
         SPENDING, owner="shop", entity=USER, source="shop.web.clicks", ttl=timedelta(hours=5),
         filter="item_price is null or item_price < 90.0",
         lookups=[
-            ServiceEntry(CATALOG, output_prefix="item_", **by_item),
-            ServiceEntry(DEMAND, output_prefix="now_", **by_item),
+            ServiceEntry(CATALOG, (), by_item, "item_"),
+            ServiceEntry(DEMAND, (), by_item, "now_"),
         ],
         functions=[
             Function("band", "string", sample_functions.band, ["item_price"]),
@@ -169,6 +169,7 @@ class Shop:
 
     def prices(self, now_us: int) -> pa.RecordBatch:
         items, times = self._items(now_us, 4)
+        items = ["a" if item in self.erased_us else item for item in items]  # an erased item gets no price again
         prices = [None if self.random.random() < 0.1 else float(self.random.integers(1, 100)) / 3 for _ in items]
         return self._batch(times, item_id=pa.array(items), price=pa.array(prices, pa.float64()), label=pa.array(items))
 

@@ -32,7 +32,7 @@ clicks = Source("shop.web.clicks", owner="shop", columns=[
     Column("event_time", "timestamp_us"), Column("user_id", "i64"), Column("item", "string")])
 totals = Source(
     "shop.web.totals", owner="shop", kind=SourceKind.SQL, inputs={"orders": "orders/*.parquet"},
-    query="SELECT user_id, max(at) AS event_time, sum(amount)::BIGINT AS total FROM orders GROUP BY user_id",
+    query="SELECT user_id, max(seen_at) AS event_time, sum(amount)::BIGINT AS total FROM orders GROUP BY user_id",
     columns=[Column("event_time", "timestamp_us"), Column("user_id", "i64"), Column("total", "i64")])
 item = Entity("shop.web.item", owner="shop", join_keys=[EntityKey("item_id", "string")])
 user = Entity("shop.web.user", owner="shop", join_keys=[EntityKey("user_id", "i64")])
@@ -55,7 +55,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     (folder / "shop_functions.py").write_text(FUNCTIONS)
     (folder / "definitions.py").write_text(DEFINITIONS)
     (folder / "orders").mkdir()
-    orders = {"user_id": [1, 1, 2], "at": pa.array([5, 7, 6], pa.timestamp("us", "UTC")), "amount": [10, 20, 40]}
+    orders = {"user_id": [1, 1, 2], "seen_at": pa.array([5, 7, 6], pa.timestamp("us", "UTC")), "amount": [10, 20, 40]}
     pq.write_table(pa.table(orders), folder / "orders" / "one.parquet")
     with running(folder, "--function-module", "shop_functions") as started:
         yield started
@@ -73,8 +73,12 @@ def test_plan_apply_write_and_read(shop: Running) -> None:
     made = json.loads(done(shop, "apply", "definitions.py", "-o", "json"))
     (cost,) = made["functions"]
     assert (cost["native"], cost["column"]) == (False, "band") and 0 < cost["us_per_row"] < 1_000
-    prices = [{"item_id": "a", "price": 4.0}, {"item_id": "b", "price": 20.0}]
-    clicks = [{"user_id": 1, "item": "a"}, {"user_id": 1, "item": "b"}, {"user_id": 1, "item": None}]
+    prices: list[dict[str, Any]] = [{"item_id": "a", "price": 4.0}, {"item_id": "b", "price": 20.0}]
+    clicks: list[dict[str, Any]] = [
+        {"user_id": 1, "item": "a"},
+        {"user_id": 1, "item": "b"},
+        {"user_id": 1, "item": None},
+    ]
     for view, name, rows, time in (("catalog", "prices", prices, 1), ("spending", "clicks", clicks, 2)):
         lines = [row | {"event_time": f"2026-01-0{time}T00:00:0{at}Z"} for at, row in enumerate(rows)]
         file = shop.folder / f"{name}.jsonl"

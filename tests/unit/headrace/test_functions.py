@@ -114,7 +114,7 @@ def test_functions_are_imported_from_allowed_modules_with_the_pinned_source_alon
         (None, digest, f"{HERE}:gone", "FUNCTION_NOT_FOUND"),
         (None, digest, "no.such.module:f", "FUNCTION_NOT_FOUND"),
     ):
-        error = refused(lambda at=at, wanted=wanted, allowed=allowed: load_function(at, wanted, allowed))  # type: ignore[misc]
+        error = refused(lambda at=at, wanted=wanted, allowed=allowed: load_function(at, wanted, allowed))
         assert isinstance(error, FailedPrecondition) and error.reason == reason
 
 

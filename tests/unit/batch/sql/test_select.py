@@ -21,7 +21,7 @@ QUERY = "SELECT user_id, max(event_time) AS event_time, sum(amount)::BIGINT AS t
 
 def source(query: str = QUERY, **fields: Any) -> Source:
     columns = [Column("user_id", "i64"), Column("event_time", "timestamp_us"), Column("total", "i64")]
-    given = {"kind": SourceKind.SQL, "columns": columns, "inputs": {"orders": "orders/*.parquet"}}
+    given: dict[str, Any] = {"kind": SourceKind.SQL, "columns": columns, "inputs": {"orders": "orders/*.parquet"}}
     return Source("shop.web.totals", owner="shop", query=query, **given | fields)
 
 
@@ -64,6 +64,14 @@ def test_rows_come_in_the_declared_types(folder: Path) -> None:
     assert found["event_time"].cast(pa.int64()).to_pylist() == [1, 10, 11]
 
 
+def test_names_that_the_select_makes_itself_are_no_inputs(folder: Path) -> None:
+    query = (
+        "WITH big AS (FROM orders WHERE amount > 1), orders2 AS (FROM big) SELECT user_id, event_time, amount AS total"
+    )
+    found = rows(source(f"{query} FROM orders2 JOIN big USING (user_id, event_time, amount)"), folder)
+    assert sorted(found["total"].to_pylist()) == [2, 2, 3]
+
+
 def test_an_absolute_path_and_a_file_uri_are_read(folder: Path) -> None:
     for place in (f"{folder}/orders/*.parquet", f"file://{folder}/orders/*.parquet"):
         assert rows(source(inputs={"orders": place}), Path("/")).num_rows == 3
@@ -81,9 +89,9 @@ def test_an_absolute_path_and_a_file_uri_are_read(folder: Path) -> None:
         ("SELECT * FROM order_s", "UNKNOWN_INPUT", "did you mean 'orders'"),
         ("SELECT * FROM orders, '{folder}/orders/0.parquet'", "UNKNOWN_INPUT", "none of its inputs"),
         ("SELECT 1 AS user_id", "UNEXPECTED", "does not read the input 'orders'"),
-        ("SELECT * FROM orders, read_parquet('{folder}/orders/0.parquet')", "INVALID_SQL", "Cannot access file"),
-        ("SELECT * FROM orders, read_text('{folder}/orders/0.parquet')", "INVALID_SQL", "Cannot access file"),
-        ("SELECT * FROM orders, glob('{folder}/*')", "INVALID_SQL", "Cannot access file"),
+        ("SELECT * FROM orders, read_parquet('{folder}/orders/0.parquet')", "SQL_FAILED", "Cannot access file"),
+        ("SELECT * FROM orders, read_text('{folder}/orders/0.parquet')", "SQL_FAILED", "Cannot access file"),
+        ("SELECT * FROM orders, glob('{folder}/*')", "SQL_FAILED", "Cannot access file"),
         ("SELECT nothing FROM orders", "SQL_FAILED", "nothing"),
         ("SELECT user_id, event_time FROM orders", "UNKNOWN_COLUMN", "gives no column 'total'; it gives user_id"),
         ("SELECT *, amount::DOUBLE AS total FROM orders", "WRONG_TYPE", "is double, and i64 is declared; cast it"),

@@ -236,7 +236,7 @@ def test_functions_over_what_is_looked_up_are_pinned_and_marked_as_not_native() 
     record = made.after.view(VersionRef(SPENDING))
     assert record is not None and record.definition.lookups[0].features == ("price",)
     planned = plan_of(record, made.after)
-    assert (planned.columns, planned.given) == ({"band"}, {"item"})
+    assert planned.columns == {"band"} and planned.given == {"item"}
     columns = event_columns(planned, made.after.entities[USER].definition)
     assert columns == ("_known_time_1", "band", "item", "item_price")
     other = Function("band", "string", banded().functions[0].path, ["item_price"], digest="0" * 64)

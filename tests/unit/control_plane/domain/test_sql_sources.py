@@ -16,7 +16,7 @@ SOURCE, VIEW = "flights.ops.selected", "flights.ops.chosen"
 
 def source(query: str = QUERY, **fields: Any) -> Source:
     columns = [Column("airport", "string"), Column("event_time", "timestamp_us"), Column("delay", "f64")]
-    given = {"kind": SourceKind.SQL, "columns": columns, "inputs": {"flights": "flights/*.parquet"}}
+    given: dict[str, Any] = {"kind": SourceKind.SQL, "columns": columns, "inputs": {"flights": "flights/*.parquet"}}
     return Source(SOURCE, owner="flights", query=query, **given | fields)
 
 
