@@ -74,11 +74,7 @@ def test_plan_apply_write_and_read(shop: Running) -> None:
     (cost,) = made["functions"]
     assert (cost["native"], cost["column"]) == (False, "band") and 0 < cost["us_per_row"] < 1_000
     prices: list[dict[str, Any]] = [{"item_id": "a", "price": 4.0}, {"item_id": "b", "price": 20.0}]
-    clicks: list[dict[str, Any]] = [
-        {"user_id": 1, "item": "a"},
-        {"user_id": 1, "item": "b"},
-        {"user_id": 1, "item": None},
-    ]
+    clicks: list[dict[str, Any]] = [{"user_id": 1, "item": item} for item in ("a", "b", None)]
     for view, name, rows, time in (("catalog", "prices", prices, 1), ("spending", "clicks", clicks, 2)):
         lines = [row | {"event_time": f"2026-01-0{time}T00:00:0{at}Z"} for at, row in enumerate(rows)]
         file = shop.folder / f"{name}.jsonl"
@@ -109,8 +105,7 @@ def test_a_server_that_may_not_import_says_so(tmp_path: Path, shop: Running) -> 
     for name in ("shop_functions.py", "definitions.py"):
         (tmp_path / name).write_text((shop.folder / name).read_text())
     with running(tmp_path) as other:
-        refused = other.headrace("apply", "definitions.py")
-        assert refused.returncode != 0
+        assert other.headrace("apply", "definitions.py").returncode == 0, "the registry runs no code"
         written = other.headrace("write", "shop.web.spending", str(shop.folder / "clicks.jsonl"))
         assert "--function-module shop_functions" in written.stderr
     gone = headrace("function", "shop_functions:none", cwd=tmp_path)

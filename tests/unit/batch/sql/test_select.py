@@ -65,10 +65,9 @@ def test_rows_come_in_the_declared_types(folder: Path) -> None:
 
 
 def test_names_that_the_select_makes_itself_are_no_inputs(folder: Path) -> None:
-    query = (
-        "WITH big AS (FROM orders WHERE amount > 1), orders2 AS (FROM big) SELECT user_id, event_time, amount AS total"
-    )
-    found = rows(source(f"{query} FROM orders2 JOIN big USING (user_id, event_time, amount)"), folder)
+    made = "WITH big AS (FROM orders WHERE amount > 1), again AS (FROM big)"
+    query = f"{made} SELECT *, amount AS total FROM again JOIN big USING (user_id, event_time, amount)"
+    found = rows(source(query), folder)
     assert sorted(found["total"].to_pylist()) == [2, 2, 3]
 
 
