@@ -14,15 +14,18 @@ from core_ext.arrow import arrow_column
 from core_ext.asof import settle
 from core_ext.hashing import SLOT_COUNT
 from core_ext.keys import encode_keys
-from core_ext.row_codec import Schema, check_row
+from core_ext.row_codec import CorruptRowError, Schema, check_row
 from core_ext.row_columns import decode_rows
+from core_ext.windows import CorruptMapError
 from feature_server.domain.catalogue import Catalogue
+from feature_server.domain.computed_layouts import ComputedLayout
 from feature_server.domain.layouts import ViewLayout
 from feature_server.domain.shard_set import ShardSet
 from feature_server.domain.write_columns import bad_value
 from headrace.arrays import array_of
 from headrace.definitions.lookups import TIME, Lookup
 from headrace.definitions.views import Feature
+from headrace.errors import DataLoss
 
 NO_IMAGE: Final = -1
 
@@ -125,7 +128,7 @@ def _images(target: ViewLayout, stored: _Stored, entities: NDArray[np.int64], ev
         statuses[at] = rules.row_status(row, time_us, ttl_us, 0)
         if computed is not None:
             places[at] = len(rows)
-            rows.append(computed.view.image(row, time_us))
+            rows.append(_image(computed, row, time_us))
         elif row is not None and not stored.is_erased[entity]:
             if entity not in by_entity:
                 by_entity[entity] = len(rows)
@@ -133,6 +136,13 @@ def _images(target: ViewLayout, stored: _Stored, entities: NDArray[np.int64], ev
             places[at] = by_entity[entity]
     schema = target.schema if computed is None else computed.view.answered
     return _Images(schema, rows, places, statuses, is_unknown)
+
+
+def _image(computed: ComputedLayout, row: bytes | None, time_us: int) -> bytes:
+    try:
+        return computed.view.image(row, time_us)
+    except (CorruptRowError, CorruptMapError) as error:
+        raise DataLoss(f"a stored row is damaged: {error}", reason="STORED_ROW_CORRUPT") from error
 
 
 def _settled(target: ViewLayout, images: _Images, names: Sequence[str]) -> dict[str, pa.Array]:
