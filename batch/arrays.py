@@ -1,23 +1,10 @@
-"""Columns as one Arrow array each, those of the cores without a copy."""
+"""Columns as one Arrow array each."""
 
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-
-from core_ext.arrow import ArrowColumn
-
-
-def array_of(column: ArrowColumn, kind: pa.DataType) -> pa.Array:
-    """The column without a copy."""
-    if column.child is None:
-        parts = [column.validity, *([] if column.offsets is None else [column.offsets]), column.values]
-        return pa.Array.from_buffers(kind, column.length, [_buffer(part) for part in parts], offset=column.offset)
-    parts = [column.validity, *([] if column.offsets is None else [column.offsets])]
-    child = array_of(column.child, kind.value_type)
-    buffers = [_buffer(part) for part in parts]
-    return pa.Array.from_buffers(kind, column.length, buffers, offset=column.offset, children=[child])
 
 
 def whole(column: pa.ChunkedArray | pa.Array) -> pa.Array:
@@ -43,7 +30,3 @@ def numbers_of(array: pa.Array) -> NDArray[Any]:  # Any: of the type of the arra
 def arrow_numbers(values: NDArray[Any], kind: pa.DataType) -> pa.Array:  # Any: of the type of the array
     """Numbers as an array, without a copy."""
     return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)], 0)
-
-
-def _buffer(part: Any) -> pa.Buffer | None:  # Any: what has a buffer
-    return None if part is None else pa.py_buffer(part)

@@ -123,7 +123,7 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
         shards = _open_shards(folder, table, options, health, log)
         stack.callback(shards.close)
         core = RequestCore(table, len(shards))
-        catalogue = Catalogue(core, log)
+        catalogue = Catalogue(core, log, options.function_module)
         served = _log_served(stack, options, core=core, catalogue=catalogue, shards=shards, log=log)
         keeper = RegistryKeeper(catalogue, shards, log)
         keeper.on_first = lambda: _set_serving(health)
@@ -464,6 +464,13 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--block-cache-bytes", type=byte_count, default=BLOCK_CACHE_BYTES, help="memory of disk blocks")
     parser.add_argument("--write-buffer-bytes", type=byte_count, default=WRITE_BUFFER_BYTES, help="memory of writes")
     parser.add_argument("--row-log-bytes", type=byte_count, help="disk for rows on their way offline; none without it")
+    parser.add_argument(
+        "--function-module",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="module, with those below it, that functions of views may be imported from; may stand more than once",
+    )
     parser.add_argument(
         "--served-log-share", type=share, default=0.0, help="part of the reads to log for the offline store, 0 to 1"
     )

@@ -6,6 +6,8 @@ found by name: a model server that only reads online never loads it.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from importlib import import_module
 from typing import Any, Final, Protocol, cast
@@ -21,6 +23,17 @@ REGISTRY_DEFAULT: Final = "127.0.0.1:6570"
 
 Frame = Any  # pandas, polars or Arrow rows; the first two are optional
 Selection = str | Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class LookedUp:
+    """A view that another one looks up, and its events; with what its own lookups read."""
+
+    view: FeatureView
+    events: Frame
+    entity: Entity
+    source: Source
+    looked_up: "Sequence[LookedUp]" = ()
 
 
 class ArrowStream(Protocol):
@@ -51,6 +64,7 @@ class _Engine(Protocol):
     historical: Callable[..., pa.Table]
     entity_rows: Callable[..., pa.Table]
     training_stream: Callable[..., ArrowStream]
+    source_rows: Callable[..., AbstractContextManager[pa.RecordBatchReader]]
 
 
 def preview(
@@ -61,13 +75,17 @@ def preview(
     source: Source,
     entities: Frame = None,
     time_column: str = EVENT_TIME,
+    looked_up: Sequence[LookedUp] = (),
 ) -> pa.Table:
     """What a view that is not registered gives for events, with the kernel, TTL and defaults that would serve it.
 
     `events` have the columns of `source`. Each of the `entities`, rows with join keys and a time, gets the features as
     of its time; without entities every entity of the events, at the newest event time.
+    `looked_up` has each view that the lookups of the view name; all that happened was known at its event time.
     """
-    return _engine().preview_view(view, events, entity, source, entities=entities, time_column=time_column)
+    return _engine().preview_view(
+        view, events, entity, source, entities=entities, time_column=time_column, looked_up=looked_up
+    )
 
 
 def label(
@@ -80,6 +98,7 @@ def label(
     horizon: timedelta,
     time_column: str = EVENT_TIME,
     known_until: datetime | None = None,
+    looked_up: Sequence[LookedUp] = (),
 ) -> pa.Table:
     """The entity rows with what happened next: each feature at T + horizon, of the events in (T, T + horizon] alone.
 
@@ -97,6 +116,7 @@ def label(
         horizon=horizon,
         time_column=time_column,
         known_until=known_until,
+        looked_up=looked_up,
     )
 
 
@@ -116,6 +136,16 @@ def get_historical(
     written later. For rows beyond memory use `headrace offline get-historical`.
     """
     return _engine().historical(entities, features, (lake, registry, token), time_column, as_of)
+
+
+def source_rows(
+    source: Source, *, folder: str = ".", lake: str = LAKE_DEFAULT
+) -> AbstractContextManager[pa.RecordBatchReader]:
+    """What a source of kind SQL selects, valid inside a with block, in the types of its columns.
+
+    Files are looked for from `folder` on. It wants DuckDB, the extra `sql`.
+    """
+    return _engine().source_rows(source, folder, lake)
 
 
 def entities_between(

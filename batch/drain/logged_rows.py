@@ -6,11 +6,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from batch.arrays import array_of
 from batch.drain.views import LoggedView
 from core_ext.row_codec import CorruptRowError
 from core_ext.row_columns import decode_keys, decode_rows
 from core_ext.row_log import CorruptRecordError, LoggedRows, split_records
+from headrace.arrays import array_of
 from headrace.errors import DataLoss
 from headrace.types import ValueType
 

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from batch.offline.columns import ViewColumns
 from core_ext.row_codec import Schema
+from headrace.definitions.enrichment import source_of
 from headrace.definitions.entities import Entity
 from headrace.definitions.plans import compile_plan, event_columns
-from headrace.definitions.registered import Registered, RegisteredEntity, RegisteredSource, RegisteredView
+from headrace.definitions.registered import Registered, RegisteredView, registry_state
 from headrace.definitions.sources import Source
 from headrace.definitions.views import FeatureView
 from headrace.errors import Unavailable
@@ -46,13 +47,12 @@ class Views:
 def logged_views(records: Iterable[Registered]) -> dict[int, LoggedView]:
     """Every view version by its id, retired ones included: their erasures are rows as well."""
     records = list(records)
-    entities = {record.ref.name: record.definition for record in records if isinstance(record, RegisteredEntity)}
-    sources = {record.ref.name: record.definition for record in records if isinstance(record, RegisteredSource)}
+    state = registry_state(0, 0, records)
     found = {}
     for record in records:
         if isinstance(record, RegisteredView):
-            entity = entities[record.definition.entity]
-            source = sources.get(record.definition.source)
+            entity = state.entities[record.definition.entity].definition
+            source = source_of(record, state) if record.definition.source in state.sources else None
             logged = logged_columns(record.definition, entity, source)
             columns = ViewColumns(record.ref, [(key.name, key.type.scalar) for key in entity.join_keys], logged)
             types = [(int(kind.scalar), int(kind.shape), kind.list_size) for _, kind in logged]

@@ -6,7 +6,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from batch.arrays import array_of
 from batch.historical.computation import Computation, From
 from batch.historical.events import EventReader, Wanted, groups_of
 from batch.historical.gathered import Gathered, Looked
@@ -18,6 +17,7 @@ from batch.historical.view_join import gather_rows, match
 from core_ext import rules
 from core_ext.arrow import arrow_column
 from core_ext.asof import Spine
+from headrace.arrays import array_of
 from headrace.computed import evaluated
 from headrace.errors import ResourceExhausted
 from headrace.types import Scalar, ValueType

@@ -8,13 +8,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from batch.arrays import array_of
 from batch.historical.checks import cast, keys_of, order_of, times_of
 from batch.historical.computation import Computation
 from batch.historical.inputs import HistoryInput
 from batch.historical.parallel import in_parallel
 from batch.historical.tables import Chunk, Rows
 from core_ext.asof import Matches, Spine
+from headrace.arrays import array_of
 from headrace.computed import evaluated
 from headrace.errors import ResourceExhausted
 from headrace.types import Scalar, ValueType

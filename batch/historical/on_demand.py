@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from batch.arrays import array_of, whole
+from batch.arrays import whole
 from batch.historical.checks import cast, names_of
 from batch.historical.gathered import Gathered, Looked
 from batch.historical.inputs import FeatureColumn, HistoryInput
@@ -15,6 +15,7 @@ from batch.historical.output import features_of
 from core_ext import rules
 from core_ext.arrow import arrow_column
 from core_ext.expressions import Program
+from headrace.arrays import array_of
 from headrace.errors import ResourceExhausted
 from headrace.on_demand import From
 from headrace.types import ValueType

@@ -15,12 +15,22 @@ from headrace.definitions.changes import DefinitionKind
 from headrace.definitions.document_reading import entity_from_document, source_from_document
 from headrace.definitions.document_reading import view_from_document as definition_from_document
 from headrace.definitions.documents import document
+from headrace.definitions.enrichment import enriched
+from headrace.definitions.entities import Entity
+from headrace.definitions.lookups import (
+    lookup_document,
+    lookup_from_document,
+    lookups_of,
+    with_lookups,
+    without_lookups,
+)
 from headrace.definitions.plans import check_digest, compile_plan
-from headrace.definitions.registered import Registered, RegisteredEntity, RegisteredView
+from headrace.definitions.registered import Registered, RegisteredEntity, RegisteredSource, RegisteredView
 from headrace.definitions.services import ServiceEntry
+from headrace.definitions.sources import Source
 from headrace.definitions.values import value_document, value_from_document
 from headrace.errors import FailedPrecondition
-from headrace.names import parse_pinned_ref
+from headrace.names import VersionRef, parse_pinned_ref
 from headrace.types import Scalar, parse_type
 
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -79,9 +89,11 @@ class WantedView:
         """
         if self.definitions is None:
             return None
-        source = source_from_document(self.definitions["source"])
+        looked_up = [lookup_from_document(one) for one in self.definitions.get("lookups", ())]
+        view = definition_from_document(self.definitions["view"])
+        source = with_lookups(source_from_document(self.definitions["source"]), looked_up, view.functions)
         entity = entity_from_document(self.definitions["entity"])
-        plan = compile_plan(definition_from_document(self.definitions["view"]), entity, source)
+        plan = compile_plan(view, entity, source)
         check_digest(plan, self.ref, bytes.fromhex(self.transform_digest))
         return computation_of(plan, source, [one.feature for one in self.columns], self.ref, system.EVENT_TIME)
 
@@ -133,13 +145,33 @@ def wanted_view(definitions: Definitions, record: RegisteredView, entry: Service
         for key in entity.definition.join_keys
     )
     limits = (_microseconds(view.ttl), _microseconds(view.freshness_sla))
-    documents = None
+    documents: dict[str, Any] | None = None  # Any: JSON values
     if not view.is_plain:
-        source = definitions.get(DefinitionKind.SOURCE, view.source)
-        parts = {"view": view, "entity": entity.definition, "source": source.definition}
+        source = computed_source(definitions, record, entity)
+        parts = {"view": view, "entity": entity.definition, "source": without_lookups(source)}
         documents = {name: document(part) for name, part in parts.items()}
+        if view.lookups:
+            documents["lookups"] = [lookup_document(one) for one in lookups_of(source)]
     digest = record.transform_digest.hex()
     return WantedView(ref, digest, keys, tuple(columns), *limits, int(view.fallback), documents)
+
+
+def computed_source(definitions: Definitions, record: RegisteredView, entity: RegisteredEntity) -> Source:
+    """What a version computes from: its source, with what its lookups add."""
+
+    def find(ref: VersionRef) -> RegisteredView:
+        found = definitions.get(DefinitionKind.FEATURE_VIEW, str(ref))
+        assert isinstance(found, RegisteredView), "the registry answers the kind that was asked for"
+        return found
+
+    def find_entity(name: str) -> Entity:
+        found = definitions.get(DefinitionKind.ENTITY, name)
+        assert isinstance(found, RegisteredEntity), "as above"
+        return found.definition
+
+    source = definitions.get(DefinitionKind.SOURCE, record.definition.source)
+    assert isinstance(source, RegisteredSource), "as above"
+    return enriched(record.definition, entity.definition, source.definition, find, find_entity)
 
 
 def view_document(view: WantedView) -> dict[str, Any]:  # Any: JSON values

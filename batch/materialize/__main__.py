@@ -6,12 +6,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Final
 
 from batch.app import now_us, open_catalogue, package_version, registry_records, shared_options
 from batch.drain.views import Views
+from batch.jobs.views import computed_source
 from batch.materialize.computed import ComputedMaterialization, Make
 from batch.materialize.computed_rows import row_maker
 from batch.materialize.materialize import Materialization
@@ -66,7 +67,7 @@ def _parts_of(registry: RegistryClient, record: RegisteredView) -> tuple[Registe
     entity = registry.get(DefinitionKind.ENTITY, record.definition.entity)
     source = registry.get(DefinitionKind.SOURCE, record.definition.source)
     assert isinstance(entity, RegisteredEntity) and isinstance(source, RegisteredSource), "as above"
-    return entity, source
+    return entity, replace(source, definition=computed_source(registry, record, entity))
 
 
 @contextmanager

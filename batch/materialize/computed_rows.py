@@ -144,7 +144,10 @@ class RowMaker:
 
 
 def row_maker(record: RegisteredView, entity: RegisteredEntity, source: RegisteredSource) -> RowMaker:
-    """Maker of a version. Raises FailedPrecondition where this installation would compute other values."""
+    """Maker of a version; `source` has what its lookups add.
+
+    Raises FailedPrecondition where this installation would compute other values.
+    """
     plan = compile_plan(record.definition, entity.definition, source.definition)
     check_digest(plan, str(record.ref), record.transform_digest)
     types = {column.name: column.type for column in source.definition.columns}

@@ -1,20 +1,21 @@
 """Joins events with a view that nobody has registered, by the kernel that will serve it."""
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import pyarrow as pa
 
 from batch.historical import FeatureColumn, HistoryInput, KeyColumn
-from batch.historical.checks import plain
 from batch.historical.computation import computation_of
-from batch.historical.failures import refused
+from batch.notebook.columns import column_of, present
+from batch.notebook.lookups import with_looked_up
 from batch.notebook.tables import join_tables, to_arrow
 from headrace.computed import event_program, passed
 from headrace.definitions import Entity, FeatureView, Source
 from headrace.definitions.entities import EVENT_TIME
 from headrace.definitions.plans import ViewPlan, compile_plan
 from headrace.definitions.transforms import Latest
-from headrace.types import ValueType
+from headrace.history import LookedUp
 
 PREVIEW_TIME: Final = "event_time"
 _EVENT_TIME: Final = "event\ttime"  # no column of a source has a tab
@@ -28,20 +29,24 @@ def preview(
     *,
     entities: Any = None,  # Any: as above
     time_column: str = PREVIEW_TIME,
+    looked_up: Sequence[LookedUp] = (),
 ) -> pa.Table:
     """Features of the view for entity rows; without them one row per entity of the events, at the newest event time."""
-    history = history_of(view, events, entity, source)
+    history = history_of(LookedUp(view, events, entity, source, looked_up))
     spine = newest_of(history, PREVIEW_TIME) if entities is None else to_arrow(entities, "entities")
     return join_tables(spine, [history], time_column=PREVIEW_TIME if entities is None else time_column)
 
 
-def history_of(view: FeatureView, events: Any, entity: Entity, source: Source) -> HistoryInput:  # Any: as above
-    """The events as the history of the view, with the view's own TTL, defaults and fallback."""
+def history_of(given: LookedUp) -> HistoryInput:
+    """The events as the history of their view, with the view's own TTL, defaults and fallback."""
+    view, entity, source = given.view, given.entity, given.source
+    rows = to_arrow(given.events, "events")
+    if view.lookups or view.functions:
+        view, source, rows = with_looked_up(given, rows, history_of)
     plan = compile_plan(view, entity, source)  # what registration would refuse is refused here
-    rows = to_arrow(events, "events")
     keys = tuple(KeyColumn(key.name, key.name, key.type.scalar) for key in entity.join_keys)
-    held = {_EVENT_TIME: _present(rows, source.event_time_column)}
-    held |= {key.name: _column(rows, key.name, key.type) for key in entity.join_keys}
+    held = {_EVENT_TIME: present(rows, source.event_time_column)}
+    held |= {key.name: column_of(rows, key.name, key.type) for key in entity.join_keys}
     columns = []
     computation = None
     if not view.is_plain:
@@ -52,7 +57,7 @@ def history_of(view: FeatureView, events: Any, entity: Entity, source: Source) -
     for feature in view.features if view.is_plain else ():
         assert isinstance(feature.transform, Latest), "a plain view has no other"
         columns.append(FeatureColumn(f"feature {feature.name}", feature.type, feature.default, feature.name))
-        held[f"feature {feature.name}"] = _column(rows, feature.transform.column, feature.type)
+        held[f"feature {feature.name}"] = column_of(rows, feature.transform.column, feature.type)
     limits = (view.ttl, view.freshness_sla)
     ttl_us, stale_us = (0 if limit is None else round(limit.total_seconds() * 1_000_000) for limit in limits)
     return HistoryInput(
@@ -71,7 +76,7 @@ def history_of(view: FeatureView, events: Any, entity: Entity, source: Source) -
 def _source_columns(rows: pa.Table, plan: ViewPlan, source: Source) -> dict[str, pa.ChunkedArray]:
     """What the plan reads beside the event time, as the source declares it."""
     types = {column.name: column.type for column in source.columns}
-    return {name: _column(rows, name, types[name]) for name in sorted(plan.columns - {EVENT_TIME})}
+    return {name: column_of(rows, name, types[name]) for name in sorted(plan.columns - {EVENT_TIME})}
 
 
 def _filtered(rows: pa.Table, plan: ViewPlan) -> pa.Table:
@@ -93,25 +98,3 @@ def newest_of(history: HistoryInput, time_column: str) -> pa.Table:
     times = rows[history.event_time].combine_chunks()
     newest = max(times.drop_null().to_pylist(), default=None)
     return found.append_column(time_column, pa.array([newest] * found.num_rows, times.type))
-
-
-def _column(rows: pa.Table, name: str, wanted: ValueType) -> pa.ChunkedArray:
-    """A column in its type; whole numbers change their width where they fit, nothing else is cast."""
-    column = _present(rows, name)
-    kind = column.type
-    if plain(kind) == plain(wanted.arrow):
-        return column
-    target = wanted.arrow
-    if pa.types.is_null(kind) or (pa.types.is_integer(kind) and pa.types.is_integer(target)):
-        try:
-            return column.cast(target)
-        except pa.ArrowInvalid as error:
-            raise refused("WRONG_TYPE", "events", f"column {name!r} does not fit {wanted}: {error}") from error
-    raise refused("WRONG_TYPE", "events", f"column {name!r} is {kind}, and {wanted} is wanted; cast it first")
-
-
-def _present(rows: pa.Table, name: str) -> pa.ChunkedArray:
-    if name not in rows.column_names:
-        known = ", ".join(rows.column_names[:50])
-        raise refused("MISSING_COLUMN", "events", f"have no column {name!r}; they have {known}")
-    return rows[name]

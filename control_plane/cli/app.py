@@ -121,6 +121,9 @@ def up(
     served_log_share: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Part of the reads that goes offline too, for 'headrace skew run'.")
     ] = 0.0,
+    function_module: Annotated[
+        list[str] | None, typer.Option(help="Module that functions of views may be imported from; repeatable.")
+    ] = None,
     data: Data = None,
     output: Output = Format.TABLE,
 ) -> None:
@@ -137,6 +140,7 @@ def up(
         offline=offline,
         offline_token=offline_token,
         served_log_share=served_log_share,
+        function_modules=tuple(function_module or ()),
     )
     raise typer.Exit(run(session_of(context), options))
 
@@ -150,6 +154,18 @@ def init(
 
     for path in write_starter(folder):
         typer.echo(f"wrote {path}")
+
+
+@app.command(name="function")
+def show_function(
+    context: typer.Context,
+    path: Annotated[str, typer.Argument(metavar="MODULE:FUNCTION", help="Function at the top of a module.")],
+    output: Output = Format.TABLE,
+) -> None:
+    """Print the digest of a function's source, which a YAML definition pins it by."""
+    from control_plane.cli.function_commands import show_function  # lazy
+
+    show_function(session_of(context), path)
 
 
 @app.command()

@@ -10,7 +10,7 @@ import pyarrow as pa
 from control_plane.cli.output import Format, plain, print_document, print_table
 from control_plane.cli.request_values import parse_request_data
 from control_plane.cli.session import Session
-from control_plane.cli.tables import FileRows, read_rows, select
+from control_plane.cli.tables import FileRows, named_rows, read_rows, select
 from control_plane.cli.typed_columns import parse_columns, split_values
 from headrace.client import Durability, FeatureBatch, ReadOptions, RegistryClient, ValueState, WriteToken
 from headrace.definitions import (
@@ -22,11 +22,13 @@ from headrace.definitions import (
     Source,
     SourceKind,
 )
+from headrace.definitions.enrichment import enriched
 from headrace.definitions.plans import compile_plan
 from headrace.definitions.transforms import Latest
 from headrace.definitions.views import FeatureView
 from headrace.errors import FailedPrecondition, InvalidArgument
-from headrace.names import check_name
+from headrace.history import source_rows
+from headrace.names import VersionRef, check_name
 from headrace.types import Scalar
 
 WRITE_TIMEOUT_S: Final = 120.0  # per batch of the file
@@ -45,11 +47,10 @@ def write(session: Session, view_name: str, file: Path, durability: str) -> None
     """Writes the rows of a file into a view."""
     with session.registry() as registry:
         view, entity = _view(registry, view_name)
-        source = registry.get(DefinitionKind.SOURCE, view.definition.source)
-    assert isinstance(source, RegisteredSource), "the registry answers the kind that was asked for"
+        columns = [] if view.definition.is_plain else _event_fields(registry, view, entity.definition)
     keys = [pa.field(key.name, key.type.arrow) for key in entity.definition.join_keys]
     plain = [pa.field(feature.name, feature.type.arrow) for feature in view.definition.features]
-    values = plain if view.definition.is_plain else _event_fields(view.definition, entity.definition, source.definition)
+    values = plain if view.definition.is_plain else columns
     rows = read_rows(file, pa.schema([*keys, pa.field(EVENT_TIME, _TIMES), *values]))
     _send(session, str(view.ref), rows, _durability(durability))
 
@@ -58,26 +59,49 @@ def materialize(session: Session, view_name: str, origin: str | None) -> None:
     """Brings the rows of a view's source online: each feature is the newest value of its column."""
     with session.registry() as registry:
         view, entity = _view(registry, view_name)
-        source, path = _source(registry, view, origin)
+        source, place = _source(registry, view, origin)
     keys = [key.name for key in entity.definition.join_keys]
     origins = {EVENT_TIME: source.event_time_column, **{key: key for key in keys}}
     origins |= _latest_columns(view.definition, str(view.ref))
     types = {column.name: column.type.arrow for column in source.columns}
-    rows = read_rows(path, pa.schema([pa.field(name, types[name]) for name in dict.fromkeys(origins.values())]))
-    renamed = FileRows((select(table, origins) for table in rows.batches), rows.row_count)
-    _send(session, str(view.ref), renamed, Durability.LOG)
+    schema = pa.schema([pa.field(name, types[name]) for name in dict.fromkeys(origins.values())])
+    with _rows(session, place, schema) as rows:
+        renamed = FileRows((select(table, origins) for table in rows.batches), rows.row_count)
+        _send(session, str(view.ref), renamed, Durability.LOG)
 
 
-def _event_fields(view: FeatureView, entity: Entity, source: Source) -> list[pa.Field]:
-    """Columns of the source that the view computes from."""
-    wanted = compile_plan(view, entity, source).columns
+@contextmanager
+def _rows(session: Session, place: Path | Source, schema: pa.Schema) -> Iterator[FileRows]:
+    """Rows of a file, or of a source that is a SELECT over files below this folder and the lake of the platform."""
+    if isinstance(place, Path):
+        yield read_rows(place, schema)
+        return
+    with source_rows(place, lake=str(session.lake_folder())) as reader:
+        yield named_rows(place.name, iter(reader), schema)
+
+
+def _event_fields(registry: RegistryClient, view: RegisteredView, entity: Entity) -> list[pa.Field]:
+    """Columns of the source that the view computes from, and those that it looks up by."""
+
+    def find(ref: VersionRef) -> RegisteredView:
+        return _view(registry, str(ref))[0]
+
+    def find_entity(name: str) -> Entity:
+        found = registry.get(DefinitionKind.ENTITY, name)
+        assert isinstance(found, RegisteredEntity), "the registry answers the kind that was asked for"
+        return found.definition
+
+    record = registry.get(DefinitionKind.SOURCE, view.definition.source)
+    assert isinstance(record, RegisteredSource), "as above"
+    source = enriched(view.definition, entity, record.definition, find, find_entity)
+    wanted = compile_plan(view.definition, entity, source).given
     return [pa.field(column.name, column.type.arrow) for column in source.columns if column.name in wanted]
 
 
 def _latest_columns(view: FeatureView, ref: str) -> dict[str, str]:
     if not view.is_plain:
         raise FailedPrecondition(
-            f"{ref!r} has a filter, windows or derived features, which materialize does not compute yet",
+            f"{ref!r} has a filter, lookups, windows or derived features, which materialize does not compute yet",
             reason="TRANSFORM_NOT_SERVED",
             field="VIEW",
             metadata={"feature_view": ref},
@@ -180,14 +204,16 @@ def _view(registry: RegistryClient, name: str) -> tuple[RegisteredView, Register
     return view, entity
 
 
-def _source(registry: RegistryClient, view: RegisteredView, origin: str | None) -> tuple[Source, Path]:
-    """The view's source definition, and the file to read: named, of a named source, or of its own source."""
+def _source(registry: RegistryClient, view: RegisteredView, origin: str | None) -> tuple[Source, Path | Source]:
+    """The view's source definition, and the file or SELECT to read: named, of a named source, or of its own source."""
     own = registry.get(DefinitionKind.SOURCE, view.definition.source)
     assert isinstance(own, RegisteredSource), "the registry answers the kind that was asked for"
     if origin is not None and not _is_name(origin):
         return own.definition, Path(origin)
     named = own if origin is None else registry.get(DefinitionKind.SOURCE, origin)
     assert isinstance(named, RegisteredSource), "as above"
+    if named.definition.kind is SourceKind.SQL:
+        return own.definition, named.definition
     if named.definition.kind is not SourceKind.FILE:
         raise FailedPrecondition(
             f"source {named.definition.name} is of kind {named.definition.kind.name.lower()}, which has no rows to "

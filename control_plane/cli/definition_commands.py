@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
+from control_plane.cli.function_commands import FunctionCost, function_costs, print_costs
 from control_plane.cli.kinds import HEADER, parse_kind, record_document, record_row
 from control_plane.cli.output import Format, plain, print_document, print_table
 from control_plane.cli.session import Session
@@ -28,7 +29,8 @@ def plan(session: Session, path: Path) -> None:
     definitions = load(path)
     with session.registry() as registry:
         planned = registry.plan(definitions)
-    _print_changes(session, planned, is_applied=False)
+        costs = function_costs(definitions, registry, _folder_of(path))
+    _print_changes(session, planned, costs, is_applied=False)
     _refuse(planned)
 
 
@@ -37,12 +39,13 @@ def apply(session: Session, path: Path) -> None:
     definitions = load(path)
     with session.registry() as registry:
         planned = registry.plan(definitions)
-        _refuse_with_changes(session, planned)
+        costs = function_costs(definitions, registry, _folder_of(path))
+        _refuse_with_changes(session, planned, costs)
         done = registry.apply(definitions, base_revision=planned.registry_revision)
     if session.endpoints().features:
         with session.features() as features:
             await_served(features, definitions, done)
-    _print_changes(session, done, is_applied=True)
+    _print_changes(session, done, costs, is_applied=True)
 
 
 def get(session: Session, kind: str, name: str) -> None:
@@ -134,21 +137,28 @@ def _refuse(planned: Plan) -> None:
         )
 
 
-def _refuse_with_changes(session: Session, planned: Plan) -> None:
+def _refuse_with_changes(session: Session, planned: Plan, costs: Sequence[FunctionCost]) -> None:
     if any(change.change_kind is ChangeKind.REFUSED for change in planned.changes):
-        _print_changes(session, planned, is_applied=False)
+        _print_changes(session, planned, costs, is_applied=False)
     _refuse(planned)
 
 
-def _print_changes(session: Session, planned: Plan, is_applied: bool) -> None:
+def _folder_of(path: Path) -> Path:
+    return (path if path.is_dir() else path.parent).resolve()
+
+
+def _print_changes(session: Session, planned: Plan, costs: Sequence[FunctionCost], *, is_applied: bool) -> None:
     if session.form is not Format.TABLE:
         changes = [_change_document(change) for change in planned.changes]
         fields = {"changes": changes, "registry_revision": planned.registry_revision, "applied": is_applied}
+        if costs:
+            fields["functions"] = [cost.document for cost in costs]
         print_document(fields, session.form, session.out)
         return
     moving = [change for change in planned.changes if change.change_kind is not ChangeKind.UNCHANGED]
     if moving:
         print_table(("", "change", "kind", "name", "details"), [_change_row(change) for change in moving], session.out)
+    print_costs(session, costs)
     count = sum(change.change_kind is not ChangeKind.REFUSED for change in moving)
     done = "made" if is_applied else "to make"
     kept = len(planned.changes) - len(moving)

@@ -58,6 +58,8 @@ def record_document(record: Registered) -> dict[str, Any]:
         fields |= {"version": record.version, "state": record.state.name.lower()}
         if isinstance(record, RegisteredView):
             fields |= {"view_id": record.view_id, "schema_id": record.schema_id}
+            if "functions" in fields:
+                fields["functions"] = [one | {"native": "no"} for one in fields["functions"]]
         if isinstance(record, RegisteredView | RegisteredOnDemandView):
             fields["transform_digest"] = record.transform_digest.hex()
     stamp = record.stamp

@@ -38,6 +38,11 @@ def read_rows(path: Path, schema: pa.Schema) -> FileRows:
     return FileRows(_conformed(path, rows.batches, schema), rows.row_count)
 
 
+def named_rows(name: str, batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> FileRows:
+    """Rows that come from elsewhere as the columns of a schema; messages give them a name."""
+    return FileRows(_conformed(Path(name), (pa.Table.from_batches([batch]) for batch in batches), schema), None)
+
+
 def select(table: pa.Table, columns: Mapping[str, str]) -> pa.Table:
     """The named columns under new names: new name to old."""
     return pa.table({new: table.column(old) for new, old in columns.items()})

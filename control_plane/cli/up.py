@@ -47,6 +47,7 @@ class UpOptions:
     offline: bool = False
     offline_token: Path | None = None
     served_log_share: float = 0.0  # part of the reads that go offline as well
+    function_modules: Sequence[str] = ()
     drain_words: Sequence[str] = ()  # more of the command line of the drain worker
 
     @property
@@ -119,6 +120,7 @@ def platform(folder: Path, options: UpOptions = UpOptions()) -> Iterator[Platfor
         tokens = ("--tokens", str(options.tokens)) if options.tokens else ()
         watching = ("--registry-token", str(options.registry_token)) if options.registry_token else ()
         roots = [part for root in options.import_roots for part in ("--import-root", str(root))]
+        roots += [part for module in options.function_modules for part in ("--function-module", module)]
         launcher = _Launcher(folder, children, ended, options.any_ports)
         control, control_metrics = launcher.start(
             "control plane", "control_plane", tokens, (options.port, CONTROL_PORT, CONTROL_METRICS_PORT)

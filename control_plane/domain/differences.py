@@ -5,6 +5,8 @@ from datetime import timedelta
 
 from headrace.definitions.base import Definition
 from headrace.definitions.durations import format_duration
+from headrace.definitions.functions import Function
+from headrace.definitions.services import ServiceEntry
 from headrace.definitions.transform import canonical_json
 from headrace.definitions.transforms import Latest, transform_text
 from headrace.definitions.values import value_document
@@ -53,6 +55,8 @@ def view_frozen_differences(old: FeatureView, new: FeatureView) -> list[str]:
         *changed("filter", _filter_text(old), _filter_text(new)),
         *changed("fallback", old.fallback.name.lower(), new.fallback.name.lower()),
         *changed("offline", str(old.offline).lower(), str(new.offline).lower()),
+        *_lookup_differences(old, new),
+        *_function_differences(old, new),
     ]
     return [*sentences, *feature_differences(old.features, new.features)]
 
@@ -89,6 +93,37 @@ def _transform_differences(old: Feature, new: Feature) -> list[str]:
         return changed(f"column of feature {new.name!r}", old.transform.column, new.transform.column)
     before, after = transform_text(old.transform), transform_text(new.transform)
     return changed(f"computation of feature {new.name!r}", before, after)
+
+
+def lookup_text(entry: ServiceEntry) -> str:
+    """A lookup that is pinned and named in full: which view, by which columns, giving which."""
+    by = ", ".join(entry.join_key_mapping.values())
+    gives = ", ".join(entry.output_prefix + name for name in entry.features)
+    return f"{entry.feature_view} by {by} for {gives}"
+
+
+def _lookup_differences(old: FeatureView, new: FeatureView) -> list[str]:
+    before, after = list(map(lookup_text, old.lookups)), list(map(lookup_text, new.lookups))
+    return [
+        *(f"lookup of {text} is added" for text in after if text not in before),
+        *(f"lookup of {text} is removed" for text in before if text not in after),
+        *(["lookups change their order"] if before != after and sorted(before) == sorted(after) else []),
+    ]
+
+
+def function_text(function: Function) -> str:
+    """A function as plans show it."""
+    takes, pinned = ", ".join(function.columns), function.digest[:12]
+    return f"{function.name} {function.type} by {function.path}({takes}), source {pinned}, native: no"
+
+
+def _function_differences(old: FeatureView, new: FeatureView) -> list[str]:
+    before, after = list(map(function_text, old.functions)), list(map(function_text, new.functions))
+    return [
+        *(f"function {text} is added" for text in after if text not in before),
+        *(f"function {text} is removed" for text in before if text not in after),
+        *(["functions change their order"] if before != after and sorted(before) == sorted(after) else []),
+    ]
 
 
 def _filter_text(view: FeatureView) -> str:

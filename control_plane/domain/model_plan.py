@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from control_plane.domain.differences import changed, common_differences
 from control_plane.domain.draft import Draft
+from control_plane.domain.pinned import unknown
 from control_plane.domain.verdicts import Problem, Verdict, created, refused, renewed, unchanged, updated
-from control_plane.domain.view_plan import unknown
 from headrace.definitions.models import Model
 from headrace.definitions.registered import RegisteredModel, State, select
 

@@ -1,15 +1,12 @@
 """Plans on-demand views."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
-from graphlib import CycleError, TopologicalSorter
 
+from control_plane.domain.dependencies import registered_cycle
 from control_plane.domain.differences import changed, common_differences, counted, feature_differences
 from control_plane.domain.draft import Draft
 from control_plane.domain.pinned import active_version
 from control_plane.domain.verdicts import Problem, Verdict, created, incompatible, refused, renewed, unchanged, updated
-from headrace.definitions.base import Definition
 from headrace.definitions.entities import Entity
 from headrace.definitions.on_demand import OnDemandSource, OnDemandView
 from headrace.definitions.on_demand_plans import OnDemandPlan, OnDemandPlans
@@ -25,7 +22,7 @@ def plan_on_demand_view(draft: Draft, wanted: OnDemandView) -> Verdict:
     problems: list[Problem] = []
     pinned = replace(wanted, sources=[_pinned(draft, wanted, index, problems) for index in range(len(wanted.sources))])
     if not problems:
-        problems = [*_registered_cycle(draft, pinned), *_incompatibilities(versions, wanted)]
+        problems = [*registered_cycle(pinned, lambda ref: _read_by(draft, ref)), *_incompatibilities(versions, wanted)]
     if problems:
         return refused(len(versions), problems)
     try:
@@ -38,68 +35,6 @@ def plan_on_demand_view(draft: Draft, wanted: OnDemandView) -> Verdict:
 def on_demand_plans(draft: Draft) -> OnDemandPlans:
     """Compiles on-demand views over the versions of a draft."""
     return OnDemandPlans(lambda ref: _record(draft, ref), lambda name: _entity(draft, name))
-
-
-def dependency_order(located: Iterable[tuple[str, Definition]]) -> list[tuple[str, Definition]]:
-    """The definitions with each on-demand view after those of the set that it reads; those in a cycle come last."""
-    given = list(located)
-    views = {item.name: (path, item) for path, item in given if isinstance(item, OnDemandView)}
-    sorter = TopologicalSorter({name: _read_names(item) & views.keys() for name, (_, item) in views.items()})
-    ordered: list[str] = []
-    with suppress(CycleError):
-        sorter.prepare()
-    while ready := sorter.get_ready():
-        ordered += ready
-        sorter.done(*ready)
-    in_order = (views[name] for name in dict.fromkeys([*ordered, *views]))
-    return [next(in_order) if isinstance(item, OnDemandView) else (path, item) for path, item in given]
-
-
-def cycle_problems(located: Iterable[tuple[str, Definition]]) -> dict[str, Problem]:
-    """Why the on-demand views of a set that read themselves are refused, by name."""
-    views = {item.name: item for _, item in located if isinstance(item, OnDemandView)}
-    ways = {name: _way_back(name, views) for name in views}
-    return {name: _cycle(way) for name, way in ways.items() if way}
-
-
-def _cycle(way: Sequence[str]) -> Problem:
-    message = f"{way[0]!r} reads itself: {' reads '.join(way)}; leave one of these sources out"
-    return Problem("CYCLE", "sources", message)
-
-
-def _way_back(start: str, views: Mapping[str, OnDemandView]) -> tuple[str, ...]:
-    ways: list[tuple[str, ...]] = [(start,)]
-    seen: set[str] = set()
-    while ways:
-        way = ways.pop()
-        for name in _read_names(views[way[-1]]):
-            if name == start:
-                return (*way, start)
-            if name in views and name not in seen:
-                seen.add(name)
-                ways.append((*way, name))
-    return ()
-
-
-def _read_names(view: OnDemandView) -> set[str]:
-    return {entry.view.name for entry in view.entries}
-
-
-def _registered_cycle(draft: Draft, pinned: OnDemandView) -> list[Problem]:
-    """A version below reads an older version of the same name: pinned, but a change would go round for ever."""
-    ways: list[tuple[tuple[str, ...], VersionRef]] = [
-        ((pinned.name, entry.view.name), entry.view) for entry in pinned.entries
-    ]
-    seen: set[VersionRef] = set()
-    while ways:
-        way, ref = ways.pop()
-        if ref.name == pinned.name:
-            return [_cycle(way)]
-        record = _record(draft, ref)
-        if isinstance(record, RegisteredOnDemandView) and ref not in seen:
-            seen.add(ref)
-            ways += [((*way, entry.view.name), entry.view) for entry in record.definition.entries]
-    return []
 
 
 def _pinned(draft: Draft, wanted: OnDemandView, index: int, problems: list[Problem]) -> OnDemandSource:
@@ -208,6 +143,11 @@ def _incompatibilities(versions: list[RegisteredOnDemandView], wanted: OnDemandV
 
 def _record(draft: Draft, ref: VersionRef) -> RegisteredView | RegisteredOnDemandView | None:
     return select(draft.views(ref.name), ref.version) or select(draft.on_demand_views(ref.name), ref.version)
+
+
+def _read_by(draft: Draft, ref: VersionRef) -> list[VersionRef]:
+    record = _record(draft, ref)
+    return [entry.view for entry in record.definition.entries] if isinstance(record, RegisteredOnDemandView) else []
 
 
 def _entity(draft: Draft, name: str) -> Entity:

@@ -1,8 +1,7 @@
-"""Resolves the views that services and on-demand views read."""
+"""Resolves what definitions refer to: the views that services, on-demand views and lookups read."""
 
 from control_plane.domain.draft import Draft
 from control_plane.domain.verdicts import Problem
-from control_plane.domain.view_plan import unknown
 from headrace.definitions.registered import RegisteredOnDemandView, RegisteredView, State, select
 from headrace.definitions.services import ServiceEntry
 
@@ -26,3 +25,12 @@ def active_version(
         problem = Problem("RETIRED_REFERENCE", f"{path}.feature_view", f"{ref} is retired; pin an active version")
     problems.append(problem)
     return None
+
+
+def unknown(draft: Draft, field: str, name: str, what: str) -> Problem:
+    """A reference to a name that is not registered as this kind."""
+    if name in draft.refused:
+        return Problem("UNKNOWN_REFERENCE", field, f"{what} {name!r} is itself refused in this set")
+    kind = draft.kind(name)
+    is_else = f", it is a {kind.label}" if kind else "; add it to the set or correct the name"
+    return Problem("UNKNOWN_REFERENCE", field, f"no {what} {name!r} is registered{is_else}")

@@ -5,10 +5,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
+from control_plane.domain.dependencies import cycle_problems, dependency_order
 from control_plane.domain.draft import Draft
 from control_plane.domain.entity_plan import plan_entity
 from control_plane.domain.model_plan import plan_model
-from control_plane.domain.on_demand_plan import cycle_problems, dependency_order, plan_on_demand_view
+from control_plane.domain.on_demand_plan import plan_on_demand_view
 from control_plane.domain.service_plan import plan_service
 from control_plane.domain.source_plan import plan_source
 from control_plane.domain.verdicts import Problem, Verdict, refused

@@ -12,6 +12,7 @@ from headrace.definitions.changes import Change, ChangeKind, DefinitionKind
 from headrace.definitions.registered import (
     RegisteredOnDemandView,
     RegisteredService,
+    RegisteredView,
     RegistryState,
     State,
     Versioned,
@@ -66,6 +67,9 @@ def _pins(current: RegistryState, kind: DefinitionKind, ref: VersionRef) -> Iter
         for view in _active_on_demand_views(current):
             if any(entry.view == ref for entry in view.definition.entries):
                 yield f"on-demand view {view.ref}"
+        for reader in _active_views(current):
+            if any(entry.view == ref for entry in reader.definition.lookups):
+                yield f"feature view {reader.ref}"
         for service in _active_services(current):
             if any(entry.view == ref for entry in service.definition.entries):
                 yield f"feature service {service.ref}"
@@ -76,6 +80,11 @@ def _pins(current: RegistryState, kind: DefinitionKind, ref: VersionRef) -> Iter
 
 def _active_on_demand_views(current: RegistryState) -> Iterator[RegisteredOnDemandView]:
     for versions in current.on_demand_views.values():
+        yield from (view for view in versions if view.state is State.ACTIVE)
+
+
+def _active_views(current: RegistryState) -> Iterator[RegisteredView]:
+    for versions in current.views.values():
         yield from (view for view in versions if view.state is State.ACTIVE)
 
 

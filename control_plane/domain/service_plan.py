@@ -10,6 +10,7 @@ from control_plane.domain.on_demand_plan import on_demand_plans
 from control_plane.domain.pinned import active_version
 from control_plane.domain.verdicts import Problem, Verdict, created, refused, renewed, unchanged, updated
 from headrace.definitions.checks import suggestion
+from headrace.definitions.layout import FEATURE_COUNT_MAX
 from headrace.definitions.on_demand import REQUEST_FIELD_COUNT_MAX
 from headrace.definitions.registered import (
     RegisteredOnDemandView,
@@ -19,7 +20,6 @@ from headrace.definitions.registered import (
     select,
 )
 from headrace.definitions.services import KEY_COLUMN_COUNT_MAX, FeatureService, ServiceEntry
-from headrace.definitions.views import FEATURE_COUNT_MAX
 from headrace.errors import FailedPrecondition, InvalidArgument
 from headrace.names import NAME_LENGTH_MAX
 from headrace.types import ValueType

@@ -14,17 +14,24 @@ from control_plane.domain.verdicts import (
     updated,
 )
 from headrace.definitions.registered import RegisteredSource, RegisteredView, State
-from headrace.definitions.sources import Source
-from headrace.definitions.transform import source_columns
+from headrace.definitions.sources import Source, SourceKind
+from headrace.definitions.transform import added_names, source_columns
+from headrace.errors import InvalidArgument
+from headrace.sql_select import check_select, has_engine
 
 
 def plan_source(draft: Draft, wanted: Source) -> Verdict:
     """Decides about one source. It has no versions: what no view uses may change, what a view uses may not."""
     current = draft.source(wanted.name)
     if current is None:
+        wrong, notes = _query_problems(wanted)
+        if wrong:
+            return refused(0, wrong)
         draft.put(RegisteredSource(wanted, draft.first_stamp(wanted.name), draft.take_id()))
-        return created(0, f"source of kind {wanted.kind.name.lower()} with {counted(len(wanted.columns), 'column')}")
-    problems = _problems(draft, current.definition, wanted)
+        summary = f"source of kind {wanted.kind.name.lower()} with {counted(len(wanted.columns), 'column')}"
+        return created(0, summary, *notes)
+    wrong, _ = _query_problems(wanted)
+    problems = [*wrong, *_problems(draft, current.definition, wanted)]
     if problems:
         return refused(0, problems)
     details = _differences(current.definition, wanted)
@@ -33,6 +40,19 @@ def plan_source(draft: Draft, wanted: Source) -> Verdict:
     stamp = draft.touched_stamp(wanted.name, current.stamp)
     draft.put(replace(current, definition=wanted, stamp=stamp))
     return updated(0, details)
+
+
+def _query_problems(wanted: Source) -> tuple[list[Problem], list[str]]:
+    """What is wrong with a SELECT, and notes for people."""
+    if wanted.kind is not SourceKind.SQL:
+        return [], []
+    if not has_engine():
+        return [], ["its SELECT is not checked here, where DuckDB is not installed"]
+    try:
+        check_select(wanted.query, wanted.inputs)
+    except InvalidArgument as error:
+        return [Problem(error.reason, error.field, error.message)], []
+    return [], []
 
 
 def _problems(draft: Draft, old: Source, new: Source) -> list[Problem]:
@@ -47,11 +67,13 @@ def _problems(draft: Draft, old: Source, new: Source) -> list[Problem]:
     if old.event_time_column != new.event_time_column:
         what = f"event time column changes from {old.event_time_column!r} to {new.event_time_column!r}"
         problems.append(incompatible("event_time_column", f"{what}, and {readers} read it"))
+    if old.query.strip() != new.query.strip():
+        problems.append(incompatible("query", f"query changes, and {readers} read it"))
     return [*problems, *_column_problems(users, old, new)]
 
 
 def _column_problems(users: list[RegisteredView], old: Source, new: Source) -> list[Problem]:
-    problems = []
+    problems = _clashes(users, old, new)
     for column in old.columns:
         readers = [view for view in users if _uses(view, column.name)]
         now = new.column(column.name)
@@ -59,6 +81,17 @@ def _column_problems(users: list[RegisteredView], old: Source, new: Source) -> l
             continue
         what = f"changes its type from {column.type} to {now.type}" if now else "is removed"
         problems.append(incompatible("columns", f"column {column.name!r} {what}, and is in use by {_names(readers)}"))
+    return problems
+
+
+def _clashes(users: list[RegisteredView], old: Source, new: Source) -> list[Problem]:
+    """New columns with the names of columns that views add."""
+    problems = []
+    for index, column in enumerate(new.columns):
+        looking = [view for view in users if column.name in added_names(view.definition)]
+        if old.column(column.name) is None and looking:
+            message = f"column {column.name!r} has the name of what {_names(looking)} adds to its events; rename it"
+            problems.append(Problem("DUPLICATE_NAME", f"columns[{index}].name", message))
     return problems
 
 
@@ -81,6 +114,8 @@ def _differences(old: Source, new: Source) -> list[str]:
         *common_differences(old, new),
         *changed("kind", old.kind.name.lower(), new.kind.name.lower()),
         *changed("uri", old.uri, new.uri),
+        *([] if old.query == new.query else ["query changes"]),
+        *changed("inputs", dict(old.inputs), dict(new.inputs)),
         *changed("event time column", old.event_time_column, new.event_time_column),
         *changed("availability delay", old.availability_delay, new.availability_delay),
         *columns,

@@ -3,8 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from control_plane.domain.differences import counted, view_frozen_differences, view_mutable_differences
+from control_plane.domain.differences import (
+    counted,
+    function_text,
+    lookup_text,
+    view_frozen_differences,
+    view_mutable_differences,
+)
 from control_plane.domain.draft import Draft
+from control_plane.domain.lookup_plan import enriched_source, resolved_view
+from control_plane.domain.pinned import unknown
 from control_plane.domain.verdicts import Problem, Verdict, created, incompatible, refused, renewed, unchanged, updated
 from core_ext.window_plan import PlanError, expected_bytes, plan_windows
 from headrace.definitions.checks import suggestion
@@ -22,13 +30,14 @@ from headrace.errors import InvalidArgument
 def plan_view(draft: Draft, wanted: FeatureView) -> Verdict:
     """Decides about one view: a compatible change of frozen parts makes the next version beside those before."""
     versions = draft.views(wanted.name)
-    problems = [*_reference_problems(draft, wanted), *_incompatibilities(versions, wanted)]
+    wanted, problems = resolved_view(draft, wanted)
+    problems = [*(problems or _reference_problems(draft, wanted)), *_incompatibilities(versions, wanted)]
     if problems:
         return refused(len(versions), problems)
     if not versions:
         stamp = draft.first_stamp(wanted.name)
         _put_version(draft, RegisteredView(wanted, stamp, 1, State.ACTIVE, 0, 0, b""))
-        return created(1, _summary(wanted), *_warnings(wanted))
+        return created(1, _summary(wanted), *_function_notes(wanted), *_warnings(wanted))
     newest = select(versions, 0)
     frozen = view_frozen_differences(newest.definition, wanted) if newest else ["every earlier version is retired"]
     if newest and not frozen and _digest(draft, wanted) != newest.transform_digest:
@@ -45,7 +54,12 @@ def plan_view(draft: Draft, wanted: FeatureView) -> Verdict:
 
 
 def _summary(view: FeatureView) -> str:
-    return f"{counted(len(view.features), 'feature')} of {view.entity} from {view.source}"
+    looked = f", looking up {', '.join(map(lookup_text, view.lookups))}" if view.lookups else ""
+    return f"{counted(len(view.features), 'feature')} of {view.entity} from {view.source}{looked}"
+
+
+def _function_notes(view: FeatureView) -> list[str]:
+    return [f"function {function_text(function)}" for function in view.functions]
 
 
 def _warnings(view: FeatureView) -> list[str]:
@@ -64,7 +78,7 @@ def _put_version(draft: Draft, view: RegisteredView) -> None:
 def _digest(draft: Draft, view: FeatureView) -> bytes:
     entity, source = draft.entity(view.entity), draft.source(view.source)
     assert entity and source, "references were checked"
-    return view_digest(view, entity.definition, source.definition)
+    return view_digest(view, entity.definition, enriched_source(draft, view, entity.definition, source.definition))
 
 
 def _touch(draft: Draft, versions: Sequence[RegisteredView], wanted: FeatureView) -> list[RegisteredView]:
@@ -116,17 +130,33 @@ def _reference_problems(draft: Draft, wanted: FeatureView) -> list[Problem]:
     else:
         problems.extend(_key_problems(entity.definition, wanted))
     if source is None:
-        problems.append(unknown(draft, "source", wanted.source, "source"))
-    else:
-        problems.extend(_column_problems(source.definition, wanted))
-    if entity and source and not problems:
-        try:
-            plan = compile_plan(wanted, entity.definition, source.definition)
-        except InvalidArgument as error:
-            problems.append(Problem(error.reason, error.field, error.message))
-        else:
-            problems.extend(_window_problems(wanted, plan))
+        problems.append(_unknown_source(draft, wanted))
+    if entity and source:
+        problems.extend(_plan_problems(draft, wanted, entity.definition, source.definition, is_whole=not problems))
     return problems
+
+
+def _unknown_source(draft: Draft, wanted: FeatureView) -> Problem:
+    problem = unknown(draft, "source", wanted.source, "source")
+    below = draft.views(wanted.source)
+    if not below:
+        return problem
+    remedy = f"name its source {below[-1].definition.source!r} and look the features of the view up, by lookups"
+    return replace(problem, message=f"{problem.message}: {remedy}")
+
+
+def _plan_problems(
+    draft: Draft, wanted: FeatureView, entity: Entity, registered: Source, *, is_whole: bool
+) -> list[Problem]:
+    """What keeps the view from being compiled over its source and what it looks up; `is_whole`: all else is well."""
+    try:
+        source = enriched_source(draft, wanted, entity, registered)
+        problems = _column_problems(source, wanted)
+        if problems or not is_whole:
+            return problems
+        return _window_problems(wanted, compile_plan(wanted, entity, source))
+    except InvalidArgument as error:
+        return [Problem(error.reason, error.field, error.message)]
 
 
 def _window_problems(wanted: FeatureView, plan: ViewPlan) -> list[Problem]:
@@ -179,12 +209,3 @@ def _column_problems(source: Source, wanted: FeatureView) -> list[Problem]:
             message = f"feature {feature.name!r} is {feature.type}, and its column {name!r} is {types[name]}"
             problems.append(Problem("WRONG_TYPE", f"features[{index}].type", f"{message}; a type is never cast"))
     return problems
-
-
-def unknown(draft: Draft, field: str, name: str, what: str) -> Problem:
-    """A reference to a name that is not registered as this kind."""
-    if name in draft.refused:
-        return Problem("UNKNOWN_REFERENCE", field, f"{what} {name!r} is itself refused in this set")
-    kind = draft.kind(name)
-    is_else = f", it is a {kind.label}" if kind else "; add it to the set or correct the name"
-    return Problem("UNKNOWN_REFERENCE", field, f"no {what} {name!r} is registered{is_else}")

@@ -162,7 +162,8 @@ def _own_columns(record: Registered) -> Row:
 def _targets(record: Registered) -> list[VersionRef]:
     match record:
         case RegisteredView():
-            return [VersionRef(record.definition.entity), VersionRef(record.definition.source)]
+            view = record.definition
+            return [VersionRef(view.entity), VersionRef(view.source), *(entry.view for entry in view.lookups)]
         case RegisteredOnDemandView() | RegisteredService():
             return [entry.view for entry in record.definition.entries]
         case RegisteredModel():

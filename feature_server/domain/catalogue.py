@@ -3,7 +3,7 @@
 import difflib
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
@@ -39,7 +39,8 @@ class _Snapshot:
 class Catalogue:
     """Owns the compiled registry; readers see one state or the next, never a mixture."""
 
-    def __init__(self, core: RequestCore, log: EventLog) -> None:
+    def __init__(self, core: RequestCore, log: EventLog, function_modules: Collection[str] = ()) -> None:
+        self._function_modules = function_modules
         self._core = core
         self._log = log
         self._snapshot = _Snapshot()
@@ -72,7 +73,7 @@ class Catalogue:
 
     def publish(self, state: RegistryState) -> None:
         """Compiles a registry and serves it from now on."""
-        views = view_layouts(state)
+        views = view_layouts(state, self._function_modules)
         selectable: dict[str, AnyLayout] = {**views, **on_demand_layouts(state)}
         services: dict[str, Prepared] = {}
         for versions in state.services.values():
@@ -102,6 +103,13 @@ class Catalogue:
         if record is None:
             raise _unknown("feature view", "UNKNOWN_FEATURE_VIEW", "feature_view", name, snapshot.views)
         return _served(snapshot.views[str(record.ref)], "feature_view")
+
+    def pinned_view(self, ref: str) -> ViewLayout:
+        """The view version of "name@v3". Raises NotFound, or FailedPrecondition where it cannot be computed here."""
+        views = self._snapshot.views
+        if ref not in views:
+            raise _unknown("feature view", "UNKNOWN_FEATURE_VIEW", "feature_view", ref, views)
+        return _served(views[ref], "feature_view")
 
     def view_of_id(self, view_id: int) -> ViewLayout | None:
         """View version of an internal id."""

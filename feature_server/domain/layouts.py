@@ -1,6 +1,6 @@
 """What the registry's views and entities are to a server: ids, key types and row schemas."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from core_ext.row_codec import Schema
@@ -8,6 +8,7 @@ from feature_server.domain.computed_layouts import ComputedLayout, computed_layo
 from headrace.definitions.on_demand import OnDemandView
 from headrace.definitions.on_demand_plans import OnDemandPlan, plans_of_state
 from headrace.definitions.registered import RegisteredEntity, RegisteredView, RegistryState, State
+from headrace.definitions.transforms import Latest
 from headrace.definitions.views import FeatureView
 from headrace.errors import HeadraceError
 from headrace.types import Scalar, ValueType
@@ -57,6 +58,12 @@ class ViewLayout:
         """Layout of stored rows; that of answers has every column."""
         return self.schema if self.computed is None else self.computed.view.stored
 
+    def has_own_value(self, name: str) -> bool:
+        """Whether a feature has a value where no row is stored: windows, and what is derived beside them."""
+        feature = self.definition.feature(name)
+        has_windows = self.computed is not None and self.computed.windows is not None
+        return has_windows and feature is not None and not isinstance(feature.transform, Latest)
+
     @property
     def feature_names(self) -> tuple[str, ...]:
         """Features in schema order."""
@@ -101,20 +108,27 @@ def entity_layout(record: RegisteredEntity) -> EntityLayout:
     return EntityLayout(record.definition.name, record.entity_id, names, scalars)
 
 
-def view_layouts(state: RegistryState) -> dict[str, ViewLayout]:
-    """Layout of every view version, retired ones included: their rows can still be erased."""
+def view_layouts(state: RegistryState, modules: Collection[str] = ()) -> dict[str, ViewLayout]:
+    """Layout of every view version, retired ones included: their rows can still be erased.
+
+    Functions of views are imported from `modules` alone.
+    """
     entities = {name: entity_layout(record) for name, record in state.entities.items()}
     records = [record for versions in state.views.values() for record in versions]
-    return {str(record.ref): _view_layout(record, entities[record.definition.entity], state) for record in records}
+    return {
+        str(record.ref): _view_layout(record, entities[record.definition.entity], state, modules) for record in records
+    }
 
 
-def _view_layout(record: RegisteredView, entity: EntityLayout, state: RegistryState) -> ViewLayout:
+def _view_layout(
+    record: RegisteredView, entity: EntityLayout, state: RegistryState, modules: Collection[str]
+) -> ViewLayout:
     features = record.definition.features
     types = [(int(item.type.scalar), int(item.type.shape), item.type.list_size) for item in features]
     computed, refusal = None, None
     if not record.definition.is_plain:
         try:
-            computed = computed_layout(record, state)
+            computed = computed_layout(record, state, modules)
         except HeadraceError as error:
             refusal = error
     return ViewLayout(

@@ -258,6 +258,22 @@ class Shard:
             raise self._unreadable()
         return store.disk_bytes()
 
+    def read_known(self, keys: Sequence[bytes]) -> tuple[list[bytes | None], int]:
+        """Checked rows and a write time: the rows hold every write up to that time, and later ones get a later time.
+
+        Commits what is queued, and holds the writes of this shard back while it reads.
+        """
+        with self._commit:
+            known_us = self._fence()
+            store = self._store
+            if store is None:
+                raise self._unreadable()
+            try:
+                return self._stored(store, keys), known_us
+            except DataLoss as error:
+                self.quarantine(error)
+                raise
+
     def wait_for(self, epoch: int, offset: int, deadline_s: float) -> None:
         """Returns when the log is past an offset; raises DeadlineExceeded at a time of the monotonic clock."""
         record = self._record
@@ -459,6 +475,18 @@ class Shard:
         with self._commit:
             while not entry.is_done:
                 self._commit_group()
+
+    def _fence(self) -> int:
+        """A time such that every write up to it is committed, and every later write gets a later one."""
+        while True:
+            self._drain()
+            with self._order:
+                if not self._queue:
+                    known_us = max(self._clock_us(), self._time_us)
+                    self._time_us = known_us + 1
+                    return known_us
+                if self.state is not ShardState.SERVING:
+                    raise self._unwritable()
 
     def _drain(self) -> None:
         while self._queue and self.state is ShardState.SERVING:

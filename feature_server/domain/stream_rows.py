@@ -12,6 +12,7 @@ from feature_server.domain.shard import Shard
 from feature_server.domain.shard_writes import Deltas, Durability
 from feature_server.domain.write_columns import ENCODE_ROWS, EncodedRows, encode_batch
 from feature_server.domain.write_events import DeltaRows, EncodedEvents, encode_events, stamped_rows
+from headrace.definitions.lookups import Lookup
 
 EVENTS_MAX: Final = ENCODE_ROWS
 
@@ -39,8 +40,12 @@ def append_events(shard: Shard, target: ViewLayout, batch: pa.RecordBatch, taken
     if target.computed is None:
         (rows,) = encode_batch(batch, target, now_us)
         return _append_rows(shard, target, rows, taken)
-    (events,) = encode_events(batch, target, target.computed, now_us)
+    (events,) = encode_events(batch, target, target.computed, now_us, _no_lookup)
     return _append_deltas(shard, target, events, taken)
+
+
+def _no_lookup(lookup: Lookup, *_: object) -> Mapping[str, pa.Array]:
+    raise AssertionError(f"views of streams look nothing up, and one asks for {lookup.entry.feature_view}")
 
 
 def _append_rows(shard: Shard, target: ViewLayout, part: EncodedRows, taken: Taken) -> int:

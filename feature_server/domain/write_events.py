@@ -1,6 +1,6 @@
 """Events of a view that computes: filtered, put into deltas of tile maps, and merged into stored rows."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,11 @@ from feature_server.domain.write_columns import (
     encoded_keys,
 )
 from headrace.computed import evaluated, passed
+from headrace.definitions.lookups import Lookup
 from headrace.errors import InvalidArgument
+
+LookUp = Callable[[Lookup, Mapping[str, pa.Array], NDArray[np.int64], int], Mapping[str, pa.Array]]
+"""Columns of a lookup for events by their columns and times; the first one is a row of the request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,16 +138,19 @@ def stamped_rows(  # noqa: PLR0917 - every one is a different part of the order
 
 
 def encode_events(
-    batch: pa.RecordBatch, target: ViewLayout, layout: ComputedLayout, now_us: int
+    batch: pa.RecordBatch, target: ViewLayout, layout: ComputedLayout, now_us: int, look_up: LookUp
 ) -> Iterator[EncodedEvents]:
     """Slices of a batch of events. Raises InvalidArgument naming the column."""
-    columns, event_us = checked_columns(batch, target, layout.columns, now_us)
+    columns, event_us = checked_columns(batch, target, layout.given, now_us)
     for start in range(0, batch.num_rows, ENCODE_ROWS):
         part = {name: column.slice(start, ENCODE_ROWS) for name, column in columns.items()}
         keys = encoded_keys(target, [part[name] for name in target.entity.key_names], start)
         times = event_us[start : start + ENCODE_ROWS]
         row_count = len(times)
         places = np.arange(start, start + row_count)
+        for lookup in layout.lookups:
+            part |= look_up(lookup, part, times, start)
+        part |= {one.definition.name: one.column(part, row_count) for one in layout.functions}
         if layout.filter is not None:
             kept = passed(layout.filter, part, len(times))
             if kept.false_count:

@@ -17,6 +17,7 @@ from core_ext.keys import encode_key, shard_of_slot, slot_of_key, storage_key
 from core_ext.row_codec import CorruptRowError, check_row, encode_tombstone
 from feature_server.domain.catalogue import Catalogue
 from feature_server.domain.layouts import EntityLayout, ViewLayout
+from feature_server.domain.lookups import Lookups
 from feature_server.domain.shard import Position, Shard
 from feature_server.domain.shard_set import ShardSet
 from feature_server.domain.shard_writes import Deltas, Durability
@@ -56,6 +57,7 @@ class Writes:
         self._shards = shards
         self._clock_us = clock_us
         self._answers = _Answers()
+        self._lookups = Lookups(catalogue, shards)
         self.row_count = 0
         self.rows_by_view: Counter[int] = Counter()  # by view id
         self.stale_count = 0
@@ -76,7 +78,7 @@ class Writes:
         target = self._view(feature_view)
         now_us = self._clock_us()
         with self._beside_reads():
-            encoded = [part for batch in batches(target) for part in _encoded(batch, target, now_us)]
+            encoded = [part for batch in batches(target) for part in self._encoded(batch, target, now_us)]
             answer = self._append(encoded, target, durability)
         self._answers.remember(principal, request, answer)
         return answer
@@ -99,7 +101,7 @@ class Writes:
         if known is not None:
             return known
         with self._beside_reads():
-            answer = self._append(list(_encoded(batch, target, self._clock_us())), target, durability)
+            answer = self._append(list(self._encoded(batch, target, self._clock_us())), target, durability)
         self._answers.remember(principal, request, answer)
         return answer
 
@@ -174,6 +176,11 @@ class Writes:
                 stamp = _tombstones([schema_id for _, schema_id in part], newest, shard.number)
                 yield shard.append(storage_keys, stamp, durability, is_logged=is_logged)[0]
 
+    def _encoded(self, batch: pa.RecordBatch, target: ViewLayout, now_us: int) -> Iterator[EncodedRows | EncodedEvents]:
+        if target.computed is None:
+            return encode_batch(batch, target, now_us)
+        return encode_events(batch, target, target.computed, now_us, self._lookups.columns)
+
     def _append(
         self, parts: Sequence[EncodedRows | EncodedEvents], target: ViewLayout, durability: Durability
     ) -> WriteAck:
@@ -240,12 +247,6 @@ class _Answers:
             self._known[principal.name, request_id] = digest, answer
             if len(self._known) > REMEMBERED_COUNT_MAX:
                 self._known.popitem(last=False)
-
-
-def _encoded(batch: pa.RecordBatch, target: ViewLayout, now_us: int) -> Iterator[EncodedRows | EncodedEvents]:
-    if target.computed is None:
-        return encode_batch(batch, target, now_us)
-    return encode_events(batch, target, target.computed, now_us)
 
 
 def _append_chunk(

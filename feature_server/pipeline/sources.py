@@ -108,7 +108,7 @@ def takes_stream(view: ViewLayout, state: RegistryState) -> bool:
 def columns_of(view: ViewLayout) -> dict[str, str]:
     """What a write of the view is made of, besides keys and event time: its columns, and those of the source."""
     if view.computed is not None:
-        return {name: name for name in view.computed.columns}
+        return {name: name for name in view.computed.given}
     features = view.definition.features
     return {one.name: one.transform.column for one in features if isinstance(one.transform, Latest)}
 

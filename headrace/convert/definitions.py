@@ -15,6 +15,7 @@ from headrace.convert.values import (
 from headrace.definitions.base import Definition
 from headrace.definitions.checks import check_unique, invalid, located
 from headrace.definitions.entities import Entity, EntityKey
+from headrace.definitions.functions import Function
 from headrace.definitions.models import Model
 from headrace.definitions.on_demand import OnDemandSource, OnDemandView, RequestSource
 from headrace.definitions.services import FeatureService, ServiceEntry
@@ -63,6 +64,8 @@ def source_to_pb(source: Source) -> pb.Source:
         columns=[pb.Column(name=column.name, value_type=type_to_pb(column.type)) for column in source.columns],
         event_time_column=source.event_time_column,
         availability_delay_duration=duration_to_pb(source.availability_delay),
+        query=source.query,
+        inputs=source.inputs,
         metadata=_metadata(source),
     )
 
@@ -74,6 +77,8 @@ def source_from_pb(message: pb.Source) -> Source:
         kind=_member(SourceKind, message.kind, "kind"),
         event_time_column=message.event_time_column,
         uri=message.uri,
+        query=message.query,
+        inputs=dict(message.inputs),
         availability_delay=duration_from_pb(message.availability_delay_duration, "availability_delay_duration"),
         **_common(message.name, message.metadata),
     )
@@ -105,6 +110,8 @@ def view_to_pb(view: FeatureView) -> pb.FeatureView:
         freshness_sla_duration=None if view.freshness_sla is None else duration_to_pb(view.freshness_sla),
         filter=view.filter,
         offline=None if view.offline else False,
+        lookups=map(_entry_to_pb, view.lookups),
+        functions=map(_function_to_pb, view.functions),
         metadata=_metadata(view),
     )
 
@@ -122,6 +129,8 @@ def view_from_pb(message: pb.FeatureView) -> FeatureView:
         freshness_sla=None if limit is None else duration_from_pb(limit, "freshness_sla_duration"),
         filter=message.filter,
         offline=message.offline if message.HasField("offline") else True,
+        lookups=_each("lookups", message.lookups, _entry),
+        functions=_each("functions", message.functions, _function),
         **_common(message.name, message.metadata),
     )
 
@@ -183,6 +192,21 @@ def _feature(message: pb.Feature) -> Feature:
     transform = transform_from_pb(message.transform, message.name)
     default = value_from_pb(message.default_value, value_type, "default_value")
     return Feature(message.name, value_type, transform, default=default, description=message.description)
+
+
+def _function_to_pb(function: Function) -> pb.FunctionColumn:
+    return pb.FunctionColumn(
+        name=function.name,
+        value_type=type_to_pb(function.type),
+        function=function.path,
+        columns=function.columns,
+        digest=bytes.fromhex(function.digest),
+    )
+
+
+def _function(message: pb.FunctionColumn) -> Function:
+    value_type, digest = type_from_pb(message.value_type), message.digest.hex()
+    return Function(message.name, value_type, message.function, list(message.columns), digest=digest)
 
 
 def _column(message: pb.Column) -> Column:

@@ -4,6 +4,7 @@ from headrace.definitions.base import Definition
 from headrace.definitions.changes import Change, ChangeKind, DefinitionKind
 from headrace.definitions.entities import Entity, EntityKey
 from headrace.definitions.files import load, load_yaml, to_yaml
+from headrace.definitions.functions import Function
 from headrace.definitions.models import Model
 from headrace.definitions.on_demand import OnDemandView, RequestSource
 from headrace.definitions.python_files import load_python
@@ -42,6 +43,7 @@ __all__ = [
     "Feature",
     "FeatureService",
     "FeatureView",
+    "Function",
     "Latest",
     "Model",
     "OnDemandView",

@@ -8,6 +8,7 @@ from headrace.definitions.checks import check_text, check_unique, invalid, locat
 from headrace.definitions.documents import Fields
 from headrace.definitions.durations import parse_duration
 from headrace.definitions.entities import Entity, EntityKey
+from headrace.definitions.functions import Function
 from headrace.definitions.models import Model
 from headrace.definitions.on_demand import OnDemandSource, OnDemandView, RequestSource
 from headrace.definitions.services import FeatureService, ServiceEntry
@@ -37,7 +38,7 @@ def set_from_document(document: object) -> DefinitionSet:
 
 def source_from_document(document: object) -> Source:
     """One source."""
-    known = frozenset({"kind", "uri", "event_time_column", "availability_delay", "columns"})
+    known = frozenset({"kind", "uri", "event_time_column", "availability_delay", "columns", "query", "inputs"})
     fields = _definition_fields(document, known, frozenset({"columns"}), "a source")
     rest = _with_duration(fields, "availability_delay")
     if "kind" in rest:
@@ -55,12 +56,13 @@ def entity_from_document(document: object) -> Entity:
 def view_from_document(document: object) -> FeatureView:
     """One feature view."""
     required = frozenset({"entity", "source", "features"})
-    known = required | {"ttl", "fallback", "freshness_sla", "filter", "offline"}
+    known = required | {"ttl", "fallback", "freshness_sla", "filter", "offline", "lookups", "functions"}
     fields = _definition_fields(document, known, required, "a feature view")
     rest = _with_duration(fields, "ttl", "freshness_sla")
     if "fallback" in rest:
         rest["fallback"] = _member(Fallback, rest["fallback"], "fallback")
-    return FeatureView(**rest | {"features": _each(fields, "features", _feature)})
+    parts = {"lookups": _entry, "functions": _function, "features": _feature}
+    return FeatureView(**rest | {part: _each(fields, part, read) for part, read in parts.items()})
 
 
 def on_demand_view_from_document(document: object) -> OnDemandView:
@@ -98,6 +100,11 @@ READERS: Final[Mapping[type[Definition], Callable[[object], Definition]]] = {
 
 def _column(document: object) -> Column:
     return Column(**_fields(document, _PAIR, _PAIR, "a column"))
+
+
+def _function(document: object) -> Function:
+    known = _PAIR | {"function", "columns", "digest"}
+    return Function(**_fields(document, known - {"digest"}, known, "a function"))
 
 
 def _join_key(document: object) -> EntityKey:

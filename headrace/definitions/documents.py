@@ -6,6 +6,7 @@ from typing import Any, Final
 from headrace.definitions.base import Definition
 from headrace.definitions.durations import format_duration
 from headrace.definitions.entities import Entity
+from headrace.definitions.functions import Function
 from headrace.definitions.models import Model
 from headrace.definitions.on_demand import OnDemandSource, OnDemandView
 from headrace.definitions.services import FeatureService, ServiceEntry
@@ -38,6 +39,8 @@ def _source(source: Source) -> Fields:
     fields: Fields = {"kind": source.kind.name.lower()}
     if source.uri:
         fields["uri"] = source.uri
+    if source.query:
+        fields |= {"query": source.query, "inputs": dict(source.inputs)}
     fields["event_time_column"] = source.event_time_column
     if source.availability_delay:
         fields["availability_delay"] = format_duration(source.availability_delay)
@@ -61,8 +64,22 @@ def _view(view: FeatureView) -> Fields:
         fields["filter"] = view.filter
     if not view.offline:
         fields["offline"] = False
+    if view.lookups:
+        fields["lookups"] = [_entry(entry) for entry in view.lookups]
+    if view.functions:
+        fields["functions"] = [_function(function) for function in view.functions]
     fields["features"] = [_feature(feature) for feature in view.features]
     return fields
+
+
+def _function(function: Function) -> Fields:
+    return {
+        "name": function.name,
+        "type": str(function.type),
+        "function": function.path,
+        "columns": list(function.columns),
+        "digest": function.digest,
+    }
 
 
 def _feature(feature: Feature) -> Fields:

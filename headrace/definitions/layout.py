@@ -1,4 +1,4 @@
-"""Size of a row's fixed part, as core_ext/native/hr_layout.h lays it out."""
+"""How much a row and an answer may hold; fixed parts as core_ext/native/hr_layout.h lays them out."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -7,6 +7,7 @@ from headrace.definitions.checks import invalid
 from headrace.types import ValueType
 
 ROW_BYTES_MAX: Final = 1 << 20  # HR_ROW_BYTES_MAX
+FEATURE_COUNT_MAX: Final = 2_000  # of one view and of one answer, DESIGN section 6
 HEADER_BYTES: Final = 64
 CHECKSUM_BYTES: Final = 4
 VARIABLE_SLOT_BYTES: Final = 8  # start and length of a value in the heap

@@ -8,9 +8,10 @@ from typing import Final
 from headrace.definitions.base import Definition
 from headrace.definitions.checks import check_items, check_text, check_type, check_unique, invalid, located
 from headrace.definitions.entities import check_not_reserved
+from headrace.definitions.layout import FEATURE_COUNT_MAX
 from headrace.definitions.services import ENTRY_COUNT_MAX, ServiceEntry
 from headrace.definitions.transforms import Derived
-from headrace.definitions.views import FEATURE_COUNT_MAX, Fallback, Feature
+from headrace.definitions.views import Fallback, Feature
 from headrace.names import NAME_LENGTH_MAX, check_word
 from headrace.types import Shape, ValueType
 

@@ -6,7 +6,10 @@ from datetime import timedelta
 from typing import Final, NamedTuple
 
 from headrace.definitions.checks import invalid, located
+from headrace.definitions.enrichment import source_of
 from headrace.definitions.entities import EVENT_TIME, Entity
+from headrace.definitions.functions import Function
+from headrace.definitions.lookups import Lookup, added_columns, lookups_of
 from headrace.definitions.registered import RegisteredView, RegistryState
 from headrace.definitions.sources import Source
 from headrace.definitions.transform import view_digest
@@ -67,16 +70,29 @@ class ViewPlan:
     latest: tuple[tuple[str, str], ...]
     derived: tuple[tuple[str, CompiledExpression], ...]
     digest: bytes
+    lookups: tuple[Lookup, ...] = ()
+    functions: tuple[Function, ...] = ()
+
+    @property
+    def given(self) -> frozenset[str]:
+        """Source columns that an event must carry besides its keys and times."""
+        read = self.columns.union(*(one.columns for one in self.functions))
+        return (read - added_columns(self.lookups, self.functions).keys()).union(*(one.keys for one in self.lookups))
 
     @property
     def columns(self) -> frozenset[str]:
-        """Source columns that an event must carry besides its keys and times."""
+        """Columns that filter, inputs and latest features read, of the source and of what is looked up."""
         read = {name for one in (self.filter, *self.inputs) if one is not None for name in one.columns}
         return frozenset(read | {column for _, column in self.latest})
 
 
 def compile_plan(view: FeatureView, entity: Entity, source: Source) -> ViewPlan:
-    """Plan of a view. Raises InvalidArgument with the path of the field that does not fit the source."""
+    """Plan of a view; where anything is added to its events, its source is the enriched one.
+
+    Raises InvalidArgument with the path of the field that does not fit the source.
+    """
+    lookups = lookups_of(source)
+    assert len(lookups) == len(view.lookups), "a view is compiled over the source that its lookups enrich"
     columns = {column.name: column.type for column in source.columns}
     inputs: dict[str, CompiledExpression] = {}
     windows, names, lateness = [], [], []
@@ -99,13 +115,15 @@ def compile_plan(view: FeatureView, entity: Entity, source: Source) -> ViewPlan:
         ),
         derived=_derived(view),
         digest=view_digest(view, entity, source),
+        lookups=lookups,
+        functions=tuple(view.functions),
     )
 
 
 def plan_of(record: RegisteredView, state: RegistryState) -> ViewPlan:
     """Plan of a registered version. Raises FailedPrecondition where this installation would compute other values."""
     view = record.definition
-    plan = compile_plan(view, state.entities[view.entity].definition, state.sources[view.source].definition)
+    plan = compile_plan(view, state.entities[view.entity].definition, source_of(record, state))
     check_digest(plan, str(record.ref), record.transform_digest)
     return plan
 
@@ -124,7 +142,10 @@ def check_digest(plan: ViewPlan, ref: str, registered: bytes) -> None:
 
 def event_columns(plan: ViewPlan, entity: Entity) -> tuple[str, ...]:
     """Columns of an event as logs and tables keep it, in their order; keys and event time stand beside them."""
-    return tuple(sorted(plan.columns - {key.name for key in entity.join_keys} - {EVENT_TIME}))
+    beside = {EVENT_TIME, *(key.name for key in entity.join_keys)}
+    known = {one.known_time for one in plan.lookups}
+    inputs = {column for one in plan.functions for column in one.columns}
+    return tuple(sorted((plan.columns | plan.given | inputs | known) - beside))
 
 
 def output_type(window: Window, given: ValueType) -> ValueType:

@@ -24,7 +24,7 @@ def load_python(path: Path | str, root: Path | str | None = None) -> DefinitionS
     no module behind. For command lines: it changes the import path while it runs.
     """
     file = Path(path).resolve()
-    with _imports_below(Path(root).resolve() if root else file.parent):
+    with imports_below(Path(root).resolve() if root else file.parent):
         module = _run(file)
     found: dict[int, Definition] = {}
     for value in vars(module).values():
@@ -85,7 +85,8 @@ def _located_error(file: Path, line: int, error: InvalidArgument) -> InvalidArgu
 
 
 @contextmanager
-def _imports_below(root: Path) -> Iterator[None]:
+def imports_below(root: Path) -> Iterator[None]:
+    """Lets modules below a folder be imported, and forgets them afterwards."""
     before = set(sys.modules)
     kept_flag = sys.dont_write_bytecode
     sys.path.insert(0, str(root))

@@ -7,7 +7,7 @@ from typing import Final
 from headrace.definitions.base import Definition
 from headrace.definitions.checks import check_items, check_text, check_unique, invalid
 from headrace.definitions.entities import JOIN_KEY_COUNT_MAX
-from headrace.definitions.views import FEATURE_COUNT_MAX
+from headrace.definitions.layout import FEATURE_COUNT_MAX
 from headrace.names import NAME_LENGTH_MAX, REFERENCE_LENGTH_MAX, VersionRef, check_word, is_word, parse_version_ref
 
 ENTRY_COUNT_MAX: Final = 200  # views of one answer; each costs a row read per entity

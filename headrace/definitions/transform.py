@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from headrace.definitions.entities import Entity
+from headrace.definitions.lookups import KNOWN_TIME, lookups_of
 from headrace.definitions.sources import Source
 from headrace.definitions.transforms import Derived, Latest, Transform
 from headrace.definitions.views import FeatureView
@@ -26,7 +27,7 @@ def normalised_plan(view: FeatureView, entity: Entity, source: Source) -> dict[s
     """
     plan: dict[str, Any] = {  # Any: JSON values
         "entity": {"name": entity.name, "join_keys": [[key.name, str(key.type)] for key in entity.join_keys]},
-        "source": {"name": source.name, "event_time_column": source.event_time_column},
+        "source": {"name": source.name, "event_time_column": source.event_time_column} | _select(source),
         "features": [
             {"name": feature.name, "type": str(feature.type)} | _computation(feature.transform)
             for feature in sorted(view.features, key=lambda feature: feature.name)
@@ -34,7 +35,15 @@ def normalised_plan(view: FeatureView, entity: Entity, source: Source) -> dict[s
     }
     if view.filter:
         plan["filter"] = expression_identity(view.filter).canonical
+    if view.lookups:
+        plan["lookups"] = [dict(one.identity) for one in lookups_of(source)]
+    if view.functions:
+        plan["functions"] = sorted([one.name, str(one.type), list(one.columns), one.digest] for one in view.functions)
     return plan
+
+
+def _select(source: Source) -> dict[str, str]:
+    return {"query": source.query.strip()} if source.query else {}
 
 
 def view_digest(view: FeatureView, entity: Entity, source: Source) -> bytes:
@@ -56,8 +65,22 @@ def expressions_of(view: FeatureView, *, derived: bool = True) -> list[str]:
 
 
 def source_columns(view: FeatureView) -> frozenset[str]:
-    """Columns of its source that a view reads, without those of event time and keys."""
-    plain = {feature.transform.column for feature in view.features if isinstance(feature.transform, Latest)}
+    """Columns of its source that a registered view reads, without those of event time and its own keys."""
+    return (read_columns(view) - added_names(view)).union(*(entry.join_key_mapping.values() for entry in view.lookups))
+
+
+def added_names(view: FeatureView) -> frozenset[str]:
+    """Columns that the events of a registered view get by lookups and functions."""
+    times = (KNOWN_TIME.format(number) for number in range(1, len(view.lookups) + 1))
+    return frozenset(entry.output_prefix + name for entry in view.lookups for name in entry.features).union(
+        times, (one.name for one in view.functions)
+    )
+
+
+def read_columns(view: FeatureView) -> frozenset[str]:
+    """Columns of its source, and columns that are added to it, that a view reads."""
+    inputs = {column for one in view.functions for column in one.columns}
+    plain = inputs | {feature.transform.column for feature in view.features if isinstance(feature.transform, Latest)}
     return frozenset(plain).union(*(expression_identity(text).columns for text in expressions_of(view, derived=False)))
 
 

@@ -17,13 +17,15 @@ from headrace.definitions.checks import (
     invalid,
 )
 from headrace.definitions.entities import check_not_reserved
-from headrace.definitions.layout import check_row_size
+from headrace.definitions.functions import FUNCTION_COUNT_MAX, Function
+from headrace.definitions.layout import FEATURE_COUNT_MAX, check_row_size
+from headrace.definitions.services import ServiceEntry
 from headrace.definitions.transforms import Derived, Latest, Transform, Window, check_expression
 from headrace.definitions.values import PlainValue, check_value
 from headrace.names import NAME_LENGTH_MAX, check_word, parse_plain_name
 from headrace.types import ValueType
 
-FEATURE_COUNT_MAX: Final = 2_000  # of one view and of one answer, DESIGN section 6
+LOOKUP_COUNT_MAX: Final = 16  # of one view; each costs every event a row read
 
 
 class Fallback(IntEnum):
@@ -81,6 +83,12 @@ class FeatureView(Definition):
     `freshness_sla` is the age from which a value carries STALE, None sets no limit; it alone may change in a version.
 
     `offline=False` keeps its rows out of the offline store: they have no history, no training sets and no skew runs.
+
+    `lookups` give each event features of other views as of its event time, named as columns of the source are:
+    `ServiceEntry("shop.items.catalog@v1", ["price"], {"item_id": "item"}, "item_")` reads the event's column `item` as
+    the join key `item_id`, and gives it the column `item_price`.
+
+    `functions` give each event columns that Python computes of those.
     """
 
     entity: str
@@ -91,6 +99,8 @@ class FeatureView(Definition):
     freshness_sla: timedelta | None = None
     filter: str = ""
     offline: bool = True
+    lookups: Sequence[ServiceEntry] = ()
+    functions: Sequence[Function] = ()
 
     def __post_init__(self) -> None:
         Definition.__post_init__(self)
@@ -108,12 +118,17 @@ class FeatureView(Definition):
             raise invalid("offline must be true or false", "WRONG_TYPE", "offline")
         if self.filter != "":
             check_expression(self.filter, "filter")
+        object.__setattr__(self, "lookups", check_items(self.lookups, ServiceEntry, "lookups", LOOKUP_COUNT_MAX))
+        functions = check_items(self.functions, Function, "functions", FUNCTION_COUNT_MAX)
+        check_unique((one.name for one in functions), "functions", ".name", "function column")
+        object.__setattr__(self, "functions", functions)
         check_row_size(self.name, [feature.type for feature in features])
 
     @property
     def is_plain(self) -> bool:
-        """Whether a row of the source is a row of the view: every feature is a latest column, and nothing filters."""
-        return not self.filter and all(isinstance(feature.transform, Latest) for feature in self.features)
+        """Whether a row of the source is a row of the view: latest columns alone, no filter, and nothing added."""
+        is_as_given = not (self.filter or self.lookups or self.functions)
+        return is_as_given and all(isinstance(feature.transform, Latest) for feature in self.features)
 
     def feature(self, name: str) -> Feature | None:
         """The feature of a name, or None."""

@@ -186,6 +186,7 @@ class Parts:
         store_id: str = "store",
         served_share: float | None = None,
         queue_bytes: int = 16 << 20,
+        function_modules: Sequence[str] = (),
     ) -> None:
         folder.mkdir(exist_ok=True)
         self.folder = folder
@@ -220,7 +221,7 @@ class Parts:
         )
         self.shards.open()
         self.core = RequestCore(self.table, shard_count)
-        self.catalogue = Catalogue(self.core, self.log)
+        self.catalogue = Catalogue(self.core, self.log, function_modules)
         self.catalogue.publish(state or shop_state())
         self.reads = Reads(self.core, self.table, self.shards, self.catalogue, self.clock)
         self.writes = Writes(self.catalogue, self.shards, self.clock)

@@ -135,7 +135,9 @@ def sets(draw: st.DrawFn) -> DefinitionSet:
             source(
                 columns={name: str(value_type) for name, value_type in columns.items()},
                 kind=kind,
-                uri="" if kind is SourceKind.PUSH else "data/departures.parquet",
+                uri="" if kind in (SourceKind.PUSH, SourceKind.SQL) else "data/departures.parquet",
+                query=draw(st.sampled_from(["SELECT * FROM rows", "FROM rows"])) if kind is SourceKind.SQL else "",
+                inputs={"rows": "data/departures.parquet"} if kind is SourceKind.SQL else {},
                 availability_delay=draw(DURATIONS),
                 **common,
             )

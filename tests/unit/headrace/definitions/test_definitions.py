@@ -18,7 +18,7 @@ from headrace.definitions import (
     latest,
 )
 from headrace.definitions.checks import located
-from headrace.definitions.views import FEATURE_COUNT_MAX
+from headrace.definitions.layout import FEATURE_COUNT_MAX
 from headrace.errors import InvalidArgument
 from headrace.types import ValueType, parse_type
 from tests.unit.headrace.definitions.samples import (

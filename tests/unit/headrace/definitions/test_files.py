@@ -12,6 +12,8 @@ from headrace.definitions.documents import set_document
 from headrace.definitions.plans import compile_plan
 from headrace.definitions.transform import canonical_json
 from headrace.errors import InvalidArgument
+from headrace.names import VersionRef
+from tests.unit.control_plane.domain.plan_cases import applied
 from tests.unit.headrace.definitions.samples import entity, sets, source, view, whole_set
 
 PYTHON = """
@@ -78,6 +80,19 @@ def test_examples_of_windows_agree_and_fit_their_source(tmp_path: Path, reposito
     base = load(tmp_path / "yaml0.yaml")
     counts = [len(compile_plan(one, base.entities[0], base.sources[0]).windows) for one in found[:2]]
     assert counts == [3, 4]
+
+
+def test_examples_of_lookups_agree_and_are_registered(tmp_path: Path, repository: Path) -> None:
+    guide = (repository / "docs" / "definitions.md").read_text(encoding="utf-8")
+    for language, ending in (("python", "py"), ("yaml", "yaml")):
+        file = tmp_path / f"lookups.{ending}"
+        file.write_text(guide.split(f"```{language} lookups\n")[1].split("```")[0], encoding="utf-8")
+    (tmp_path / "base.yaml").write_text(guide.split("```yaml\n")[1].split("```")[0], encoding="utf-8")
+    assert load(tmp_path / "lookups.py") == load(tmp_path / "lookups.yaml")
+    found = load(tmp_path / "lookups.py").feature_views[0]
+    assert found.lookups[0].features == ("dep_delay",) and not found.is_plain
+    state = applied(load(tmp_path / "base.yaml"), load(tmp_path / "lookups.yaml"))
+    assert state.view(VersionRef(found.name)) is not None
 
 
 def test_python_file_gives_what_stands_at_its_module_level_once(tmp_path: Path) -> None:

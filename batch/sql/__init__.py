@@ -1,0 +1,1 @@
+"""Sources that a SELECT defines, for batch."""
