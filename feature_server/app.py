@@ -32,11 +32,11 @@ from feature_server.domain.shard import Shard, ShardState
 from feature_server.domain.shard_set import ShardSet
 from feature_server.domain.storage_use import StorageUse
 from feature_server.domain.writes import Writes
-from feature_server.ring.shard_copy import ShardCopy, check_new
 from feature_server.pipeline.applying import Applying
 from feature_server.pipeline.clusters import Cluster, read_access
 from feature_server.pipeline.ingest import Ingest
 from feature_server.pipeline.meters import Meters
+from feature_server.ring.shard_copy import ShardCopy, check_new
 from feature_server.rpc.feature_servicer import STREAM_COUNT_MAX, FeatureServicer
 from feature_server.rpc.inspection_servicer import InspectionServicer
 from feature_server.rpc.native_front import (

@@ -21,8 +21,9 @@ compile() { # NAME ARGUMENT... : requirements/NAME.txt
   printf 'lock: requirements/%s.txt, %s packages\n' "$name" "$(grep -c == "requirements/$name.txt")"
 }
 
-# dev holds everything; the others are cut from it, so that all four agree on every version.
-compile dev --all-extras "$@"
+# dev holds all but torch, gigabytes that one slow test installs for itself; the others are cut from it, so that all four
+# agree on every version.
+compile dev --extra pandas --extra skew --extra sql --extra spark --extra demo --extra loadtest --extra build --extra dev "$@"
 compile runtime -c requirements/dev.txt
 compile build -c requirements/dev.txt --extra build
 compile demo -c requirements/dev.txt --extra build --extra demo

@@ -1,6 +1,7 @@
 """Commands on definitions: plan, apply, get, list, describe, retire."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 

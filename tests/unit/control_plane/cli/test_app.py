@@ -9,7 +9,21 @@ from pathlib import Path
 import pytest
 
 COMMANDS = [
-    *("up", "init", "function", "plan", "apply", "get", "list", "describe", "retire", "write", "read", "materialize", "demo"),
+    *(
+        "up",
+        "init",
+        "function",
+        "plan",
+        "apply",
+        "get",
+        "list",
+        "describe",
+        "retire",
+        "write",
+        "read",
+        "materialize",
+        "demo",
+    ),
     *("offline", "training-set", "skew", "service"),
 ]
 
