@@ -138,6 +138,10 @@ class Shop:
                 "quantity": pa.array(quantities, pa.int64()),
             }
         )
+        self.send(batch)
+
+    def send(self, batch: pa.RecordBatch) -> None:
+        """Clicks as they are."""
         self.parts.writes.write(SPENDING, lambda target: [batch], Durability.LOG, ("", 0), PRINCIPAL)
 
     def looked(self, view: str, *events: tuple[str | None, int]) -> dict[str, list[Any]]:
@@ -252,9 +256,8 @@ def test_events_bring_the_columns_of_their_source_alone(shop: Shop) -> None:
     columns = {"user_id": pa.array([1]), "event_time": times, "item": pa.array(["a"]), "quantity": pa.array([1])}
     for change, reason in (({"item_price": pa.array([1.0])}, "UNKNOWN_COLUMN"), ({"item": None}, "MISSING_COLUMN")):
         given = {name: column for name, column in (columns | change).items() if column is not None}
-        batches = [pa.record_batch(given)]
         with pytest.raises(InvalidArgument) as caught:
-            shop.parts.writes.write(SPENDING, lambda target, sent=batches: sent, Durability.LOG, ("", 0), PRINCIPAL)
+            shop.send(pa.record_batch(given))
         assert (caught.value.reason, caught.value.field) == (reason, next(iter(change)))
 
 
