@@ -5,6 +5,7 @@ to its record before anything moves and after all has.
 """
 
 import statistics
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -68,6 +69,27 @@ def apply(folder: Path, moves: Sequence[Move]) -> dict[str, Any]:
             shard.anchor()
         write_layout(folder, StoreLayout(wanted))
     return {"rows_moved": moved, "before": asdict(before), "after": asdict(after)}
+
+
+def trial(packing: Packing, entities: Mapping[bytes, Mapping[int, bytes]]) -> tuple[float, float]:
+    """CPU of fetching the rows of one entity as they lie apart and as they would lie together, in a scratch store."""
+    move = Move("trial", packing, sorted(entities))
+    rows = {
+        storage_key(packing.entity_id, key, view_id): row
+        for key, held in entities.items()
+        for view_id, row in held.items()
+    }
+    with tempfile.TemporaryDirectory(prefix="headrace-layout-") as scratch:
+        store = RocksStore(Path(scratch) / "trial", shard_options(SharedMemory(StoreBudget()), 1))
+        try:
+            store.write(list(rows), list(rows.values()), sync=False)
+            store.compact()
+            apart_us = _fetch_us([store], move)
+            repack(store, [packing])
+            store.compact()
+            return apart_us, _fetch_us([PackedStore(store, [packing])], move)
+        finally:
+            store.close()
 
 
 def _check(shards: Sequence[RocksStore]) -> None:

@@ -351,7 +351,7 @@ def layout(
     context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="SERVICE", help="Feature service, team.domain.name or with @vN.")],
     entities: Annotated[int, typer.Option(help="Entities whose rows are measured.", min=20, max=100_000)] = 2_000,
-    apply: Annotated[bool, typer.Option("--apply", help="Move rows where the server's counts say it pays.")] = False,
+    apply: Annotated[bool, typer.Option("--apply", help="Move rows where it pays.")] = False,
     every: Annotated[bool, typer.Option("--all", help="With --apply, move every candidate's rows.")] = False,
     output: Output = Format.TABLE,
     data: Data = None,

@@ -47,7 +47,9 @@ def layout(session: Session, service: str, entities: int, *, apply: bool = False
 
 def _print_applied(session: Session, applied: dict[str, Any]) -> None:
     for entity in applied["kept_apart"]:
-        session.out.write(f"{entity}: rows stay apart, as by the counts of the server packing does not pay\n")
+        session.out.write(
+            f"{entity}: rows stay apart, as by the counts of the server or by a trial moving them does not pay\n"
+        )
     if "before" not in applied:
         return
     before, after = applied["before"], applied["after"]

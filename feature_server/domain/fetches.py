@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, NamedTuple
@@ -56,7 +56,7 @@ class Fetches:
         self._stored_rows = stored_rows
         self._readers = ThreadPoolExecutor(READER_COUNT, "wide-read")
         self._lock = threading.Lock()  # of the counts
-        self._counts: Counter[bytes] = Counter()
+        self._counts: defaultdict[bytes, int] = defaultdict(int)
 
     def counts(self) -> dict[int, int]:
         """Rows that were asked of storage, by view id."""
@@ -106,32 +106,43 @@ class Fetches:
 
     def _read_shard(self, wanted: tuple[int, list["_Part"]]) -> list[tuple["_Part", "_Found"]]:
         shard, parts = wanted
+        if len(parts) == 1:
+            return self._read_chunk(shard, parts)
         return [found for chunk in _chunks(parts) for found in self._read_chunk(shard, chunk)]
 
-    def _read_chunk(self, shard: int, parts: Sequence["_Part"]) -> Iterator[tuple["_Part", "_Found"]]:
+    def _read_chunk(self, shard: int, parts: Sequence["_Part"]) -> list[tuple["_Part", "_Found"]]:
         """Rows, put into the table as well, or the error why there are none."""
         now_s = time.monotonic()
-        parts = [part for part in parts if part.pending.outcome is None]  # else it has failed by another shard
-        late = [part for part in parts if now_s >= part.pending.deadline_s]
-        in_time = [part for part in parts if now_s < part.pending.deadline_s] if late else parts
-        yield from ((part, None) for part in late)
+        found: list[tuple[_Part, _Found]] = []
+        in_time: list[_Part] = []
+        for part in parts:
+            if part.pending.outcome is not None:  # it has failed by another shard
+                continue
+            if now_s < part.pending.deadline_s:
+                in_time.append(part)
+            else:
+                found.append((part, None))
         if not in_time:
-            return
+            return found
         keys = in_time[0].keys if len(in_time) == 1 else [key for part in in_time for key in part.keys]
         ticket = self._table.ticket()
         try:
             rows = self._stored_rows(shard, keys)
         except HeadraceError as error:
-            yield from ((part, self._from_peers(shard, part, error)) for part in in_time)
-            return
+            return [*found, *((part, self._from_peers(shard, part, error)) for part in in_time)]
         self._table.fill(keys, rows, ticket)
-        asked = Counter([key[-VIEW_ID_BYTES:] for key in keys])
-        with self._lock:
-            self._counts.update(asked)
+        self._count(keys)
         first = 0
         for part in in_time:
-            yield part, rows[first : first + len(part.keys)]
+            found.append((part, rows[first : first + len(part.keys)]))
             first += len(part.keys)
+        return found
+
+    def _count(self, keys: Sequence[bytes]) -> None:
+        counts = self._counts
+        with self._lock:
+            for key in keys:
+                counts[key[-VIEW_ID_BYTES:]] += 1
 
     def _from_peers(self, shard: int, part: "_Part", error: HeadraceError) -> "_Found":
         """Rows of a shard of this server that has just failed, from its other owners; else why it failed."""
@@ -160,15 +171,16 @@ def batched(keys: Sequence[bytes], count: int) -> Iterator[Sequence[bytes]]:
     return (keys[first : first + count] for first in range(0, len(keys), count))
 
 
-def _parts(pending: Pending) -> Iterator[tuple[int, _Part]]:
+def _parts(pending: Pending) -> list[tuple[int, _Part]]:
     misses = pending.misses
     assert misses is not None
+    keys, shards = misses.storage_keys, misses.shards
+    if 0 < len(keys) <= CHUNK_KEYS and shards.count(shards[0]) == len(shards):  # of one entity, most likely
+        return [(shards[0], _Part(pending, keys))]
     by_shard: dict[int, list[bytes]] = {}
-    for key, shard in zip(misses.storage_keys, misses.shards, strict=True):
+    for key, shard in zip(keys, shards, strict=True):
         by_shard.setdefault(shard, []).append(key)
-    for shard, keys in by_shard.items():
-        for chunk in batched(keys, CHUNK_KEYS):
-            yield shard, _Part(pending, chunk)
+    return [(shard, _Part(pending, chunk)) for shard, kept in by_shard.items() for chunk in batched(kept, CHUNK_KEYS)]
 
 
 def _chunks(parts: Sequence[_Part]) -> Iterator[list[_Part]]:

@@ -84,11 +84,11 @@ def decode_pack(data: bytes) -> dict[int, bytes]:
     end = _HEADER.size + form.size
     if magic != _MAGIC or version != _VERSION or len(data) < end or crc32c(data[_HEADER.size : end]) != checksum:
         raise _damaged("its header or directory is wrong")
-    numbers = form.unpack_from(data, _HEADER.size)
+    numbers = iter(form.unpack_from(data, _HEADER.size))
     rows = {}
-    for at in range(0, 2 * count, 2):
-        start, end = end, end + numbers[at + 1]
-        rows[numbers[at]] = data[start:end]
+    for view_id in numbers:
+        start, end = end, end + next(numbers)
+        rows[view_id] = data[start:end]
     if end != len(data):
         raise _damaged("its length is wrong")
     return rows
@@ -98,7 +98,7 @@ class Places:
     """Where the row of a storage key lies."""
 
     def __init__(self, packings: Iterable[Packing]) -> None:
-        self._pack_of = {
+        self.packs: Final = {
             view_id.to_bytes(VIEW_ID_BYTES, "big"): (view_id, packing.pack_id.to_bytes(VIEW_ID_BYTES, "big"))
             for packing in packings
             for view_id in packing.view_ids
@@ -106,7 +106,7 @@ class Places:
 
     def of(self, key: bytes) -> tuple[bytes, int | None]:
         """The key under which it is stored, and its view id where that is a pack."""
-        found = None if key.startswith(RECORDS) else self._pack_of.get(key[-VIEW_ID_BYTES:])
+        found = None if key.startswith(RECORDS) else self.packs.get(key[-VIEW_ID_BYTES:])
         return (key, None) if found is None else (key[:-VIEW_ID_BYTES] + found[1], found[0])
 
     def stored(self, rows: Mapping[bytes, bytes]) -> dict[bytes, bytes]:

@@ -4,7 +4,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from feature_server.domain.row_store import RowStore, StoreOpener
-from feature_server.storage.packed_rows import VIEW_ID_BYTES, Packing, Places, decode_pack, encode_pack, rows_of
+from feature_server.storage.packed_rows import (
+    RECORDS,
+    VIEW_ID_BYTES,
+    Packing,
+    Places,
+    decode_pack,
+    encode_pack,
+    rows_of,
+)
 
 
 class PackedStore:
@@ -21,19 +29,31 @@ class PackedStore:
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Values in the order of the keys; a pack is read once, however many of its rows are asked for."""
-        places = list(map(self._places.of, keys))
-        stored = list(dict.fromkeys([place for place, _ in places]))
-        found = dict(zip(stored, self._store.get_many(stored), strict=True))
-        packs: dict[bytes, dict[int, bytes]] = {}
+        packs = self._places.packs
+        wanted: list[tuple[bytes, int | None]] = []
+        stored: dict[bytes, None] = {}
+        for key in keys:  # the work of Places.of, without a call for every key
+            member = packs.get(key[-VIEW_ID_BYTES:])
+            if member is not None and key.startswith(RECORDS):
+                member = None
+            place = key if member is None else key[:-VIEW_ID_BYTES] + member[1]
+            wanted.append((place, None if member is None else member[0]))
+            stored[place] = None
+        values = self._store.get_many(list(stored))
+        if len(values) == 1 and wanted[0][1] is not None:
+            held = {} if values[0] is None else decode_pack(values[0])
+            return [held.get(view_id) for _, view_id in wanted if view_id is not None]
+        found = dict(zip(stored, values, strict=True))
+        opened: dict[bytes, dict[int, bytes]] = {}
         rows: list[bytes | None] = []
-        for place, view_id in places:
+        for place, view_id in wanted:
             if view_id is None:
                 rows.append(found[place])
                 continue
-            if place not in packs:
+            if place not in opened:
                 data = found[place]
-                packs[place] = {} if data is None else decode_pack(data)
-            rows.append(packs[place].get(view_id))
+                opened[place] = {} if data is None else decode_pack(data)
+            rows.append(opened[place].get(view_id))
         return rows
 
     def write(self, keys: Sequence[bytes], values: Sequence[bytes], *, sync: bool) -> None:

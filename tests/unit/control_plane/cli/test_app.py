@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 COMMANDS = [
-    *("up", "init", "function", "plan", "apply", "get", "list", "describe", "retire", "write", "read", "materialize"),
-    *("demo", "offline", "training-set", "skew", "service"),
+    *("up", "init", "function", "plan", "apply", "get", "list", "describe", "retire", "write", "read", "explain"),
+    *("storage", "materialize", "demo", "offline", "training-set", "skew", "service", "cluster"),
 ]
 
 
