@@ -208,13 +208,12 @@ def test_rows_and_histories_of_many_entities_are_one(seed: int) -> None:
     columns = [pa.array(floats), pa.array(random_of.integers(-3, 4, count))]
     offsets = np.arange(count)
 
-    def part(chosen: NDArray[np.int64]) -> tuple[list[ArrowColumn], dict[str, NDArray[np.int64]]]:
-        return [arrow_column(column.take(pa.array(chosen))) for column in columns], {"offsets": offsets[chosen]}
+    def inputs(chosen: NDArray[np.int64]) -> list[ArrowColumn]:
+        return [arrow_column(column.take(pa.array(chosen))) for column in columns]
 
     maps: list[bytes | None] = [None] * entities
     for offset, chosen in enumerate(np.array_split(random_of.permutation(count), 8)):
-        inputs, order = part(chosen)
-        found = windows.update(inputs, times[chosen], groups[chosen], entities, **order)
+        found = windows.update(inputs(chosen), times[chosen], groups[chosen], entities, offsets=offsets[chosen])
         for group, delta in enumerate(found.maps):
             if delta is not None:
                 maps[group] = windows.apply(maps[group], delta, offset).map
@@ -223,10 +222,10 @@ def test_rows_and_histories_of_many_entities_are_one(seed: int) -> None:
     np.maximum.at(newest, groups, times)
     reads = newest + random_of.integers(0, 500, entities)
     shuffled = random_of.permutation(count)
-    inputs, order = part(shuffled)
     history = windows.history(
-        inputs, times[shuffled], groups[shuffled], reads, np.arange(entities), entities, threads=2, **order
-    )
+        inputs(shuffled), times[shuffled], groups[shuffled], reads, np.arange(entities), entities,
+        offsets=offsets[shuffled], threads=2,
+    )  # fmt: skip
     folded, exact = windows.fold_many(maps, reads)
     assert bits(values_of(windows, folded)) == bits(values_of(windows, history))
     assert set(exact) == {1}
