@@ -4,10 +4,13 @@ import random
 from typing import Any, Final
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
+from core_ext.arrow import ArrowColumn, arrow_column
 from core_ext.twin.hashing import with_checksum
 from core_ext.twin.windows import Row
 from core_ext.window_plan import EVENT_TIME, MAX, MIN, PlanError, WindowPlan, expected_bytes, merges_max, plan_windows
@@ -187,6 +190,51 @@ def test_every_aggregate_over_many_sessions(seed: int) -> None:
     for read_us in (newest, newest + 15, newest + 100, newest + 151):
         found = windows.fold(stored(windows, chunks), read_us)
         assert bits(found[:2]) == bits(truth(windows.plan, rows, read_us))
+
+
+def test_rows_and_histories_of_many_entities_are_one(seed: int) -> None:
+    """Floats of very different sizes: a sum in another order would have other bits."""
+    random_of = np.random.default_rng(seed)
+    count, entities = 40_000, 500
+    parameters = {"top_k": 3, "last_n": 5, "quantile": 250_000, "decayed_sum": 60_000}
+    features = [
+        feature(name, 40_000, 250, int(name == "top_k"), 1 if name == "ratio" else -1, parameters.get(name, 0), gap_us)
+        for name in AGGREGATES
+        for gap_us in (250, 400)
+    ]
+    windows = Windows(plan_windows(features, [Scalar.F64, Scalar.I64]))
+    groups, times = random_of.integers(0, entities, count), random_of.integers(0, 20_000, count)
+    floats = random_of.normal(0, 1, count) * 10.0 ** random_of.integers(-12, 13, count)
+    columns = [pa.array(floats), pa.array(random_of.integers(-3, 4, count))]
+    offsets = np.arange(count)
+
+    def inputs(chosen: NDArray[np.int64]) -> list[ArrowColumn]:
+        return [arrow_column(column.take(pa.array(chosen))) for column in columns]
+
+    maps: list[bytes | None] = [None] * entities
+    for offset, chosen in enumerate(np.array_split(random_of.permutation(count), 8)):
+        found = windows.update(inputs(chosen), times[chosen], groups[chosen], entities, offsets=offsets[chosen])
+        for group, delta in enumerate(found.maps):
+            if delta is not None:
+                maps[group] = windows.apply(maps[group], delta, offset).map
+                maps[group] = windows.apply(maps[group], delta, offset).map
+    newest = np.zeros(entities, np.int64)
+    np.maximum.at(newest, groups, times)
+    reads = newest + random_of.integers(0, 500, entities)
+    shuffled = random_of.permutation(count)
+    history = windows.history(
+        inputs(shuffled), times[shuffled], groups[shuffled], reads, np.arange(entities), entities,
+        offsets=offsets[shuffled], threads=2,
+    )  # fmt: skip
+    folded, exact = windows.fold_many(maps, reads)
+    assert bits(values_of(windows, folded)) == bits(values_of(windows, history))
+    assert set(exact) == {1}
+    counts = [values[0] for values in values_of(windows, history)]
+    assert counts == [
+        expected(sorted(times[groups == at].tolist()), int(reads[at]), 40_000, 250, 250)[0] for at in range(entities)
+    ]
+    assert 0 in counts
+    assert max(counts) > 3
 
 
 def test_a_batch_under_a_stream_joins_sessions_across_its_cut() -> None:
