@@ -2,13 +2,13 @@
 
 import os
 import signal
-import time
 from collections.abc import Iterator
 
 import grpc
 import pytest
 
 from core_ext.keys import encode_key
+from feature_server.ring.peers import FAILURES_IN_A_ROW
 from headrace.client.routed import RoutedClient
 from headrace.errors import Unavailable
 from headrace.ring.values import WrongEpoch
@@ -147,13 +147,13 @@ def test_reads_go_on_without_the_control_plane_and_a_restart_keeps_the_ring(ring
     assert after.shards == before.shards
 
 
-def test_a_stopped_server_costs_a_read_no_more_than_its_deadline(ring: RingProcesses) -> None:
+def test_a_stopped_server_costs_a_read_its_deadline_at_most_and_is_soon_asked_last(ring: RingProcesses) -> None:
     os.kill(ring.servers["blue"].pid, signal.SIGSTOP)
     try:
-        begun_s = time.monotonic()
-        statuses, _ = ring.read("red", KEYS, timeout_s=1.0)
-        assert time.monotonic() - begun_s < 1.0
-        assert set(states(statuses)) <= {PRESENT, UNAVAILABLE}
+        for _ in range(FAILURES_IN_A_ROW):
+            statuses, _ = ring.read("red", KEYS, timeout_s=1.0)  # raises where the answer does not come in time
+            assert set(states(statuses)) <= {PRESENT, UNAVAILABLE}
+        assert all_present(ring, "red"), "who did not answer some times in a row is asked last"
     finally:
         os.kill(ring.servers["blue"].pid, signal.SIGCONT)
     wait_for(lambda: all_present(ring, "red"), LIMIT_S, ring.servers["red"].tail)
