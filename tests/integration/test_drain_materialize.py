@@ -141,12 +141,17 @@ class FailsLater(ShardClient):
         return self._inner.list(timeout_s)
 
     def replay_rows(
-        self, feature_view: str, rows: pa.Table, durability: Durability, timeout_s: float = 10.0
+        self,
+        feature_view: str,
+        rows: pa.Table,
+        durability: Durability,
+        timeout_s: float = 10.0,
+        ring_epoch: int = 0,
     ) -> ReplayResult:
         if self._left == 0:
             raise Unavailable("gone", reason="TRANSPORT")
         self._left -= 1
-        return self._inner.replay_rows(feature_view, rows, durability, timeout_s)
+        return self._inner.replay_rows(feature_view, rows, durability, timeout_s, ring_epoch)
 
 
 def _is_known(client: Client) -> bool:
