@@ -27,6 +27,7 @@ BATCH_MESSAGES: Final = 4_096  # taken from librdkafka at once; what a batch cos
 QUEUED_KIBIBYTES: Final = 64 << 10  # that librdkafka reads ahead, of all partitions together
 POLL_S: Final = 0.1  # what has arrived elsewhere is looked after as often
 REFRESH_S: Final = 1.0
+MEASURE_S: Final = 1.0
 
 OnAssign = Callable[[Mapping[Partition, int]], None]
 OnRevoke = Callable[[Sequence[Partition]], None]
@@ -120,6 +121,8 @@ class BatchConsumer(Consumer[Batch]):
         self._waiting: deque[BrokerValue[Batch]] = deque()
         self._error: HeadraceError | None = None
         self._refresh_s = 0.0
+        self._measure_s = 0.0
+        self._lags: Mapping[Partition, int] = {}
         self._on_assign: OnAssign = lambda _: None
         self._on_revoke: OnRevoke = lambda _: None
         self._is_closed = False
@@ -141,6 +144,7 @@ class BatchConsumer(Consumer[Batch]):
     def poll(self, timeout: float | None = None) -> BrokerValue[Batch] | None:
         """The next batch of one partition. Raises DataLoss where events between two reads are gone."""
         self._refresh()
+        self._measure()
         if self._waiting and not self._paused:
             return self._next()
         first = self._client.poll(-1 if timeout is None else min(timeout, POLL_S))
@@ -185,12 +189,15 @@ class BatchConsumer(Consumer[Batch]):
         self._staged.update(offsets)
 
     def commit_offsets(self) -> Mapping[Partition, int] | None:
-        """Tells the group how far it is. A commit that fails is made up by the next one."""
+        """Tells the group how far it is, without waiting for it: while its broker is away, other partitions go on.
+
+        A commit that fails is made up by the next one, and what is read again for want of it changes nothing.
+        """
         held = {partition: offset for partition, offset in self._staged.items() if partition in self._offsets}
         if held:
             places = [_place(partition, offset) for partition, offset in held.items()]
             try:
-                self._client.commit(offsets=places, asynchronous=False)
+                self._client.commit(offsets=places, asynchronous=True)
             except KafkaException:
                 return None
         self._staged.clear()
@@ -211,16 +218,21 @@ class BatchConsumer(Consumer[Batch]):
         """Name in the group."""
         return self._client.memberid() or ""
 
-    def lag(self) -> dict[Partition, int]:
-        """Messages between what was handed out and the end of each partition, as far as the client has heard."""
+    def lag(self) -> Mapping[Partition, int]:
+        """Messages between what was handed out and the end of each partition, as the client had heard a moment ago."""
+        return self._lags
+
+    def _measure(self) -> None:
+        # By the thread that polls: the client holds up others while it does.
+        now_s = self._clock_s()
+        if now_s < self._measure_s:
+            return
+        self._measure_s = now_s + MEASURE_S
         found = {}
-        for partition, offset in list(self._offsets.items()):
-            try:
-                _, end = self._client.get_watermark_offsets(_place(partition), cached=True)
-            except (RuntimeError, KafkaException):  # closed meanwhile
-                return {}
+        for partition, offset in self._offsets.items():
+            _, end = self._client.get_watermark_offsets(_place(partition), cached=True)
             found[partition] = max(0, end - offset) if end >= 0 else 0
-        return found
+        self._lags = found
 
     def _refresh(self) -> None:
         now_s = self._clock_s()
