@@ -105,7 +105,7 @@ class Gathered:
 
 
 def _zeros(sizes: Sequence[int]) -> list[NDArray[np.uint8]]:
-    """Zeroed bytes of some sizes, in one piece: numpy has huge pages for large ones, which spares a fault each 4 KiB."""
+    """Zeroed bytes of some sizes, in one piece: large ones get huge pages, which spare a fault each 4 KiB."""
     ends = np.cumsum([0, *(-(-size // 64) * 64 for size in sizes)])
     block = np.zeros(int(ends[-1]), np.uint8)
     return [block[at : at + size] for at, size in zip(ends[:-1], sizes, strict=True)]
