@@ -76,6 +76,7 @@ def run_engine(engine: str, work: dict[str, Any]) -> dict[str, Any]:
     """Seconds, CPU seconds and peak bytes of one join in a process of its own."""
     path = FOLDER / f"{engine}.json"
     path.write_text(json.dumps(work | {"output": output_of(engine)}))
+    Path(output_of(engine)).unlink(missing_ok=True)  # a file that replaces another is flushed when it is closed
     words = [sys.executable, "-m", "loadtest.peers.historical_peers", engine, str(path)]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=JOIN_S, check=False)
     if done.returncode:
