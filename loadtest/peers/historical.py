@@ -59,7 +59,7 @@ class Aim:
 
 AIMS: Final = {
     "asof_rows_vs_duckdb": Aim(3, "higher", "DuckDB 2 ASOF LEFT JOIN, 2 threads, insertion order not kept, snappy"),
-    "asof_rows_vs_polars": Aim(3, "higher", "Polars 2 lazy join_asof, sorted input marked, streamed to Parquet in snappy"),
+    "asof_rows_vs_polars": Aim(3, "higher", "Polars 2 lazy join_asof, sorted input marked, streamed in snappy"),
     "asof_peak_memory_vs_duckdb": Aim(1 / 3, "lower", "DuckDB 2 ASOF LEFT JOIN, peak resident size"),
     "asof_peak_memory_vs_limit": Aim(1, "lower", "none: the memory limit, with the same digest as without it"),
     "asof_flat_cost": Aim(1.3, "lower", "none: cost of a row with 30M history rows a view over that with 1M"),
