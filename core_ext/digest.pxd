@@ -19,6 +19,9 @@ cdef class RowDigest:
     cdef hr_column *columns
     cdef uint64_t *sums  # multiset hash of each column
     cdef object sha
+    cdef uint8_t *room  # canonical bytes of the rows at hand
+    cdef Py_ssize_t capacity
     cdef readonly int64_t row_count
 
+    cdef uint8_t *room_for(self, Py_ssize_t byte_count) except NULL
     cdef object block(self, const hr_arrow *arrays, const uint8_t **statuses, int64_t start, int64_t count)

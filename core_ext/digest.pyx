@@ -4,8 +4,9 @@ import hashlib
 import struct
 
 import cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.buffer cimport PyBUF_READ
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
+from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.string cimport memset
 
 from core_ext.arrow cimport HR_ARROW_OK, ArrowBuffers, hr_arrow_fault, refusal
@@ -45,6 +46,7 @@ cdef class RowDigest:
     def __dealloc__(self):
         PyMem_Free(self.columns)
         PyMem_Free(self.sums)
+        PyMem_Free(self.room)
 
     def update(self, columns not None, statuses not None):
         """Takes rows as one Arrow column and one array of status bytes per column."""
@@ -78,7 +80,7 @@ cdef class RowDigest:
             PyMem_Free(starts)
 
     cdef object block(self, const hr_arrow *arrays, const uint8_t **statuses, int64_t start, int64_t count):
-        """Canonical bytes of some rows."""
+        """Canonical bytes of some rows, until the next ones."""
         cdef int64_t[BLOCK_ROWS] lengths
         cdef uint8_t *cursors[BLOCK_ROWS]
         cdef Py_ssize_t c, i, near, total = 0
@@ -88,8 +90,7 @@ cdef class RowDigest:
                 hr_digest_measure(&self.columns[c], &arrays[c], start, count, lengths)
             for i in range(count):
                 total += lengths[i]
-        cdef bytes packed = PyBytes_FromStringAndSize(NULL, total)
-        cdef uint8_t *to = <uint8_t *>PyBytes_AS_STRING(packed)
+        cdef uint8_t *to = self.room_for(total)
         with nogil:
             for i in range(count):
                 cursors[i] = to
@@ -101,7 +102,18 @@ cdef class RowDigest:
                     self.sums[c] += hr_digest_write(
                         &self.columns[c], &arrays[c], statuses[c], start + i, near, &cursors[i])
                 i += near
-        return packed
+        return PyMemoryView_FromMemory(<char *>self.room, total, PyBUF_READ)
+
+    cdef uint8_t *room_for(self, Py_ssize_t byte_count) except NULL:
+        """Memory for some rows, used again for the next ones: large pieces are new to the system each time."""
+        if byte_count >= self.capacity:
+            PyMem_Free(self.room)
+            self.capacity = 0
+            self.room = <uint8_t *>PyMem_Malloc(byte_count + 1)
+            if self.room == NULL:
+                raise MemoryError
+            self.capacity = byte_count + 1
+        return self.room
 
     def hexdigest(self):
         """SHA-256 over the rows so far, in their order."""

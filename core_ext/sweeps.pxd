@@ -24,9 +24,16 @@ cdef extern from "hr_asof_sweep.h" nogil:
         int64_t begin
         int64_t end
 
+    ctypedef struct hr_asof_range:
+        int64_t low
+        int64_t high
+        int64_t count
+
     void *hr_asof_arrange_room(int64_t count)
-    int64_t hr_asof_arrange(
-        const int64_t *indexes, int64_t row_count, int64_t highest, void *room, int64_t *sources, int64_t *places)
+    void hr_asof_range_count(const int64_t *indexes, int64_t row_count, hr_asof_range *span)
+    void hr_asof_arrange(
+        const int64_t *indexes, int64_t row_count, const hr_asof_range *span, void *room, int64_t *sources,
+        int64_t *places)
     int hr_asof_queries_build(hr_asof_queries *queries)
     void hr_asof_queries_free(hr_asof_queries *queries)
     bint hr_asof_kept_allocate(hr_asof_kept *kept, int64_t count, bint has_ties)

@@ -65,5 +65,5 @@ class Resolution:
         Threads may write different queries of one resolution.
         """
 
-def arranged(indexes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The indexes that are not negative, ascending, and their places; those of equal indexes ascend."""
+def arranged(indexes: NDArray[np.int64], low: int, high: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The indexes in [low, high), ascending, and their places; those of equal indexes ascend. Releases the GIL."""

@@ -117,25 +117,29 @@ cdef class Resolution:
                 &statuses[0])
 
 
-def arranged(const int64_t[::1] indexes not None):
-    """The indexes that are not negative, ascending, and their places; those of equal indexes ascend."""
-    cdef int64_t i, count = 0, row_count = indexes.shape[0], highest = -1
+def arranged(const int64_t[::1] indexes not None, int64_t low, int64_t high):
+    """The indexes in [low, high), ascending, and their places; those of equal indexes ascend."""
+    cdef int64_t row_count = indexes.shape[0]
+    cdef hr_asof_range span
     cdef void *room
     cdef int64_t[::1] source_view, place_view
     if row_count >= HR_ASOF_ROWS_MAX:
         raise ValueError(f"a spine has fewer than {HR_ASOF_ROWS_MAX} rows, not {row_count}")
-    with nogil:
-        for i in range(row_count):
-            count += indexes[i] >= 0
-            highest = max(highest, indexes[i])
-    sources, places = np.empty(count, np.int64), np.empty(count, np.int64)
-    if count == 0:
+    if not 0 <= low <= high:
+        raise ValueError(f"indexes [{low}, {high}) are no range")
+    memset(&span, 0, sizeof(span))
+    span.low, span.high = low, high
+    if row_count > 0:
+        with nogil:
+            hr_asof_range_count(&indexes[0], row_count, &span)
+    sources, places = np.empty(span.count, np.int64), np.empty(span.count, np.int64)
+    if span.count == 0:
         return sources, places
     source_view, place_view = sources, places
-    room = hr_asof_arrange_room(row_count)
+    room = hr_asof_arrange_room(span.count)
     if room == NULL:
         raise MemoryError
     with nogil:
-        hr_asof_arrange(&indexes[0], row_count, highest, room, &source_view[0], &place_view[0])
+        hr_asof_arrange(&indexes[0], row_count, &span, room, &source_view[0], &place_view[0])
     free(room)
     return sources, places

@@ -35,8 +35,10 @@ class Gathered:
         self._columns = columns
         self.column_count = len(columns)
         self._row_count = row_count
-        self._nulls = [(~is_found).astype(np.uint8) for _ in columns]
-        self._fixed = [np.zeros(row_count * column.type.slot_bytes, np.uint8) for column in columns]
+        nulls = np.empty((len(columns), row_count), np.uint8)
+        nulls[:] = ~is_found
+        self._nulls = list(nulls)
+        self._fixed = _zeros([row_count * column.type.slot_bytes for column in columns])
         self._parts: list[list[tuple[NDArray[np.int64], pa.Array]]] = [[] for _ in columns]
 
     def picks(self, sources: NDArray[np.int64], targets: NDArray[np.int64]) -> dict[int, Pick]:
@@ -100,6 +102,13 @@ class Gathered:
         stored = pa.concat_arrays(arrays or [pa.array([], column.type.arrow)])
         places[slots == rules.SLOT_DEFAULT] = len(stored) - 1
         return stored.take(pa.array(places, mask=slots == rules.SLOT_EMPTY))
+
+
+def _zeros(sizes: Sequence[int]) -> list[NDArray[np.uint8]]:
+    """Zeroed bytes of some sizes, in one piece: large ones get huge pages, which spare a fault each 4 KiB."""
+    ends = np.cumsum([0, *(-(-size // 64) * 64 for size in sizes)])
+    block = np.zeros(int(ends[-1]), np.uint8)
+    return [block[at : at + size] for at, size in zip(ends[:-1], sizes, strict=True)]
 
 
 def _slot_of(default: pa.Array, kind: ValueType) -> bytes:

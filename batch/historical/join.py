@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from batch.arrays import arrow_numbers
 from batch.historical import checks
+from batch.historical.chunks import ChunkReader
 from batch.historical.computed_join import join_computed
 from batch.historical.failures import refused
 from batch.historical.gathered import Looked
@@ -327,7 +328,8 @@ def _read(rows: Rows, columns: Sequence[str]) -> pa.Table:
 
     def read(chunks: Iterator[Chunk]) -> None:
         for chunk in chunks:
-            found[chunk] = [batch.select(list(columns)) for batch in rows.read(chunk, columns)]
+            own = ChunkReader()  # what a reader gives stays only until it reads again
+            found[chunk] = [batch.select(list(columns)) for batch in rows.read(chunk, columns, own)]
 
     in_parallel(rows.chunks, read)
     schema = pa.schema([rows.schema.field(name) for name in columns])

@@ -19,6 +19,7 @@ from core_ext.keys import KeyBatch
 from core_ext.sweeps import Queries, Resolution, Sweep, arranged
 
 SWEEPS: Final = 2 * WORKERS  # parts of a history, 16 bytes an entity each: a worker that is late has less left
+GATHERS: Final = 4 * WORKERS  # parts of a history; each looks at all indexes once
 RESOLVED_ROWS: Final = 1 << 16
 
 
@@ -120,18 +121,21 @@ def _resolved(
 
 def gather_rows(rows: Rows, indexes: NDArray[np.int64], gathered: Gathered, advance: Advance) -> None:
     """Reads the chunks that hold matched rows, and puts their values where they belong."""
-    wanted, matched = arranged(indexes)
-    bounds = np.searchsorted(wanted, [chunk.first_row for chunk in rows.chunks] + [rows.row_count])
-    ranges = {chunk: (bounds[i], bounds[i + 1]) for i, chunk in enumerate(rows.chunks)}
 
-    def take(chunks: Iterator[Chunk]) -> None:
+    def take(parts: Iterator[Sequence[Chunk]]) -> None:
         reader = ChunkReader()
-        for chunk in chunks:
-            start, end = ranges[chunk]
-            _gather_chunk(rows, chunk, reader, gathered, (wanted[start:end] - chunk.first_row, matched[start:end]))
-            advance(chunk.row_count)
+        for part in parts:
+            firsts = [chunk.first_row for chunk in part]
+            end = firsts[-1] + part[-1].row_count
+            wanted, matched = arranged(indexes, firsts[0], end)
+            bounds = pairwise(np.searchsorted(wanted, [*firsts, end]).tolist())
+            for chunk, (start, past) in zip(part, bounds, strict=True):
+                if start < past:
+                    asked = (wanted[start:past] - chunk.first_row, matched[start:past])
+                    _gather_chunk(rows, chunk, reader, gathered, asked)
+                    advance(chunk.row_count)
 
-    in_parallel([chunk for chunk in rows.chunks if ranges[chunk][0] < ranges[chunk][1]], take)
+    in_parallel(_parts(rows.chunks, GATHERS), take)
 
 
 def _gather_chunk(

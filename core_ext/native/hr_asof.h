@@ -183,12 +183,22 @@ static inline int hr_asof_grow(hr_asof_spine *spine)
 /* Numbers the entities by their first row; entities[row] is the entity of a row. */
 static inline int hr_asof_number(hr_asof_spine *spine, uint32_t *entities)
 {
-    int64_t i;
-    for (i = 0; i < spine->keys.row_count; i++) {
+    uint64_t hashes[HR_ASOF_BLOCK];
+    int64_t i, ahead;
+    for (i = 0, ahead = 0; i < spine->keys.row_count; i++) {
         const uint8_t *key = spine->keys.bytes + spine->keys.starts[i];
         size_t length = (size_t)(spine->keys.starts[i + 1] - spine->keys.starts[i]);
-        uint64_t hash = hr_asof_hash(spine, key, length);
-        hr_asof_slot *slot = hr_asof_find(spine, hash, key, length);
+        uint64_t hash;
+        hr_asof_slot *slot;
+        for (; ahead < spine->keys.row_count && ahead < i + HR_ASOF_BLOCK; ahead++) {
+            uint64_t start = spine->keys.starts[ahead];
+            uint64_t found = hr_asof_hash(
+                spine, spine->keys.bytes + start, (size_t)(spine->keys.starts[ahead + 1] - start));
+            hashes[ahead % HR_ASOF_BLOCK] = found;
+            __builtin_prefetch(&spine->slots[found & spine->slot_mask], 1);
+        }
+        hash = hashes[i % HR_ASOF_BLOCK];
+        slot = hr_asof_find(spine, hash, key, length);
         if (slot->entity == HR_ASOF_NONE) {
             if (2 * ((uint64_t)spine->entity_count + 1) > spine->slot_mask) {
                 if (hr_asof_grow(spine) != HR_ASOF_OK) return HR_ASOF_NO_MEMORY;

@@ -353,26 +353,44 @@ static inline void *hr_asof_arrange_room(int64_t count)
     return hr_asof_allocate((size_t)(2 * count + 1) * sizeof(hr_radix_pair));
 }
 
-/* Writes the indexes that are not negative, ascending, and their places; returns how many they are. `highest` is the
- * greatest index. Places have 32 bits, as a spine has no more rows. */
-static inline int64_t hr_asof_arrange(
-    const int64_t *indexes, int64_t row_count, int64_t highest, void *room, int64_t *sources, int64_t *places)
+/* Indexes [low, high) of the history; `highest` is the greatest of them that is there. */
+typedef struct {
+    int64_t low, high, highest, count;
+} hr_asof_range;
+
+static inline void hr_asof_range_count(const int64_t *indexes, int64_t row_count, hr_asof_range *range)
 {
-    uint64_t *numbers = room;
+    uint64_t width = (uint64_t)(range->high - range->low);
+    int64_t i;
+    range->count = 0, range->highest = -1;
+    for (i = 0; i < row_count; i++) {
+        int is_in = (uint64_t)(indexes[i] - range->low) < width;
+        range->count += is_in;
+        if (is_in && indexes[i] > range->highest) range->highest = indexes[i];
+    }
+}
+
+/* Writes the indexes of a range, ascending, and their places. Places have 32 bits, as a spine has no more rows. */
+static inline void hr_asof_arrange(
+    const int64_t *indexes, int64_t row_count, const hr_asof_range *range, void *room, int64_t *sources,
+    int64_t *places)
+{
+    uint64_t *numbers = room, width = (uint64_t)(range->high - range->low);
     hr_radix_pair *pairs = room;
     int64_t i, count = 0;
-    if (highest <= UINT32_MAX) {  /* both halves of one number: half of the memory to move */
+    if (range->highest <= UINT32_MAX) {  /* both halves of one number: half of the memory to move */
         for (i = 0; i < row_count; i++)
-            if (indexes[i] >= 0) numbers[count++] = (uint64_t)indexes[i] << 32 | (uint64_t)i;
-        hr_radix_sort_numbers(numbers, numbers + row_count, count, 32);
+            if ((uint64_t)(indexes[i] - range->low) < width)
+                numbers[count++] = (uint64_t)indexes[i] << 32 | (uint64_t)i;
+        hr_radix_sort_numbers(numbers, numbers + count, count, 32);
         for (i = 0; i < count; i++) sources[i] = (int64_t)(numbers[i] >> 32), places[i] = numbers[i] & UINT32_MAX;
-        return count;
+        return;
     }
     for (i = 0; i < row_count; i++)
-        if (indexes[i] >= 0) pairs[count++] = (hr_radix_pair){(uint64_t)indexes[i], (uint64_t)i};
-    hr_radix_sort(pairs, pairs + row_count, count);
+        if ((uint64_t)(indexes[i] - range->low) < width)
+            pairs[count++] = (hr_radix_pair){(uint64_t)indexes[i], (uint64_t)i};
+    hr_radix_sort(pairs, pairs + count, count);
     for (i = 0; i < count; i++) sources[i] = (int64_t)pairs[i].key, places[i] = (int64_t)pairs[i].value;
-    return count;
 }
 
 #endif

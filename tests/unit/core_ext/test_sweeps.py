@@ -161,10 +161,10 @@ def test_a_batch_out_of_order_changes_nothing() -> None:
     assert [index for index, _ in resolved(queries, [sweep], None, 2)] == [1, 3]  # of equal rows the first counts
 
 
-@given(st.lists(st.integers(-1, 5) | st.integers(-1, 2**62)))
-def test_indexes_are_arranged(indexes: list[int]) -> None:
-    sources, places = arranged(np.array(indexes, np.int64))
-    expected = sorted((index, place) for place, index in enumerate(indexes) if index >= 0)
+@given(st.lists(st.integers(-1, 5) | st.integers(-1, 2**62)), st.integers(0, 6), st.sampled_from([6, 2**40, 2**63 - 1]))
+def test_indexes_are_arranged(indexes: list[int], low: int, high: int) -> None:
+    sources, places = arranged(np.array(indexes, np.int64), low, high)
+    expected = sorted((index, place) for place, index in enumerate(indexes) if low <= index < high)
     assert list(zip(sources.tolist(), places.tolist(), strict=True)) == expected
 
 
@@ -185,3 +185,6 @@ def test_parts_that_do_not_belong_together_are_refused() -> None:
             Resolution(queries, []).part(start, end, 0, 0, indexes, statuses)
     with pytest.raises(ValueError, match="do not fit"):
         Resolution(queries, []).part(0, 1, 0, 0, np.zeros(2, np.int64), statuses)
+    for low, high in [(-1, 1), (2, 1)]:
+        with pytest.raises(ValueError, match="no range"):
+            arranged(indexes, low, high)
