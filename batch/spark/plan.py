@@ -25,8 +25,8 @@ GROUP_SPINE_ROWS: Final = 1 << 16  # of one slot range: its hash table stays nea
 GROUPS_MIN: Final = 4  # so that small inputs use several cores too
 GROUPS_MAX: Final = SLOT_COUNT
 PARTS_MAX: Final = 1 << 20
-BUNDLE_ROWS: Final = 1 << 21  # of an input that one task reads: a few seconds of work
-TASK_ROWS: Final = 1 << 20  # history rows of slot ranges that one task joins
+BUNDLE_ROWS: Final = 1 << 22  # of an input that one task reads: less is not worth what Spark does for a task
+TASK_ROWS: Final = 1 << 22  # history rows of slot ranges that one task joins, for the same reason
 TASK_BYTES: Final = 512 << 20  # of memory that the rows of one task may take
 TASK_BYTES_MIN: Final = 64 << 20
 

@@ -22,7 +22,7 @@ class Inline:
     def run(self, _session: object, what: str, work: Callable[[Any], Any], tasks: Sequence[Any]) -> list[Any]:
         """In place of run_tasks."""
         self.stages.append((what, len(tasks)))
-        carried = cloudpickle.dumps(work)
+        carried = cloudpickle.dumps(work)  # type: ignore[no-untyped-call]
         return [self._done(carried, task) for task in tasks]
 
     def _done(self, carried: bytes, task: Any) -> Any:  # Any: as Spark has them

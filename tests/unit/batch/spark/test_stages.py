@@ -53,7 +53,7 @@ def cut(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
 
 
 def planned(folder: Path, spine: str, views: list[HistoryInput], **changes: Any) -> HistoricalPlan:
-    histories = [history_of_files(view, view.rows) for view in views]  # type: ignore[arg-type]
+    histories = [history_of_files(view, view.rows) for view in views]
     words: dict[str, Any] = {"run_id": UUID(int=7), "time_column": "at", "cutoff_us": CUTOFF_US}
     return plan_historical(file_rows(spine, "spine"), histories, output=str(folder / "results"), **(words | changes))
 
