@@ -20,7 +20,7 @@ from headrace.definitions.entities import Entity
 from headrace.definitions.layout import ROW_BYTES_MAX
 from headrace.definitions.plans import ViewPlan, compile_plan
 from headrace.definitions.registered import RegisteredView, State, select
-from headrace.definitions.sources import Source
+from headrace.definitions.sources import Source, SourceKind
 from headrace.definitions.transform import view_digest
 from headrace.definitions.transforms import Latest
 from headrace.definitions.views import Fallback, Feature, FeatureView
@@ -131,6 +131,12 @@ def _reference_problems(draft: Draft, wanted: FeatureView) -> list[Problem]:
         problems.extend(_key_problems(entity.definition, wanted))
     if source is None:
         problems.append(_unknown_source(draft, wanted))
+    elif wanted.lookups and source.definition.kind is SourceKind.STREAM:
+        message = (
+            f"source {source.definition.name!r} is a stream, whose events look nothing up yet; "
+            "write them to a push source, or compute the view without lookups"
+        )
+        problems.append(Problem("LOOKUPS_OF_STREAM", "lookups", message))
     if entity and source:
         problems.extend(_plan_problems(draft, wanted, entity.definition, source.definition, is_whole=not problems))
     return problems

@@ -116,6 +116,7 @@ class _Rows:
         return self._found[key]
 
     def _look_up(self, key: bytes, number: int) -> FoundRow:
+        self._reads.check_here(number)
         held = self._table.lookup([key])[0]
         is_cached = not isinstance(held, int)
         if is_cached:

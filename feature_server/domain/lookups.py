@@ -1,6 +1,6 @@
 """Looks features of stored views up for events, each as of its own event time."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -25,7 +25,7 @@ from feature_server.domain.write_columns import bad_value
 from headrace.arrays import array_of
 from headrace.definitions.lookups import TIME, Lookup
 from headrace.definitions.views import Feature
-from headrace.errors import DataLoss
+from headrace.errors import DataLoss, FailedPrecondition, HeadraceError
 
 NO_IMAGE: Final = -1
 
@@ -60,9 +60,15 @@ class _Images:
 class Lookups:
     """Reads what is known of entities when events of other views arrive."""
 
-    def __init__(self, catalogue: Catalogue, shards: ShardSet) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        shards: ShardSet,
+        check_owned: Callable[[Collection[int]], None] = lambda numbers: None,
+    ) -> None:
         self._catalogue = catalogue
         self._shards = shards
+        self._check_owned = check_owned
 
     def columns(
         self, lookup: Lookup, events: Mapping[str, pa.Array], event_us: NDArray[np.int64], start: int
@@ -99,6 +105,7 @@ class Lookups:
         slots = np.zeros(len(distinct), np.int64)
         slots[entities] = encoded.slots
         shards = slots * len(self._shards) // SLOT_COUNT
+        self._check_here(target, np.unique(shards).tolist())
         rows: list[bytes | None] = [None] * len(distinct)
         known_us = [0] * len(distinct)
         for number in np.unique(shards).tolist():
@@ -110,6 +117,18 @@ class Lookups:
         event_us = [0 if header is None else header.event_time_us for header in headers]
         is_erased = [header is not None and bool(header.flags & _FLAG_TOMBSTONE) for header in headers]
         return _Stored(rows, event_us, is_erased, known_us), entities
+
+    def _check_here(self, target: ViewLayout, numbers: Collection[int]) -> None:
+        try:
+            self._check_owned(numbers)
+        except HeadraceError as error:
+            raise FailedPrecondition(
+                f"rows of {target.ref} that these events look up lie on other servers of the ring, which a lookup does "
+                "not ask: write such events to a server without --ring",
+                reason="LOOKUP_ELSEWHERE",
+                field="feature_view",
+                metadata={"feature_view": target.ref},
+            ) from error
 
 
 def _images(target: ViewLayout, stored: _Stored, entities: NDArray[np.int64], event_us: NDArray[np.int64]) -> _Images:

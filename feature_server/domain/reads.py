@@ -13,7 +13,7 @@ from feature_server.domain.row_checks import check_rows
 from feature_server.domain.selection import Prepared
 from feature_server.domain.shard_set import ShardSet
 from feature_server.ring.ring_reads import RingReads
-from headrace.errors import DataLoss, HeadraceError, InvalidArgument, ResourceExhausted
+from headrace.errors import DataLoss, FailedPrecondition, HeadraceError, InvalidArgument, ResourceExhausted
 from headrace.serving.principal import Principal
 
 DEADLINE_DEFAULT_S: Final = 10.0  # of a caller that sets none
@@ -167,6 +167,19 @@ class Reads:
                 )
             if self._is_local(shard):
                 self._shards[shard].wait_for(epoch, offset, deadline_s)
+
+    def check_here(self, shard: int) -> None:
+        """Raises FailedPrecondition where other servers of the ring have the rows of a shard."""
+        if self._is_local(shard):
+            return
+        assert self._peers is not None, "without a ring every shard is here"
+        owners = self._peers.owners(shard)
+        remedy = f"ask one of them: {', '.join(owners)}" if owners else "none serves it now, try again later"
+        raise FailedPrecondition(
+            f"shard {shard} lies on other servers of the ring; {remedy}",
+            reason="SHARD_ELSEWHERE",
+            metadata={"shard": str(shard), "servers": ",".join(owners)},
+        )
 
     def _is_local(self, shard: int) -> bool:
         return self._peers is None or self._peers.is_local(shard)

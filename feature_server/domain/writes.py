@@ -57,7 +57,7 @@ class Writes:
         self._shards = shards
         self._clock_us = clock_us
         self._answers = _Answers()
-        self._lookups = Lookups(catalogue, shards)
+        self._lookups = Lookups(catalogue, shards, check_owned)
         self.row_count = 0
         self.rows_by_view: Counter[int] = Counter()  # by view id
         self.stale_count = 0

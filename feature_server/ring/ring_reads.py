@@ -50,6 +50,11 @@ class RingReads:
             )
         return self._held.phase(shard) in {Phase.SERVING, Phase.LEAVING} and self._copies.is_whole(shard)
 
+    def owners(self, shard: int) -> list[str]:
+        """Addresses of the servers that serve a shard."""
+        ring = self._held.ring
+        return [ring.servers[owner].address for owner in ring.shards[shard].owners]
+
     def check_read(self, shards: Iterable[int], epoch: int) -> None:
         """Raises unless this server may answer a peer that routed by an epoch."""
         if epoch > self._held.ring.epoch:
