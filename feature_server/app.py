@@ -50,7 +50,7 @@ from feature_server.rpc.shard_servicer import ShardServicer
 from feature_server.storage.files import read_file, write_file
 from feature_server.storage.rocks_options import StoreBudget
 from feature_server.storage.store_folder import StoreFolder
-from headrace.client.tls import client_tls
+from headrace.client.tls import Tls, client_tls
 from headrace.serving.auth import Authenticator
 from headrace.serving.certificates import ForwardedIdentities
 from headrace.serving.logging import EventLog
@@ -162,7 +162,7 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
         yield port
 
 
-def _watch_registry(
+def _watch_registry(  # noqa: PLR0917 - every one is a different thing
     stack: ExitStack,
     options: argparse.Namespace,
     keeper: RegistryKeeper,
