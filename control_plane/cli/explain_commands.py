@@ -8,14 +8,13 @@ from typing import Any, Final
 from control_plane.cli.amounts import parse_time_us
 from control_plane.cli.data_commands import parse_entities
 from control_plane.cli.explained_lines import lines_of
-from control_plane.cli.explained_times import history_sentences
-from control_plane.cli.output import Format, plain, print_document
+from control_plane.cli.explained_times import document_of, history_sentences
+from control_plane.cli.output import Format, print_document
 from control_plane.cli.request_values import parse_request_data
 from control_plane.cli.session import Session
 from control_plane.cli.worker import run_job
 from headrace.client import Explanation
 from headrace.client.inspection import FeatureFacts
-from headrace.definitions.values import value_document
 from headrace.errors import HeadraceError, InvalidArgument
 from headrace.types import Scalar
 
@@ -83,7 +82,7 @@ def _of_lake(
     arguments: Document = {
         "feature": feature.feature,
         "keys": {name: _key_document(values[0]) for name, values in keys.items()},
-        "request_data": {name: _value_document(values[0]) for name, values in (data or {}).items()},
+        "request_data": {name: document_of(values[0]) for name, values in (data or {}).items()},
     }
     if at_us is not None and feature.state != "NOT_COMPUTED":
         arguments["time_us"] = at_us
@@ -97,10 +96,6 @@ def _of_lake(
 
 def _key_document(key: Any) -> Any:  # Any: of the type of the key
     return key.hex() if isinstance(key, bytes) else key
-
-
-def _value_document(value: Any) -> Any:  # Any: of the type of the field
-    return None if value is None else value_document(value)
 
 
 def _document(
@@ -122,7 +117,7 @@ def _document(
 
 def _feature_document(feature: FeatureFacts) -> Document:
     fields: Document = asdict(feature)
-    fields["value"] = plain(feature.value)
+    fields["value"] = document_of(feature.value)
     fields["request_fields"] = {name: str(kind) for name, kind in feature.request_fields.items()}
     fields["inputs"] = [_feature_document(one) for one in feature.inputs]
     return fields

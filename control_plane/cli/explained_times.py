@@ -23,11 +23,13 @@ def history_sentences(found: Explanation, historical: Document | None, at_us: in
     return list(_causes(found, historical, at_us)) or ["the two reads are of different times, and of the same rows"]
 
 
+def document_of(value: Any) -> Any:  # Any: a value of any type, and its JSON form
+    """JSON form of a value as a client has it."""
+    return None if value is None else value_document(tuple(value) if isinstance(value, list) else value)
+
+
 def _is_same(document: Any, feature: FeatureFacts) -> bool:  # Any: a JSON value
-    value = feature.value
-    if value is None or document is None:
-        return value is None and document is None
-    return repr(value_document(tuple(value) if isinstance(value, list) else value)) == repr(document)
+    return repr(document_of(feature.value)) == repr(document)
 
 
 def _causes(found: Explanation, historical: Document, at_us: int) -> Iterator[str]:

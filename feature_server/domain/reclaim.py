@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -129,5 +129,5 @@ class Reclaim:
                 self._log.failure("reclaim_failed", error)
 
 
-def _view_id(key: Sequence[int]) -> int:
-    return int.from_bytes(bytes(key[-VIEW_ID_BYTES:]), "big")
+def _view_id(key: bytes) -> int:
+    return int.from_bytes(key[-VIEW_ID_BYTES:], "big")

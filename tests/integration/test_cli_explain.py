@@ -112,3 +112,23 @@ def test_mistakes_are_one_line(platform: Running, case: str) -> None:
 def time_text(time_us: int) -> str:
     seconds, rest = divmod(time_us, 1_000_000)
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{rest:06}Z"
+
+
+def test_storage_tells_what_each_version_takes(platform: Running) -> None:
+    done = platform.headrace("storage", "-o", "json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    first = found["views"][0]
+    assert (first["feature_view"], first["owner"], first["is_retired"]) == (f"{WINDOWED}@v1", "shop", False)
+    assert 0 < first["row_count"] < 100
+    assert [first[name] for name in ("logged_count", "tombstone_count", "reclaimable_bytes")] == [0, 0, 0]
+    assert [shard["shard"] for shard in found["shards"]] == list(range(8))
+    assert all(shard["disk_bytes"] > 0 and not shard["problem"] for shard in found["shards"])
+    one = platform.headrace("storage", "--shard", "3", "--by-shard", "--reclaim")
+    assert one.returncode == 0, one.stderr
+    lines = one.stdout.splitlines()
+    assert lines[0].split()[:4] == ["SHARD", "VIEW", "OWNER", "BYTES"]
+    assert lines[-2].startswith("1 shards: ")
+    assert lines[-1].startswith("took away 0 rows of retired versions")
+    wrong = platform.headrace("storage", "--shard", "8")
+    assert (wrong.returncode, "[UNKNOWN_SHARD]" in wrong.stderr) == (1, True)

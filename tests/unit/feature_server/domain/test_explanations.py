@@ -52,7 +52,7 @@ WINDOWS = [
     Feature("mean", "f64", derived("spent / cast(orders as f64)"), default=1.5),
 ]
 LIMITS: Mapping[str, Any] = {"ttl": timedelta(minutes=20), "freshness_sla": timedelta(minutes=5)}
-VIEWS = {
+VIEWS: Mapping[str, Mapping[str, Any]] = {
     "shop.web.bare": {"features": PLAIN},
     "shop.web.kept": {"features": PLAIN, **LIMITS},
     "shop.web.filled": {"features": PLAIN, **LIMITS, "fallback": Fallback.DEFAULT},
@@ -72,7 +72,7 @@ def definitions() -> DefinitionSet:
     shop = shop_definitions()
     columns = [Column("user_id", "i64"), Column("event_time", "timestamp_us")]
     source = Source(name=SOURCE, owner=OWNER, columns=columns + [Column(*one) for one in COLUMNS.items()])
-    views = [FeatureView(name=name, owner=OWNER, entity=ENTITY, source=SOURCE, **more) for name, more in VIEWS.items()]  # type: ignore[arg-type]
+    views = [FeatureView(name=name, owner=OWNER, entity=ENTITY, source=SOURCE, **more) for name, more in VIEWS.items()]
     deal = OnDemandView(
         DEAL, owner=OWNER, fallback=Fallback.DEFAULT,
         sources=[ServiceEntry("shop.web.kept@v1", ["price"]), ServiceEntry("shop.web.sums@v1", ["mean"])],
@@ -154,7 +154,7 @@ def codes(feature: pb.ExplainedFeature) -> list[str]:
 
 
 def all_features() -> list[str]:
-    return [f"{view}@v1:{one.name}" for view, more in VIEWS.items() for one in more["features"]]  # type: ignore[attr-defined]
+    return [f"{view}@v1:{one.name}" for view, more in VIEWS.items() for one in more["features"]]
 
 
 def check_agrees(parts: Parts, feature: str, user: int | None, data: Sequence[pb_online.RequestColumn] = ()) -> None:

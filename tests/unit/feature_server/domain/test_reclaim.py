@@ -157,7 +157,8 @@ def test_reads_and_writes_beside_a_reclaim_stay_right(parts: Parts, seed: int) -
     write(parts, KEPT, keys, 0)
     write(parts, OTHER, keys)
     retire(parts)
-    stop, wrong = threading.Event(), []
+    stop = threading.Event()
+    wrong: list[int] = []
 
     def read() -> None:
         choose = random.Random(seed)
