@@ -205,7 +205,9 @@ class _Reading:
                 window = self._window(column, found)
         answered = self.statuses.get(identity(column))
         read = Read(self.read_time_us, place, found, window, inputs, self.selector.request_fields(column))
-        others = self._others(column) if found is not None and found.row is None and not found.problem else ()
+        others: Sequence[str] = ()
+        if isinstance(column, SelectedColumn) and found is not None and found.row is None and not found.problem:
+            others = self._others(column)
         return ExplainedFeature(
             column=column,
             transform=transform_of(column),

@@ -53,7 +53,7 @@ def test_the_events_of_the_tiles_are_what_a_count_counts(seed: int) -> None:
     plan = plan_windows([feature("count", 600, 10, -1), feature("count", 3_600, 60, -1)], [])
     windows = Windows(plan)
     rows = [twin.Row((), choose.randrange(10_000)) for _ in range(choose.randrange(1, 80))]
-    stored = twin.encode(plan, twin_of((plan, rows), seed))
+    stored = twin.encode(plan, twin_of(Case(plan, rows), seed))
     read_us = max(row.event_us for row in rows) + choose.randrange(2_000)
     counts = [sum(t.event_count for t in folded_window(plan, stored, place, read_us).tiles) for place in range(2)]
     assert counts == windows.fold(stored, read_us).values
