@@ -132,7 +132,11 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
         inspection = InspectionServicer(
             Explanations(table, shards, catalogue, reads, now_us),
             storage,
-            reclaiming(stack, telemetry, Reclaim(shards, catalogue, storage, log, interval_s=options.reclaim_every_s)),
+            reclaiming(
+                stack,
+                telemetry,
+                Reclaim(shards, catalogue, storage, log, interval_s=options.reclaim_every_s, is_alone=not options.ring),
+            ),
             authenticator.current_principal,
         )
         workers = WORKER_COUNT + STREAM_COUNT_MAX  # streams hold theirs; reads keep as many as ever

@@ -103,6 +103,13 @@ def ring_of(
             reason="RING_WITH_LOGS",
             field="ring",
         )
+    if options.reclaim_every_s:
+        raise InvalidArgument(
+            "--reclaim-every-s takes rows away outside of the log, and copies of a --ring are compared by their rows; "
+            "start without it",
+            reason="RING_WITH_RECLAIM",
+            field="reclaim_every_s",
+        )
     if options.kafka:
         raise InvalidArgument(
             "--kafka reads every partition of the keyed topics, and --ring keeps the shards of this server alone; "

@@ -12,7 +12,7 @@ from feature_server.domain.shard import Shard
 from feature_server.domain.shard_record import RECORD_KEY
 from feature_server.domain.shard_set import ShardSet
 from feature_server.domain.storage_use import SCAN_BYTES_PER_S, SCAN_ROWS, StorageUse
-from headrace.errors import HeadraceError
+from headrace.errors import FailedPrecondition, HeadraceError
 from headrace.serving.logging import EventLog
 from headrace.serving.principal import Principal
 
@@ -43,12 +43,14 @@ class Reclaim:
         log: EventLog,
         *,
         interval_s: float = 0.0,
+        is_alone: bool = True,
         sleep: Callable[[float], None] = time.sleep,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._shards = shards
         self._catalogue = catalogue
         self._storage = storage
+        self._is_alone = is_alone
         self._log = log
         self._interval_s = interval_s
         self._sleep = sleep
@@ -78,6 +80,12 @@ class Reclaim:
     def run(self, principal: Principal, is_wanted: Callable[[], bool] = lambda: True) -> Iterator[Reclaimed]:
         """Takes away what is due, shard by shard. Raises HeadraceError."""
         principal.require(PERMISSION)
+        if not self._is_alone:
+            raise FailedPrecondition(
+                "rows are taken away outside of the log, and copies in a ring are compared by their rows; "
+                "reclaim on servers without --ring",
+                reason="RING_WITH_RECLAIM",
+            )
         with self._storage.turn():
             yield from self._walked(is_wanted)
 

@@ -72,7 +72,7 @@ class RocksStore:
     def scan(self, start: bytes, count: int) -> list[tuple[bytes, bytes]]:
         """Up to so many keys from `start` on, with their values."""
         options = ReadOptions()
-        options.fill_cache(False)
+        options.fill_cache(False)  # type: ignore[call-arg]  # as it is compiled; its stub lacks the argument
         self._enter()
         try:
             found = list(islice(self._rows.items(from_key=start, read_opt=options), count))

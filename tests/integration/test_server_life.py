@@ -19,6 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from control_plane import app as control_plane
 from feature_server import app as feature_server
+from feature_server.options import parse_options
 from headrace.client.tls import open_channel
 from headrace.convert.definitions import set_to_pb
 from headrace.serving.logging import EventLog
@@ -88,7 +89,7 @@ def server(
     """A feature server, and a channel to it that is TLS with credentials."""
     stream = io.StringIO()
     arguments = ["--data", str(folder), "--port", "0", "--registry", registry_address, "--shards", "2", *options]
-    parsed = feature_server.parse_options(arguments)
+    parsed = parse_options(arguments)
     with feature_server.running(parsed, EventLog("feature_server", time.time, stream)) as port:
         address = f"127.0.0.1:{port}"
         with open_channel(address, (), credentials) as channel:

@@ -90,7 +90,7 @@ def test_a_walk_rests_as_long_as_it_works_and_as_its_bytes_ask(parts: Parts) -> 
     (use,) = storage.measure(PRINCIPAL, [0])
     one = next(iter(use.views.values()))
     assert one.row_count == len(keys)
-    key_bytes = one.row_count * len(next(iter(parts.shards[0].scan(b"\1", 1)))[0])
+    key_bytes = one.row_count * len(next(iter(parts.shards[0].scan(b"\0\0\0\1", 1)))[0])
     total = sum(slept) * SCAN_BYTES_PER_S
     # The last step of a walk is short, and a row of the log comes with the head of its record.
     assert one.row_bytes - key_bytes - 1_000 + one.logged_bytes < total < 2 * (one.row_bytes + one.logged_bytes)
