@@ -137,11 +137,11 @@ cdef class JsonDecoder:
     def decode(self, payloads not None):
         """Columns of the messages that are events, and what is wrong with the others."""
         cdef hr_events events
-        cdef Py_ssize_t count = len(payloads), i
+        held = tuple(payloads)  # nobody may take a message away while it is read without the interpreter
+        cdef Py_ssize_t count = len(held), i
         cdef const uint8_t **starts = <const uint8_t **>PyMem_Malloc((count + 1) * sizeof(uint8_t *))
         cdef int64_t *numbers = <int64_t *>PyMem_Calloc(3 * count + 1, sizeof(int64_t))
         memset(&events, 0, sizeof(events))
-        held = tuple(payloads)  # nobody may take a message away while it is read without the interpreter
         try:
             if starts == NULL or numbers == NULL:
                 raise MemoryError

@@ -70,6 +70,7 @@ from headrace.serving.tls import observe as observe_tls
 from headrace.serving.turns import Turns
 
 DESCRIPTOR_COUNT_MAX: Final = 16_384
+WORKERS: Final = WORKER_COUNT + STREAM_COUNT_MAX  # streams hold theirs; reads keep as many as ever
 REGISTRY_COPY_NAME: Final = "registry"
 
 
@@ -120,8 +121,7 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
         writes = Writes(catalogue, shards, now_us, turns.short, *([ring.held.check_write] if ring else []))
         observe_writes(telemetry, writes)
         keep_counts(stack, options.data / COUNTS_NAME, catalogue=catalogue, reads=reads, writes=writes, log=log)
-        imports = Imports(options.import_root, writes)
-        online = FeatureServicer(reads, writes, imports, authenticator.current_principal)
+        online = FeatureServicer(reads, writes, Imports(options.import_root, writes), authenticator.current_principal)
         peer = ShardServicer(
             PeerReads(reads, shards, folder.identity.store_id, served[1] if served is not None else None, ring_reads),
             Replays(catalogue, shards, now_us, *([ring.held.check_replay] if ring else [])),
@@ -129,22 +129,16 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
             ring.snapshots if ring is not None else None,
         )
         storage = StorageUse(shards, catalogue, now_us, served[1] if served is not None else None)
+        reclaim = Reclaim(shards, catalogue, storage, log, options.reclaim_every_s, is_alone=not options.ring)
+        reclaiming(stack, telemetry, reclaim)
         inspection = InspectionServicer(
-            Explanations(table, shards, catalogue, reads, now_us),
-            storage,
-            reclaiming(
-                stack,
-                telemetry,
-                Reclaim(shards, catalogue, storage, log, interval_s=options.reclaim_every_s, is_alone=not options.ring),
-            ),
-            authenticator.current_principal,
+            Explanations(table, shards, catalogue, reads, now_us), storage, reclaim, authenticator.current_principal
         )
-        workers = WORKER_COUNT + STREAM_COUNT_MAX  # streams hold theirs; reads keep as many as ever
         name = options.transport or default_transport(log)
         forwarded = ForwardedIdentities()
         is_grpcio = name == GrpcioTransport.name
         server = build_server(
-            authenticator, permissions(), options.host, workers, forwarded=forwarded,
+            authenticator, permissions(), options.host, WORKERS, forwarded=forwarded,
             asks_peer=is_grpcio and asks_peer(tls), niceness=0 if is_grpcio else BESIDE_READS,
         )  # fmt: skip
         add_services(server, online, peer, telemetry, log, inspection=inspection)

@@ -73,14 +73,13 @@ def _held_counts(path: Path, log: EventLog) -> bytes | None:
         return None
 
 
-def reclaiming(stack: ExitStack, telemetry: Telemetry, reclaim: Reclaim) -> Reclaim:
+def reclaiming(stack: ExitStack, telemetry: Telemetry, reclaim: Reclaim) -> None:
     """Rows of retired versions are taken away by its plan from now on."""
     rows = "Rows of retired versions taken away."
     telemetry.counter("headrace.reclaim.rows", rows, lambda: [(reclaim.row_count, {})])
     telemetry.counter("headrace.reclaim.bytes", "Bytes of these rows.", lambda: [(reclaim.byte_count, {})])
     reclaim.start()
     stack.callback(reclaim.close)
-    return reclaim
 
 
 def ring_of(

@@ -46,7 +46,11 @@ class LoadedFunction:
         elif len(found) != row_count:
             what = f"gave {len(found)} values for {row_count} events; it must give one for each"
         else:
-            found.validate()
+            try:
+                found.validate(full=True)
+            except pa.ArrowInvalid as error:
+                message = f"function {one.path!r} gave an array that is damaged: {str(error)[:200]}"
+                raise self._failed(message, "FUNCTION_RESULT", field) from error
             return found
         raise self._failed(f"function {one.path!r} {what}", "FUNCTION_RESULT", field)
 

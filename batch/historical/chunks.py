@@ -66,7 +66,8 @@ class ChunkMap:
 class ChunkReader:
     """Reads one column chunk after another; for one thread, which keeps the memory it needs for that."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, reuses_memory: bool = True) -> None:
+        self._reuses_memory = reuses_memory
         self._pages = PageReader(_inflate)
         self._bytes = np.empty(0, np.uint8)
         self._values: dict[str, NDArray[np.uint8]] = {}  # fresh memory would cost as much as the decoding
@@ -74,10 +75,10 @@ class ChunkReader:
     def values(self, source: pa.NativeFile, chunk: ColumnChunk, name: str) -> NDArray[np.uint8] | None:
         """All values of a chunk, or None where it has nulls or needs a general reader.
 
-        They stay until the next chunk of the column `name` is read.
+        They stay until the next chunk of the column `name` is read, for good where memory is not used again.
         """
         size = chunk.kind.row_count * chunk.kind.width
-        if name not in self._values or len(self._values[name]) < size:
+        if not self._reuses_memory or name not in self._values or len(self._values[name]) < size:
             self._values[name] = np.empty(size, np.uint8)
         values = self._values[name][:size]
         held = self._load(source, chunk)

@@ -20,6 +20,7 @@ from batch.spark.salt import SALT, with_salt
 ROWS: Final = ".arrow"
 COUNTS: Final = ".npy"
 FLUSH_ROWS_MIN: Final = 1 << 18
+FLUSH_BYTES_MAX: Final = 1 << 27  # texts and lists may be longer than rows were reckoned with
 BATCH_ROWS: Final = 1 << 12  # of one destination in one flush: smaller batches cost more than they hold
 FORM: Final = "rows between stages"
 
@@ -45,7 +46,7 @@ class PieceWriter:
         self._flush_rows = flush_rows
         self._held: list[pa.RecordBatch] = []
         self._places: list[NDArray[np.uint32]] = []
-        self._held_rows = 0
+        self._held_rows = self._held_bytes = 0
         self._counts: list[NDArray[np.int32]] = []
         self._filesystem, self._path = located(self.uri)
 
@@ -62,7 +63,8 @@ class PieceWriter:
         self._held.append(batch)
         self._places.append(places)
         self._held_rows += batch.num_rows
-        if self._held_rows >= self._flush_rows:
+        self._held_bytes += batch.nbytes
+        if self._held_rows >= self._flush_rows or self._held_bytes >= FLUSH_BYTES_MAX:
             self._flush()
 
     def _flush(self) -> None:
@@ -70,7 +72,7 @@ class PieceWriter:
             return
         rows = self._held[0] if len(self._held) == 1 else pa.concat_batches(self._held)
         places = np.concatenate(self._places)
-        self._held, self._places, self._held_rows = [], [], 0
+        self._held, self._places, self._held_rows, self._held_bytes = [], [], 0, 0
         # Numbers of 16 bits are sorted by their digits.
         order = np.argsort(places.astype(np.uint16) if self._place_count <= 1 << 16 else places, kind="stable")
         counts = np.bincount(places, minlength=self._place_count)
@@ -100,7 +102,8 @@ class PieceWriter:
 
 def flush_rows_of(place_count: int, row_bytes: int, memory_bytes: int) -> int:
     """Rows of one flush: enough for batches worth their cost, and twice of them within the memory."""
-    return max(FLUSH_ROWS_MIN, min(BATCH_ROWS * place_count, memory_bytes // 2 // max(1, row_bytes)))
+    wanted = max(FLUSH_ROWS_MIN, BATCH_ROWS * place_count)
+    return max(1, min(wanted, memory_bytes // 2 // max(1, row_bytes)))
 
 
 class Pieces:

@@ -139,7 +139,7 @@ class HistoricalPlan:
 
     def digest(self) -> str:
         """SHA-256 of what is computed from what; the same for two runs that must give the same rows."""
-        told = [repr((chunk.file, chunk.size_bytes, chunk.group, chunk.row_count)) for chunk in self.spine.chunks]
+        told = [_chunk_told(chunk) for chunk in self.spine.chunks]
         for history in self.histories:
             told += history_told(history)
         told.append(repr((self.time_column, self.cutoff_us)))
@@ -263,13 +263,17 @@ def snapshots_of(plan: HistoricalPlan) -> Mapping[str, int]:
     }
 
 
+def _chunk_told(chunk: FileChunk) -> str:
+    return repr((chunk.file, chunk.size_bytes, chunk.mtime_ns, chunk.group, chunk.row_count))
+
+
 def history_told(history: History) -> list[str]:
     """What of a view and its rows decides a result."""
     rows, view = history.rows, history.view
     if isinstance(rows, TableSnapshot):
         where = [repr((rows.table, rows.snapshot_id))]
     else:
-        where = [repr((chunk.file, chunk.size_bytes, chunk.group, chunk.row_count)) for chunk in rows.chunks]
+        where = [_chunk_told(chunk) for chunk in rows.chunks]
     columns = [repr((column.name, str(column.type), column.default, view.output_of(column))) for column in view.columns]
     keys = [repr((key.history, key.spine, int(key.scalar))) for key in view.keys]
     order = repr((view.times(), sorted((name, column) for name, (column, _) in view.order().items())))

@@ -90,7 +90,8 @@ def scratch(folder: str) -> Iterator[str]:
     try:
         yield f"{folder}/{SCRATCH}/{name}"
     finally:
-        filesystem.delete_dir(f"{path}/{name}")
+        with suppress(FileNotFoundError):  # swept by another driver of this run, which has published
+            filesystem.delete_dir(f"{path}/{name}")
 
 
 def sweep(folder: str) -> None:

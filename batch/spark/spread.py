@@ -108,7 +108,7 @@ def spread(way: Spreading, bundle: Bundle) -> Piece:
     rows = BundleRows(bundle, way.scan, _read_types(way), way.what)
     names = [name for name, _ in way.types]
     flush_rows = flush_rows_of(way.groups, row_bytes(way.types), way.memory_bytes)
-    reader = ChunkReader()
+    reader = ChunkReader(reuses_memory=False)
     with PieceWriter(way.folder, way.stage, way.schema, way.groups, flush_rows) as writer:
         for chunk in rows.chunks:
             at = chunk.first_row

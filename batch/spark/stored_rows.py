@@ -91,18 +91,22 @@ def stored_rows(session: SparkSession, plan: StoredRowsPlan) -> list[int]:
     filesystem, path = located(f"{plan.folder}/{DONE}")
     try:
         with filesystem.open_input_stream(path) as stream:
-            found: list[int] = json.loads(stream.read())
-            return found
-    except FileNotFoundError:
-        pass
+            found = json.loads(stream.read())
+            if isinstance(found, list):
+                return found
+    except (FileNotFoundError, ValueError):
+        pass  # made anew
     with scratch(plan.folder) as folder:
         way = plan.spreading(folder)
         pieces = run_spread(session, way, bundles_of(plan.events.chunks))
         tasks = [one for one in group_tasks(plan.part_count, plan.events.row_count) if one.stop > plan.first_part]
         work = partial(write_parts, plan, pieces, way.schema)
         parts = sorted(chain.from_iterable(run_tasks(session, f"makes {way.what}", work, tasks)))
-    with writing(path), filesystem.open_output_stream(path) as stream:
-        stream.write(json.dumps(parts).encode())
+    draft = f"{path}.{uuid4().hex}.partial"
+    with writing(path):
+        with filesystem.open_output_stream(draft) as stream:
+            stream.write(json.dumps(parts).encode())
+        filesystem.move(draft, path)
     sweep(plan.folder)
     return parts
 

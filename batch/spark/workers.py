@@ -61,4 +61,5 @@ def translated(exc: Exception) -> Exception:
 
 def _named(error: HeadraceError) -> HeadraceError:
     """The error with its reason in its text, which is all that crosses to the driver."""
-    return type(error)(f"{error.message} [{error.reason}]", reason=error.reason, field=error.field)
+    message = " ".join(error.message.split())  # one line, by which the driver finds it
+    return type(error)(f"{message} [{error.reason}]", reason=error.reason, field=error.field)

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as pads
 
@@ -102,16 +103,21 @@ def without_erased(table: pa.Table) -> pa.Table:
         return table
     added = {name for name, *_ in system.SYSTEM_COLUMNS}
     keys = [field.name for field in table.schema if field.name not in added and not field.nullable]
+    ids = table.select(keys).append_column(_PLACE, pa.array(np.arange(table.num_rows)))
+    places = ids.join(table.filter(gone).select(keys), keys, join_type="left semi").column(_PLACE)
+    of_erased = table.select([*keys, *_ORDER, system.TOMBSTONE]).take(places)
     erased: dict[tuple[Any, ...], tuple[int, ...]] = {}
-    orders = list(zip(*(_numbers(table, name) for name in _ORDER), strict=True))
-    names = list(zip(*(table.column(name).to_pylist() for name in keys), strict=True))
-    for name, order, is_gone in zip(names, orders, gone.to_pylist(), strict=True):
+    orders = list(zip(*(_numbers(of_erased, name) for name in _ORDER), strict=True))
+    names = list(zip(*(of_erased.column(name).to_pylist() for name in keys), strict=True))
+    for name, order, is_gone in zip(names, orders, of_erased.column(system.TOMBSTONE).to_pylist(), strict=True):
         if is_gone:
             erased[name] = max(order, erased.get(name, order))
-    kept = [name not in erased or order > erased[name] for name, order in zip(names, orders, strict=True)]
-    return table.filter(pa.array(kept))
+    is_kept = np.ones(table.num_rows, np.bool_)
+    is_kept[places.to_numpy()] = [order > erased[name] for name, order in zip(names, orders, strict=True)]
+    return table.filter(pa.array(is_kept))
 
 
+_PLACE: Final = "place\trow"  # no column of a view has a tab
 _ORDER: Final = (system.EVENT_TIME, system.WRITE_TIME, system.SOURCE_ID, system.PARTITION, system.OFFSET)
 
 

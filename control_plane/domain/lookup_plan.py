@@ -11,7 +11,7 @@ from headrace.definitions.enrichment import enriched, resolved
 from headrace.definitions.entities import Entity
 from headrace.definitions.registered import RegisteredView, select
 from headrace.definitions.services import ServiceEntry
-from headrace.definitions.sources import Source
+from headrace.definitions.sources import Source, SourceKind
 from headrace.definitions.views import FeatureView
 from headrace.errors import InvalidArgument
 from headrace.names import VersionRef
@@ -49,6 +49,12 @@ def _pinned(draft: Draft, index: int, entry: ServiceEntry, problems: list[Proble
     if not isinstance(record, RegisteredView):
         message = f"{record.ref} is an on-demand view, which stores no rows to look up; name the views that it reads"
         problems.append(Problem("WRONG_KIND", f"{path}.feature_view", message))
+    elif (source := draft.source(record.definition.source)) and source.definition.kind is SourceKind.STREAM:
+        message = (
+            f"{record.ref} is fed by a stream, whose rows keep the times of their events: when each became known here "
+            "is not kept, which a lookup goes by; look up a view that is written"
+        )
+        problems.append(Problem("LOOKUP_OF_STREAM", f"{path}.feature_view", message))
     return replace(entry, feature_view=str(record.ref))
 
 

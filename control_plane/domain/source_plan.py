@@ -67,6 +67,9 @@ def _problems(draft: Draft, old: Source, new: Source) -> list[Problem]:
     if old.event_time_column != new.event_time_column:
         what = f"event time column changes from {old.event_time_column!r} to {new.event_time_column!r}"
         problems.append(incompatible("event_time_column", f"{what}, and {readers} read it"))
+    if SourceKind.STREAM in {old.kind, new.kind} and old.uri.partition("?")[0] != new.uri.partition("?")[0]:
+        what = f"the topic changes from {old.uri!r} to {new.uri!r}, whose offsets are others"
+        problems.append(incompatible("uri", f"{what}, and {readers} read it"))
     if old.query.strip() != new.query.strip():
         problems.append(incompatible("query", f"query changes, and {readers} read it"))
     return [*problems, *_column_problems(users, old, new)]

@@ -131,6 +131,12 @@ def _reference_problems(draft: Draft, wanted: FeatureView) -> list[Problem]:
         problems.extend(_key_problems(entity.definition, wanted))
     if source is None:
         problems.append(_unknown_source(draft, wanted))
+    elif wanted.functions and source.definition.kind is SourceKind.STREAM:
+        message = (
+            f"source {source.definition.name!r} is a stream, whose events no Python function is run over yet; "
+            "write them to a push source, or compute the column by an expression"
+        )
+        problems.append(Problem("FUNCTIONS_OF_STREAM", "functions", message))
     elif wanted.lookups and source.definition.kind is SourceKind.STREAM:
         message = (
             f"source {source.definition.name!r} is a stream, whose events look nothing up yet; "

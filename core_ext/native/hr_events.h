@@ -76,7 +76,7 @@ static inline int hr_event_number(hr_json *json, hr_event_column *column, locale
 
 static inline int hr_event_string(hr_json *json, hr_event_column *column)
 {
-    uint8_t text[64];
+    uint8_t text[256];  /* the longest time, each of its 35 characters escaped by 6 */
     hr_json_span span;
     int64_t value = 0, length;
     int status = hr_json_string(json, &span);

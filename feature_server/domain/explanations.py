@@ -124,6 +124,7 @@ class _Rows:
         else:
             try:
                 row = self._reads.stored_rows(number, [key])[0]
+                self._reads.check_here(number)  # a shard that was dropped meanwhile was read empty
             except PeerError as error:
                 return FoundRow(problem=error.message)
         if row is None:

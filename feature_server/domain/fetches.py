@@ -130,6 +130,9 @@ class Fetches:
             rows = self._stored_rows(shard, keys)
         except HeadraceError as error:
             return [*found, *((part, self._from_peers(shard, part, error)) for part in in_time)]
+        if self._peers is not None and not self._peers.is_local(shard):
+            gone = Unavailable(f"shard {shard} has just moved to another server", reason="SHARD_MOVED")
+            return [*found, *((part, self._from_peers(shard, part, gone)) for part in in_time)]
         self._table.fill(keys, rows, ticket)
         self._count(keys)
         first = 0
@@ -149,7 +152,8 @@ class Fetches:
         if self._peers is None or not isinstance(error, PeerError):
             return error
         try:
-            found = self._peers.begin({shard: part.keys}, (), part.pending.deadline_s).finish()
+            tokens = part.pending.misses.wants_offsets if part.pending.misses is not None else ()
+            found = self._peers.begin({shard: part.keys}, tokens, part.pending.deadline_s).finish()
         except HeadraceError:
             return error
         return error if found.causes else [found.rows[key] for key in part.keys]

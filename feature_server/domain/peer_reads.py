@@ -70,6 +70,8 @@ class PeerReads:
                     raise ResourceExhausted(
                         f"the rows hold over {ROWS_BYTES_MAX} bytes; ask for fewer", reason="RESPONSE_TOO_LARGE"
                     )
+        if self._ring is not None:
+            self._ring.check_read(by_shard, ring_epoch)  # a shard that was dropped meanwhile was read empty
         return rows, sorted(unavailable)
 
     def statuses(self, first: int, count: int, principal: Principal) -> list[ShardStatus]:

@@ -9,7 +9,7 @@ from typing import Final
 from feature_server.domain.catalogue import Catalogue
 from feature_server.domain.fetches import VIEW_ID_BYTES
 from feature_server.domain.shard import Shard
-from feature_server.domain.shard_record import RECORD_KEY
+from feature_server.domain.shard_record import RECORDS
 from feature_server.domain.shard_set import ShardSet
 from feature_server.domain.storage_use import SCAN_BYTES_PER_S, SCAN_ROWS, StorageUse
 from headrace.errors import FailedPrecondition, HeadraceError
@@ -41,8 +41,8 @@ class Reclaim:
         catalogue: Catalogue,
         storage: StorageUse,
         log: EventLog,
-        *,
         interval_s: float = 0.0,
+        *,
         is_alone: bool = True,
         sleep: Callable[[float], None] = time.sleep,
         monotonic: Callable[[], float] = time.monotonic,
@@ -110,7 +110,7 @@ class Reclaim:
         while is_wanted():
             begun_s = self._monotonic()
             rows = shard.scan(start, SCAN_ROWS)
-            gone = [key for key, _ in rows if key != RECORD_KEY and _view_id(key) in due]
+            gone = [key for key, _ in rows if not key.startswith(RECORDS) and _view_id(key) in due]
             if gone:
                 row_count, row_bytes = shard.remove(gone)
                 done.row_count += row_count

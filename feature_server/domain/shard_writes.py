@@ -104,7 +104,7 @@ def newest_rows(
             entry.error = error  # of this write alone
             entry.is_logged = False
             continue
-        for key, old in zip(entry.keys, replaced, strict=True):
+        for key, old in dict(zip(entry.keys, replaced, strict=True)).items():
             if old is not None and key in found and key not in newest:
                 content_hash -= xxh3_64(key + old)
         newest.update(found)

@@ -18,7 +18,7 @@ from feature_server.domain.layouts import ViewLayout
 from feature_server.domain.row_log import LogPosition, RowLog
 from feature_server.domain.served_writer import ServedStore
 from feature_server.domain.shard import Shard
-from feature_server.domain.shard_record import RECORD_KEY
+from feature_server.domain.shard_record import RECORDS
 from feature_server.domain.shard_set import ShardSet
 from headrace.errors import HeadraceError, InvalidArgument, ResourceExhausted
 from headrace.serving.principal import Principal
@@ -133,7 +133,7 @@ class StorageUse:
             begun_s = self._monotonic()
             rows = shard.scan(start, SCAN_ROWS)
             for key, row in rows:
-                if key != RECORD_KEY:
+                if not key.startswith(RECORDS):
                     self._count(use, key, row)
             if len(rows) < SCAN_ROWS:
                 break

@@ -29,6 +29,7 @@ from feature_server.pipeline.sources import columns_of, takes_stream
 from feature_server.pipeline.topics import shard_of_partition
 from headrace.definitions.entities import EVENT_TIME
 from headrace.definitions.registered import RegistryState
+from headrace.definitions.sources import SourceKind
 from headrace.errors import DataLoss, HeadraceError, InvalidArgument, ResourceExhausted
 
 ROW_TOO_LARGE: Final = "ROW_TOO_LARGE"
@@ -97,6 +98,8 @@ class Applying:
     def start(self, topic: KeyedTopic, partition: int) -> int | None:
         """Where to read a partition from: the store's own mark, never the group's; None where nothing was taken."""
         self._begins.pop((topic.name, partition), None)
+        # What was cached of a store may be ahead of one that was opened anew.
+        self._marks = {key: mark for key, mark in self._marks.items() if key[1] != partition}
         shard = self._shard(topic, partition)
         mark = self._load(shard, begin_key(self._entity_id(topic), partition), topic, partition)
         return None if mark is None else mark.next_offset
@@ -126,6 +129,7 @@ class Applying:
         begin = self._begins.setdefault((topic.name, batch.partition), _Begin(topic, batch.events[0].offset))
         for unit in self._units(batch, topic):
             state, views = self._catalogue.layouts
+            _check_none_refused(state, views, unit.events.source, topic.entity)
             for view in self._fed(state, views, unit.events.source, topic.entity):
                 try:
                     self._apply_view(shard, view, state, topic, batch, unit)
@@ -245,6 +249,15 @@ class Applying:
 
     def _shard(self, topic: KeyedTopic, partition: int) -> Shard:
         return self._shards[shard_of_partition(partition, topic.partition_count, len(self._shards))]
+
+
+def _check_none_refused(state: RegistryState, views: Mapping[str, ViewLayout], source: str, entity: str) -> None:
+    """Raises what is wrong with a view that these events feed: passed over, they would never come to it again."""
+    kind = state.sources[source].definition.kind if source in state.sources else None
+    for view in views.values():
+        is_fed = view.definition.source == source and view.entity.name == entity and kind is SourceKind.STREAM
+        if is_fed and view.is_active and view.refusal is not None:
+            raise view.refusal
 
 
 def _moved(mark: InputMark, place: SourcePartition, position: int, next_offset: int | None) -> InputMark:

@@ -167,7 +167,11 @@ class Ingest:
             raise unavailable("keyed topics cannot be described", error) from error
         for name, one in found.items():
             count = len(one.partitions)
-            check_partitions(name, count, self._shard_count)
+            try:
+                check_partitions(name, count, self._shard_count)
+            except HeadraceError as error:
+                self._alarm(name, error)
+                continue
             self._topics[name] = KeyedTopic(name, _topic_id(one.topic_id), by_name[name], count)
 
     def _alarm(self, what: str, error: HeadraceError) -> None:
@@ -194,6 +198,10 @@ class Ingest:
         except HeadraceError as error:
             self._parked.add(partition)
             self._alarm(str(partition), error)
+            return False
+        except Exception as error:  # noqa: BLE001 - a fault of ours holds up this partition, and no other
+            self._parked.add(partition)
+            self._log.failure("ingest_failed", error, partition=str(partition))
             return False
         return True
 

@@ -20,7 +20,7 @@ from feature_server.pipeline.dead_letters import DeadLetter
 from feature_server.pipeline.decoding import Decoded, Decoder
 from feature_server.pipeline.keyed import POSITION, ROWS_MAX, WRITE_TIME, headers_of, positions_of, write_keyed
 from feature_server.pipeline.meters import StageMeter
-from feature_server.pipeline.outbox import Outbox, Parcel
+from feature_server.pipeline.outbox import DELIVERY_MS, Outbox, Parcel
 from feature_server.pipeline.sources import Feed
 from feature_server.pipeline.topics import partitions_of
 from headrace.types import Scalar
@@ -29,6 +29,7 @@ from headrace.types import Scalar
 NUMBER_BYTES: Final = 9
 TEXT_HEAD_BYTES: Final = 3
 ROWS_NAMED: Final = 20  # in the detail of a dead letter
+DELIVERY_LIMIT_S: Final = DELIVERY_MS / 1_000
 EVENT_US_MAX: Final = 1 << 60  # what windows take, 36,000 years either way
 
 Rows = NDArray[np.int64]
@@ -201,6 +202,6 @@ class RekeyingStrategy(ProcessingStrategy[Batch]):
 
     def join(self, timeout: float | None = None) -> None:
         """Waits for what is on its way, and commits it."""
-        if not self._outbox.flush(timeout or 0.0, self._clock_s):
+        if not self._outbox.flush(DELIVERY_LIMIT_S if timeout is None else timeout, self._clock_s):
             self._outbox.drop()
         self._commit({}, force=True)

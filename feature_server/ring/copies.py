@@ -78,6 +78,7 @@ class Copies:
         may have ceased to be whole.
         """
         begun: list[Join] = []
+        failure: HeadraceError | None = None
         ring = self._held.ring
         for shard, store in enumerate(self._stores):
             replica = ring.shards[shard].of(self._held.server_id) if shard < len(ring.shards) else None
@@ -85,11 +86,15 @@ class Copies:
                 continue
             if replica is None:
                 self._joined.pop(shard, None)
-                if ring.epoch:
-                    store.drop()
+                try:
+                    if ring.epoch:
+                        store.drop()
+                except HeadraceError as error:
+                    failure = error  # its disk holds up no other shard
             elif replica.phase is Phase.JOINING and not self._is_ready(shard, replica):
-                self._running.add(shard)
                 begun.append(self._join(shard, replica))
+        if failure is not None and not begun:
+            raise failure
         return begun
 
     def followed(self) -> list[int]:
@@ -138,6 +143,7 @@ class Copies:
     def _join(self, shard: int, replica: Replica) -> Join:
         """Steps from nothing, or from what is there, to a copy that has all that was logged when it asked."""
         pause_s = PAUSE_FIRST_S
+        self._running.add(shard)
         try:
             while self._is_wanted(shard, replica):
                 try:

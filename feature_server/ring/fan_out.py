@@ -103,9 +103,9 @@ class FanOut:
         """Fills `found` with the rows of keys by shard; what is not there by the deadline has its cause."""
         yield from _Reading(self, keys, tokens, deadline_s, found).steps()
 
-    def order(self, shard: int, without: Iterable[str]) -> list[str]:
-        """Owners of a shard, the one to ask first in front: not ejected, and soonest."""
-        owners = [peer for peer in self._held.ring.shards[shard].owners if peer != self._held.server_id]
+    def order(self, shard: int, without: Iterable[str], ring: Ring) -> list[str]:
+        """Owners of a shard in a ring, the one to ask first in front: not ejected, and soonest."""
+        owners = [peer for peer in ring.shards[shard].owners if peer != self._held.server_id]
         left = [peer for peer in owners if peer not in set(without)]
         return sorted(left, key=lambda peer: (self.outliers.is_ejected(peer), self.latencies.of(peer), peer))
 
@@ -147,8 +147,9 @@ class _Reading:
         waits.
         """
         by_peer: dict[str, list[int]] = {}
+        ring = self._fan_out._held.ring  # the same for all that is sent: the one held may change in between
         for shard in shards:
-            order = self._fan_out.order(shard, asked)
+            order = self._fan_out.order(shard, asked, ring)
             if order and len(asked) < TRIES_MAX:
                 by_peer.setdefault(order[0], []).append(shard)
             elif waits:
@@ -161,9 +162,9 @@ class _Reading:
             part = _Part(tuple(numbers), keys, [*asked], reroutes, 0.0)
             self._parts.append(part)
             self._fan_out.budget.earn()
-            yield self._send(part, peer)
+            yield self._send(part, peer, ring)
 
-    def _send(self, part: _Part, peer: str) -> Send:
+    def _send(self, part: _Part, peer: str, ring: Ring) -> Send:
         now_s = self._fan_out._clock_s()
         held = self._fan_out._held
         ask = len(self._asks)
@@ -173,7 +174,7 @@ class _Reading:
         part.open_asks.add(ask)
         part.hedge_s = now_s + self._fan_out.latencies.slow_s
         tokens = [token for token in self._tokens if token[0] in part.shards]
-        address = held.ring.servers[peer].address
+        address = ring.servers[peer].address
         return Send(ask, peer, address, part.keys, held.owners_epoch(part.shards), tokens)
 
     def _resend(self, now_s: float) -> Read:
@@ -188,14 +189,15 @@ class _Reading:
         for part in self._parts:
             if part.is_done or len(part.open_asks) != 1 or now_s < part.hedge_s:
                 continue
-            orders = [self._fan_out.order(shard, part.asked) for shard in part.shards]
+            ring = self._fan_out._held.ring
+            orders = [self._fan_out.order(shard, part.asked, ring) for shard in part.shards]
             # One peer that has them all; a hedge in pieces would cost more than it saves.
             others = [peer for peer in orders[0] if all(peer in order for order in orders)]
             healthy = [peer for peer in others if not self._fan_out.outliers.is_ejected(peer)]
             part.hedge_s = self._deadline_s
             if healthy and self._fan_out.budget.spend():
                 self._found.hedge_count += 1
-                yield self._send(part, healthy[0])
+                yield self._send(part, healthy[0], ring)
 
     def _next_time(self) -> float:
         hedges = [part.hedge_s for part in self._parts if not part.is_done and len(part.open_asks) == 1]

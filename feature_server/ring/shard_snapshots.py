@@ -10,6 +10,7 @@ from feature_server.ring.copies import Copies
 from feature_server.ring.held_ring import HeldRing
 from feature_server.ring.snapshot import CHUNK_BYTES, CHUNK_BYTES_MAX, SnapshotChunk, SnapshotEnd, digest_after
 from headrace.errors import InvalidArgument, ResourceExhausted
+from headrace.ring.values import Phase
 from headrace.serving.principal import Principal
 
 COPIES_AT_ONCE: Final = 2  # each holds a thread of the server and reads the disk as fast as it can
@@ -61,8 +62,15 @@ class ShardSnapshots:
     def thaw(self) -> None:
         """Lets shards that are at rest take writes again; to be called when a ring was accepted."""
         for shard in self._shards.shards[: len(self._held.ring.shards)]:
-            if not self._held.is_moving(shard.number):
+            phase = self._held.phase(shard.number)
+            if phase is Phase.JOINING:
+                shard.thaw()  # for the rows that it follows; nobody else may write to it
+            elif self._held.is_moving(shard.number):
+                continue
+            elif phase is Phase.SERVING:
                 shard.thaw()
+            else:
+                shard.freeze()  # it is another server's now: a write that was checked before would be lost here
 
     def _freeze(self, number: int, ring_epoch: int, joining: tuple[str, int]) -> None:
         # Frozen first and looked at after, so that a ring that comes in between thaws it.

@@ -16,7 +16,8 @@ from rocksdict import Options
 from core_ext.hashing import SLOT_COUNT
 from core_ext.row_table import RowTable
 from feature_server.domain.row_store import StoreOpener
-from feature_server.domain.shard import WAITER_COUNT_MAX, Shard
+from feature_server.domain.shard import Shard
+from feature_server.domain.shard_core import WAITER_COUNT_MAX
 from feature_server.storage.files import read_file, write_file
 from feature_server.storage.packed_rows import Packing, read_layout
 from feature_server.storage.packed_store import PackedOpener

@@ -25,6 +25,7 @@ T = TypeVar("T")
 
 RING_AGE_MAX_S: Final = 5.0  # an older ring is asked for anew; routing by it would cost a hop and nothing else
 RING_TIMEOUT_S: Final = 1.0
+RING_RENEWAL_S: Final = 0.2  # while an older one is held, by which reads go on
 TRIES_MAX: Final = 3  # servers that are asked for one batch
 SAMPLED_KEYS_MAX: Final = 64  # of each column: enough to know who owns most of it, and some tens of microseconds
 _ONCE: Final = RetryPolicy(attempts_max=1)  # the next try is another server
@@ -123,14 +124,16 @@ class RoutedClient(Closing):
     def _held_ring(self) -> Ring:
         now_s = self._clock()
         if self._asked_s is None or now_s - self._asked_s > RING_AGE_MAX_S:
+            if self._ring.epoch:
+                self._asked_s = now_s  # other threads go on by the ring that is held
             try:
-                ring, self._live = self._placement.ring(RING_TIMEOUT_S)
+                ring, self._live = self._placement.ring(RING_TIMEOUT_S if not self._ring.epoch else RING_RENEWAL_S)
             except HeadraceError:
                 if not self._ring.epoch:
                     raise
             else:
                 self._take(ring)
-            self._asked_s = now_s
+                self._asked_s = now_s
         return self._ring
 
     def _take(self, ring: Ring) -> None:
@@ -153,7 +156,7 @@ def _sampled_keys(key_types: Mapping[str, Scalar], entities: Mapping[str, Entity
         if kind is None:
             continue
         for at in range(0, len(values), max(1, len(values) // SAMPLED_KEYS_MAX)):
-            value = values[at]
+            value = values.iloc[at] if hasattr(values, "iloc") else values[at]
             value = value.as_py() if hasattr(value, "as_py") else value.item() if hasattr(value, "item") else value
             try:
                 yield encode_key([kind], [value])

@@ -13,7 +13,7 @@ from batch.materialize.marks import Mark
 from batch.offline.catalogue import Catalogue
 from batch.offline.runs import Provenance, Runs
 from batch.spark.session import Catalogue as SparkCatalogue
-from batch.spark.stored_rows import SparkParts
+from batch.spark.stored_rows import DONE, SparkParts
 from headrace.definitions.registered import RegisteredView, all_records
 from tests.integration.lakes import LOCAL, session_on
 from tests.integration.test_computed_materialize import STATE, VIEWS, Twins, made
@@ -73,6 +73,10 @@ def test_rows_made_on_spark_bring_a_lost_store_back(
         files = {path: path.stat().st_mtime_ns for path in (tmp_path / "rows").rglob("*.*")}
         assert [part.rows for part in make(table, way, seen, tmp_path)] == [part.rows for part in there]
         assert {path: path.stat().st_mtime_ns for path in (tmp_path / "rows").rglob("*.*")} == files, "made once"
+        for broken in ("", "[0, 1"):
+            for path in (tmp_path / "rows").rglob(DONE):
+                path.write_text(broken)
+            assert [part.rows for part in make(table, way, seen, tmp_path)] == [part.rows for part in there]
         done = ComputedMaterialization(catalogue, twins.store.shards, twins.store.views, runs, make=make).run(
             maker, columns
         )

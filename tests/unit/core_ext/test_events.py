@@ -197,6 +197,16 @@ def test_rows_and_refusals_are_those_of_the_twin(given_messages: list[tuple[dict
     compare(payloads)
 
 
+@pytest.mark.parametrize(
+    "text", ["1970-01-01T00:00:00Z", "2026-01-02T03:04:05.123456000+01:00", "2026-01-02T03:04:05.1234560000+01:00"]
+)
+def test_a_time_may_be_written_in_escapes_alone(text: str) -> None:
+    escaped = "".join(f"\\u{ord(character):04x}" for character in text)
+    for member in (text, escaped):
+        compare([f'{{"at": "{member}"}}'.encode()])
+    assert one(f'{{"value": "{escaped}"}}', "timestamp_us") == one(f'{{"value": "{text}"}}', "timestamp_us")
+
+
 NUMBERS = st.from_regex(r"-?(0|[1-9][0-9]{0,25})(\.[0-9]{1,25})?([eE][+-]?[0-9]{1,3})?", fullmatch=True)
 
 

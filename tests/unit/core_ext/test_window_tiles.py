@@ -39,10 +39,10 @@ def test_a_map_of_these_tiles_alone_folds_to_the_same_value(case: Case, seed: in
     for place in range(len(plan.features)):
         found = folded_window(plan, stored, place, read_us)
         span = plan.spans[plan.features[place].span]
-        assert read_us - found.start_us >= span.window_us
+        assert span.gap_us or read_us - found.start_us >= span.window_us
         assert all(tile.start_us >= found.start_us for tile in found.tiles)
         assert all(one.start_us + one.width_us <= other.start_us for one, other in pairwise(found.tiles))
-        alone = windows.fold(twin.encode(plan, only(case, whole, found)), read_us)
+        alone = windows.fold(twin.encode(plan, only(case, whole, found, bool(span.gap_us))), read_us)
         assert bits(alone.values[place]) == bits(expected.values[place])
 
 
@@ -64,13 +64,31 @@ def test_no_map_has_no_tiles_and_still_a_window() -> None:
     assert folded_window(plan, None, 0, 1_000) == FoldedWindow(360, None, ())
 
 
-def only(case: Case, whole: TileMap, found: FoldedWindow) -> TileMap:
-    """The map with these tiles of every ladder alone."""
+def only(case: Case, whole: TileMap, found: FoldedWindow, is_session: bool) -> TileMap:
+    """The map with these tiles of every ladder alone, and of a session the finest in them, whose edges open it."""
     plan, _ = case
     kept = {(tile.start_us, tile.width_us) for tile in found.tiles}
+    if is_session:
+        finest = {ladder.sizes_us[0] for ladder in plan.ladders}
+        kept |= {(at, size) for start, width in kept for size in finest for at in range(start, start + width, size)}
     sizes = [size for ladder in plan.ladders for size in ladder.sizes_us]
     sections = [
         {k: tile for k, tile in section.items() if (k * size, size) in kept}
         for size, section in zip(sizes, whole.sections, strict=True)
     ]
     return replace(whole, sections=tuple(sections))
+
+
+def test_of_a_session_only_what_is_open_is_shown() -> None:
+    minute = 60_000_000
+    ten = 10 * 60 * minute
+    plan = plan_windows([feature("count", 60 * minute, minute, -1, gap_us=5 * minute)], [])
+    rows = [twin.Row((), ten), twin.Row((), ten + 50 * minute)]
+    stored = twin.encode(plan, twin_of(Case(plan, rows), 1))
+    shown = folded_window(plan, stored, 0, ten + 52 * minute)
+    begun = ten + 49 * minute  # of the tile that ends with the event
+    assert shown.start_us == begun
+    assert [(tile.start_us, tile.event_count) for tile in shown.tiles] == [(begun, 1)]
+    closed = folded_window(plan, stored, 0, ten + 58 * minute)
+    assert (closed.start_us, closed.tiles) == (ten + 58 * minute, ())
+    assert [Windows(plan).fold(stored, ten + at * minute).values for at in (52, 58)] == [[1], [0]]

@@ -50,6 +50,21 @@ def listed(batch: pa.RecordBatch) -> list[object]:
     return list(batch.column(0).to_pylist())
 
 
+def _text_of(count: int, ends: list[int], text: bytes) -> pa.Array:
+    offsets = pa.array([0, *ends], pa.int32()).buffers()[1]
+    return pa.Array.from_buffers(pa.string(), count, [None, offsets, pa.py_buffer(text)])
+
+
+def not_text(batch: pa.RecordBatch) -> pa.Array:
+    """Bytes that are no UTF-8."""
+    return _text_of(len(batch), list(range(1, len(batch) + 1)), b"\xff" * len(batch))
+
+
+def past_its_end(batch: pa.RecordBatch) -> pa.Array:
+    """A value that ends before it begins."""
+    return _text_of(len(batch), [4, *[2] * (len(batch) - 1)], b"text")
+
+
 def failing(batch: pa.RecordBatch) -> pa.Array:
     """Fails on any row."""
     if len(batch):

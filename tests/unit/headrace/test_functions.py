@@ -218,3 +218,11 @@ def test_a_path_is_a_module_and_a_function() -> None:
             Function("x", "i64", path, ["y"], digest="0" * 64)
         assert caught.value.reason == "INVALID_NAME"
     assert MEASURED_ROWS > 0
+
+
+@pytest.mark.parametrize("call", [sample.not_text, sample.past_its_end])
+def test_a_damaged_array_is_named(call: Any) -> None:
+    made = LoadedFunction(function(call), call, {"price": TYPES["price"]})
+    error = refused(lambda: made.column({"price": pa.array([1.0, None])}, 2))
+    assert (error.reason, error.field) == ("FUNCTION_RESULT", "arrow_ipc")
+    assert "gave an array that is damaged" in error.message and HERE in error.message

@@ -86,3 +86,21 @@ def test_flush_grows_with_the_destinations_within_the_memory() -> None:
     assert flush_rows_of(4, 32, 1 << 30) == pieces.FLUSH_ROWS_MIN
     assert flush_rows_of(1_024, 32, 1 << 30) == 1_024 * pieces.BATCH_ROWS
     assert flush_rows_of(1_024, 32, 1 << 26) == (1 << 25) // 32
+
+
+def test_rows_wider_than_reckoned_are_flushed_by_their_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pieces, "FLUSH_BYTES_MAX", 1 << 16)
+    schema = pa.schema([("text", pa.string())])
+    texts = [f"{n:04d}" * 1_024 for n in range(100)]
+    places = np.arange(100, dtype=np.uint32) % 2
+    with PieceWriter(str(tmp_path), "x", schema, 2, 1_000) as writer:
+        for at in range(0, 100, 4):
+            writer.add(pa.record_batch([texts[at : at + 4]], schema=schema), places[at : at + 4])
+    held = Pieces([Piece(writer.uri)], schema)
+    assert [len(held.rows(place).chunks) for place in range(2)] == [7, 7]  # of 16 rows, and the rest
+    assert [held.rows(place).table()["text"].to_pylist() for place in range(2)] == [texts[::2], texts[1::2]]
+
+
+def test_wide_rows_are_flushed_within_the_memory() -> None:
+    for row_bytes in (4_096, 1 << 20, 1 << 40):
+        assert flush_rows_of(4, row_bytes, 1 << 26) == max(1, (1 << 25) // row_bytes)

@@ -1,5 +1,6 @@
 """Plans are values: the same request makes the same job, and what is refused is refused before Spark starts."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
@@ -193,3 +194,12 @@ def test_history_without_its_column_is_refused(files: tuple[str, str], tmp_path:
     pq.write_table(pa.table({"user": ["a"]}), bare)
     with pytest.raises(InvalidArgument, match="has no column 'shop'"):
         history_of_files(samples.view(str(bare)), str(bare))
+
+
+@pytest.mark.parametrize("at", [0, 1], ids=["spine", "history"])
+def test_a_file_that_was_written_again_is_another_plan(files: tuple[str, str], at: int) -> None:
+    before = planned(files).digest()
+    status = Path(files[at]).stat()
+    os.utime(files[at], ns=(status.st_atime_ns, status.st_mtime_ns + 1_000_000_000))
+    assert Path(files[at]).stat().st_size == status.st_size
+    assert planned(files).digest() != before

@@ -38,3 +38,15 @@ def test_other_kernel_is_refused_before_any_row() -> None:
         require_kernel(-1)
     with pytest.raises(FailedPrecondition):
         held_to_kernel(abs, kernel=-1)(1)
+
+
+def test_refusal_of_several_lines_comes_back_as_itself() -> None:
+    def work(_: object) -> object:
+        raise InvalidArgument("the function failed:\n  File x, line 1\nKeyError: 'a'", reason="FUNCTION_FAILED")
+
+    with pytest.raises(InvalidArgument) as caught:
+        held_to_kernel(work)(None)
+    text = f"Traceback (most recent call last):\n  File x\nheadrace.errors.InvalidArgument: {caught.value}\n"
+    error = translated(PythonException(text))
+    assert isinstance(error, InvalidArgument)
+    assert (error.message, error.reason) == ("the function failed: File x, line 1 KeyError: 'a'", "FUNCTION_FAILED")

@@ -1,5 +1,6 @@
 """Sources that are a SELECT: what they give, in which types, and that they reach nothing but their inputs."""
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -192,3 +193,25 @@ def test_a_definition_that_is_not_whole_is_refused(fields: dict[str, Any], reaso
     with pytest.raises(InvalidArgument) as caught:
         source(**fields)
     assert (caught.value.reason, caught.value.field) == (reason, field)
+
+
+def test_erasures_hide_what_is_not_newer_for_every_key(seed: int) -> None:
+    choose = random.Random(seed)
+    for count in (1, 8, 300):
+        names = [(choose.randrange(4), choose.choice(["", "a", "a\tb"])) for _ in range(count)]
+        # Few moments, so that many rows are told apart by their offsets alone.
+        times = [choose.randrange(5) for _ in range(count)]
+        gone = [choose.random() < 0.2 for _ in range(count)]
+        table = lake_table([(user, at, 7, erases) for (user, _), at, erases in zip(names, times, gone, strict=True)])
+        shop = pa.field("shop", pa.string(), nullable=False)
+        table = table.add_column(1, shop, pa.array([name for _, name in names]))
+        hidden = {
+            row
+            for row in range(count)
+            for other in range(count)
+            if gone[other] and names[other] == names[row] and (times[other], other) >= (times[row], row)
+        }
+        kept = pa.array([row not in hidden for row in range(count)])
+        chunked = pa.concat_tables([table.slice(0, count // 3), table.slice(count // 3)])
+        for held in (table, chunked):
+            assert without_erased(held).equals(table.filter(kept))

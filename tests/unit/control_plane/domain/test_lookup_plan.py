@@ -22,6 +22,7 @@ from headrace.definitions import (
     OnDemandView,
     ServiceEntry,
     Source,
+    SourceKind,
     derived,
     latest,
     load_yaml,
@@ -297,3 +298,27 @@ def test_columns_of_the_source_that_a_lookup_needs_are_in_use() -> None:
     assert "'item' is removed, and is in use by shop.web.spending@v1" in "; ".join(outcome(sources=gone).details)
     clash = source(CLICKS, user_id="i64", item="string", amount="i64", other="i64", item_price="f64")
     assert refusal(sources=clash)[:2] == ("DUPLICATE_NAME", "sources[0].columns[5].name")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "reason", "field"),
+    [
+        (spending(), "LOOKUPS_OF_STREAM", "lookups"),
+        (
+            spending(
+                Feature("band", "string", latest("band")),
+                functions=[Function("band", "string", sample_functions.band, ["amount"])],
+                lookups=[],
+            ),
+            "FUNCTIONS_OF_STREAM",
+            "functions",
+        ),
+    ],
+    ids=["lookups", "functions"],
+)
+def test_a_view_of_a_stream_looks_nothing_up_and_calls_nothing(wanted: FeatureView, reason: str, field: str) -> None:
+    prices, clicks = shop().sources
+    streamed = replace(clicks, kind=SourceKind.STREAM, uri="kafka:clicks")
+    made = plan(applied(shop(feature_views=[catalog()], sources=[prices, streamed])), only(feature_views=wanted), NOW)
+    assert [(one.reason, one.field) for one in made.problems] == [(reason, f"feature_views[0].{field}")]
+    assert CLICKS in made.problems[0].message

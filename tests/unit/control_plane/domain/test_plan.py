@@ -16,6 +16,7 @@ from headrace.definitions import (
     FeatureView,
     RegistryState,
     ServiceEntry,
+    SourceKind,
     State,
     latest,
 )
@@ -260,3 +261,18 @@ def test_defaults_that_are_never_served_are_pointed_out() -> None:
 
     assert "so no default is served" in details()
     assert "so no default is served" not in details(fallback=Fallback.DEFAULT)
+
+
+def test_a_stream_in_use_keeps_its_topic_and_may_change_its_options() -> None:
+    def streamed(uri: str) -> DefinitionSet:
+        return whole_set(sources=[source(kind=SourceKind.STREAM, uri=uri)])
+
+    state = applied(streamed("kafka:departures?format=json"))
+    optioned = plan(state, streamed("kafka:departures?format=json&start=latest"), NOW)
+    assert [one.change_kind for one in optioned.changes if one.name == SOURCE] == [UPDATE]
+    (problem,) = plan(state, only(sources=streamed("kafka:arrivals?format=json").sources[0]), NOW).problems
+    assert (problem.reason, problem.field) == ("INCOMPATIBLE_CHANGE", "sources[0].uri")
+    assert "the topic changes from 'kafka:departures?format=json'" in problem.message and VIEW in problem.message
+    unread = applied(only(sources=source(kind=SourceKind.STREAM, uri="kafka:departures?format=json")))
+    moved = plan(unread, only(sources=source(kind=SourceKind.STREAM, uri="kafka:arrivals?format=json")), NOW)
+    assert [one.change_kind for one in moved.changes] == [UPDATE]

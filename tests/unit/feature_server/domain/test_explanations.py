@@ -14,8 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core_ext import rules
+from feature_server.domain.explanations import Explanations
 from feature_server.domain.shard import ShardState
 from feature_server.domain.shard_writes import Durability
+from feature_server.ring.held_ring import HeldRing
 from feature_server.rpc.inspection_servicer import InspectionServicer
 from headrace.definitions import (
     Column,
@@ -31,11 +33,12 @@ from headrace.definitions import (
     latest,
     window,
 )
-from headrace.errors import DataLoss, HeadraceError, InvalidArgument, NotFound, PermissionDenied
+from headrace.errors import DataLoss, FailedPrecondition, HeadraceError, InvalidArgument, NotFound, PermissionDenied
 from headrace.serving.principal import Principal
 from protos.common.v1 import value_pb2
 from protos.feature.v1 import inspection_service_pb2 as pb
 from protos.feature.v1 import online_feature_service_pb2 as pb_online
+from tests.unit.feature_server.domain.test_reads_in_ring import ring_of, ringed
 from tests.unit.feature_server.parts import ENTITY, NOW_US, OWNER, PRINCIPAL, Parts, shop_definitions, state_of
 
 SECOND_US = 1_000_000
@@ -328,6 +331,35 @@ def test_a_quarantined_shard_is_named(parts: Parts) -> None:
     found = explained(parts, "shop.web.kept:price", 1)
     assert codes(found) == ["SHARD_UNAVAILABLE", "DEFAULT_UNUSED"]
     assert f"shard {parts.shard_of(1)} is quarantined: a block is damaged" in found.reasons[0].message
+
+
+def test_a_shard_of_other_servers_is_refused_with_their_names(parts: Parts) -> None:
+    write(parts, "shop.web.kept", (1, 0, 5.0, 1, "a"))
+    owners = [["a", "b"] if shard == parts.shard_of(1) else ["me"] for shard in range(2)]
+    held = HeldRing("me", lambda ring: None, ring_of(3, ["me"], ["me"]))
+    reads = ringed(parts, parts, held)
+    parts.explanations = Explanations(parts.table, parts.shards, parts.catalogue, reads, parts.clock)
+    assert codes(explained(parts, "shop.web.kept:price", 1)) == ["STORED"]
+    held.accept(ring_of(4, *owners))
+    with pytest.raises(FailedPrecondition) as caught:
+        explained(parts, "shop.web.kept:price", 1)
+    assert caught.value.reason == "SHARD_ELSEWHERE"
+    assert caught.value.metadata["servers"] == "a:1,b:1"
+
+
+def test_a_shard_that_moves_while_it_is_explained_is_refused(parts: Parts) -> None:
+    write(parts, "shop.web.kept", (1, 0, 5.0, 1, "a"))
+    held = HeldRing("me", lambda ring: None, ring_of(3, ["me"], ["me"]))
+    reads = ringed(parts, parts, held)
+    parts.explanations = Explanations(parts.table, parts.shards, parts.catalogue, reads, parts.clock)
+
+    def move(keys: Sequence[bytes]) -> None:
+        held.accept(ring_of(4, ["a"], ["a"]))
+
+    parts.faults[parts.shard_of(1)].after_read = move
+    with pytest.raises(FailedPrecondition) as caught:
+        explained(parts, "shop.web.kept:price", 1)
+    assert caught.value.reason == "SHARD_ELSEWHERE"
 
 
 def test_nothing_of_it_reaches_the_row_table(parts: Parts) -> None:

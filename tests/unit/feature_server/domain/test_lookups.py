@@ -14,6 +14,7 @@ from core_ext.keys import encode_key, shard_of_slot, slot_of_key, storage_key
 from core_ext.row_codec import check_row
 from feature_server.domain.lookups import Lookups
 from feature_server.domain.shard_writes import Durability
+from feature_server.ring.held_ring import HeldRing
 from headrace.definitions import (
     Column,
     DefinitionSet,
@@ -31,8 +32,10 @@ from headrace.definitions import (
 )
 from headrace.definitions.enrichment import source_of
 from headrace.definitions.lookups import Lookup, lookups_of
-from headrace.errors import DataLoss, HeadraceError, InvalidArgument
+from headrace.errors import DataLoss, FailedPrecondition, HeadraceError, InvalidArgument
 from headrace.names import VersionRef
+from headrace.ring.values import Phase, Replica, Ring, RingServer, RingShard
+from headrace.types import Scalar
 from protos.feature.v1 import online_feature_service_pb2 as pb
 from tests.unit.control_plane.domain.plan_cases import applied
 from tests.unit.feature_server.parts import NOW_US, PRINCIPAL, Parts
@@ -274,6 +277,28 @@ def test_a_shard_that_cannot_tell_refuses_the_write(shop: Shop) -> None:
     with pytest.raises(HeadraceError) as caught:
         shop.looked(CATALOG, ("a", NOW_US))
     assert caught.value.reason == "SHARD_QUARANTINED"
+
+
+def test_a_lookup_of_rows_that_lie_on_other_servers_is_refused(shop: Shop) -> None:
+    item = "a"
+    shop.price(item, NOW_US - 10, 9.0)
+    mine = shard_of_slot(slot_of_key(encode_key([Scalar.STRING], [item])), 2)
+    servers = {name: RingServer(name, f"{name}:1") for name in ("me", "a")}
+
+    def ring(epoch: int, *owners: str) -> Ring:
+        shards = (RingShard((Replica(owner, Phase.SERVING, epoch),), epoch, ()) for owner in owners)
+        return Ring(epoch, 1, servers, tuple(shards))
+
+    held = HeldRing("me", lambda ring: None, ring(1, *("me" if shard == mine else "a" for shard in range(2))))
+    lookups = Lookups(shop.parts.catalogue, shop.parts.shards, held.check_write)
+    columns = {"item": pa.array([item])}
+    found = lookups.columns(shop.lookups[CATALOG], columns, np.array([NOW_US]), 0)
+    assert 9.0 in [column.to_pylist()[0] for column in found.values()]
+    held.accept(ring(2, *("a" if shard == mine else "me" for shard in range(2))))
+    with pytest.raises(FailedPrecondition) as caught:
+        lookups.columns(shop.lookups[CATALOG], columns, np.array([NOW_US]), 0)
+    assert caught.value.reason == "LOOKUP_ELSEWHERE"
+    assert caught.value.metadata == {"feature_view": f"{CATALOG}@v1"}
 
 
 def test_the_known_time_parts_earlier_writes_from_later_ones(shop: Shop) -> None:

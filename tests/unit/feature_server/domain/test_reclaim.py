@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from core_ext.hashing import xxh3_64
+from feature_server.domain.input_marks import mark_key
 from feature_server.domain.reclaim import GRACE_S, Reclaim, Reclaimed
 from feature_server.domain.shard import ShardState
 from feature_server.domain.shard_record import RECORD_KEY
@@ -93,6 +94,40 @@ def test_rows_of_a_retired_version_go_and_no_answer_changes(parts: Parts) -> Non
     assert [status.offset for status in parts.shards.statuses()] == offsets
     check_hashes(parts)
     assert sum(one.row_count for one in reclaimed(parts)) == 0
+
+
+def test_records_that_end_in_the_id_of_a_retired_version_stay(parts: Parts) -> None:
+    write(parts, OTHER, range(40))
+    (view_id,) = (view.view_id for view in parts.catalogue.layouts[1].values() if view.definition.name == OTHER)
+    mark = mark_key(1, view_id)
+    for shard in parts.shards.shards:
+        shard.append([], lambda time_us, offset: [], Durability.LOG, records={mark: b"mark"})
+    retire(parts)
+    assert [one.problem for one in reclaimed(parts)] == ["", ""]
+    assert parts.reclaim.row_count == 40
+    for shard in parts.shards.shards:
+        assert shard.state is ShardState.SERVING
+        assert shard.read([mark]) == [b"mark"]
+
+
+def test_copies_in_a_ring_are_not_reclaimed(parts: Parts) -> None:
+    write(parts, OTHER, [1])
+    retire(parts)
+    ringed = Reclaim(
+        parts.shards,
+        parts.catalogue,
+        parts.storage,
+        parts.log,
+        is_alone=False,
+        monotonic=lambda: parts.monotonic_s,
+    )
+    ringed.due()
+    parts.monotonic_s += GRACE_S
+    with pytest.raises(FailedPrecondition) as caught:
+        list(ringed.run(PRINCIPAL))
+    assert caught.value.reason == "RING_WITH_RECLAIM"
+    assert ringed.row_count == 0
+    assert sum(one.row_count for one in reclaimed(parts)) == 1
 
 
 def test_a_version_is_left_alone_until_its_minute_is_over(parts: Parts) -> None:

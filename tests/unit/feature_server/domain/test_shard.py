@@ -111,6 +111,14 @@ def test_equal_event_times_inside_a_write_leave_the_last(parts: Parts) -> None:
     assert check_row(row).offset == 1
 
 
+def test_a_key_twice_in_a_write_takes_the_stored_row_from_the_content_hash_once(parts: Parts) -> None:
+    write(parts, [1, 2], 10)
+    write(parts, [1, 2, 1], 20)
+    keys = [key_of(number) for number in (1, 2)]
+    total = sum(xxh3_64(key + (row or b"")) for key, row in zip(keys, parts.shards[0].read(keys), strict=True))
+    assert parts.shards[0].status().content_hash == total % 2**64
+
+
 def test_content_hash_is_the_sum_over_the_stored_rows(parts: Parts) -> None:
     write(parts, [1, 2, 3], 10)
     write(parts, [2, 3, 4], 20)

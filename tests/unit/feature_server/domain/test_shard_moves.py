@@ -1,9 +1,11 @@
 """What a shard does for a move: it holds still, leaves a snapshot, takes one, and is emptied."""
 
+import threading
 from pathlib import Path
 
 import pytest
 
+from core_ext.keys import encode_key, storage_key
 from feature_server.domain.shard import ShardState
 from feature_server.domain.shard_writes import Durability
 from feature_server.domain.write_columns import read_ipc
@@ -11,8 +13,11 @@ from feature_server.ring.shard_copy import ShardCopy, check_new
 from feature_server.ring.snapshot import SnapshotChunk, SnapshotEnd, SnapshotIntake, digest_after
 from feature_server.storage.marks import FileMark
 from feature_server.storage.snapshot_folders import ARRIVED_PREFIX, SENT_PREFIX, ArrivingFolder, SentFolders
-from headrace.errors import DataLoss, FailedPrecondition, Unavailable
-from tests.unit.feature_server.parts import PRINCIPAL, VIEW, Parts, ipc, shop_batch
+from headrace.errors import DataLoss, FailedPrecondition, HeadraceError, Unavailable
+from tests.unit.feature_server.parts import PRINCIPAL, VIEW, HeldStore, Parts, ipc, shop_batch
+from tests.unit.feature_server.served import until
+
+LIMIT_S = 10.0
 
 
 def write(parts: Parts, keys: list[int], durability: Durability = Durability.LOG) -> None:
@@ -112,6 +117,19 @@ def test_what_a_killed_process_left_is_removed_at_the_start(tmp_path: Path) -> N
     assert not list(tmp_path.iterdir())
 
 
+def test_no_snapshot_is_left_without_what_was_acknowledged_in_memory(parts: Parts) -> None:
+    first, second = parts.keys_on(0, 2)
+    write(parts, [first])
+    write(parts, [second], Durability.MEMORY)
+    parts.faults[0].write_error = Unavailable("the disk refuses", reason="STORAGE_IO")
+    with pytest.raises(Unavailable):
+        parts.shards[0].snapshot(SentFolders(parts.folder).new(0))
+    assert not list(parts.folder.glob(f"{SENT_PREFIX}*"))
+    parts.faults[0].write_error = None
+    parts.shards[0].resume()
+    assert snapshot(parts, 0)[1].next_offset == 2
+
+
 def test_a_frozen_shard_takes_no_writes_and_is_read(parts: Parts) -> None:
     keys = parts.keys_on(0, 2)
     write(parts, keys[:1])
@@ -136,6 +154,46 @@ def test_an_emptied_shard_forgets_its_rows_and_goes_on_in_the_next_epoch(parts: 
         parts.shards[0].wait_for(before.epoch, before.offset + 1, 0.0)
     write(parts, keys[:1])
     assert parts.shards[0].status().offset == before.offset + 1
+
+
+def test_a_write_that_waits_while_its_shard_is_emptied_is_told_and_holds_up_no_later_one(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, third = parts.keys_on(0, 3)
+    write(parts, [first])
+    errors: list[str] = []
+
+    def write_late() -> None:
+        try:
+            write(parts, [second])
+        except HeadraceError as error:
+            errors.append(error.reason)
+
+    waiting = threading.Thread(target=write_late, daemon=True)
+    close = HeldStore.close
+
+    def close_late(store: HeldStore) -> None:
+        monkeypatch.undo()
+        waiting.start()
+        until(lambda: parts.shards[0].has_queued)
+        close(store)
+
+    monkeypatch.setattr(HeldStore, "close", close_late)
+    parts.shards[0].empty()
+    waiting.join(LIMIT_S)
+    assert not waiting.is_alive()
+    assert errors == ["SHARD_MOVING"]
+    later = threading.Thread(target=write, args=(parts, [third]), daemon=True)
+    later.start()
+    later.join(LIMIT_S)
+    assert not later.is_alive()
+    assert [key for key, _ in parts.shards[0].scan(b"\0\0\0\1", 10)] == stored_keys(parts, third)
+
+
+def stored_keys(parts: Parts, number: int) -> list[bytes]:
+    """Storage keys of an entity that the shop's view has."""
+    view = parts.catalogue.view(VIEW)
+    return [storage_key(view.entity.entity_id, encode_key([3], [number]), view.view_id)]
 
 
 def test_an_empty_shard_stays_in_its_epoch(parts: Parts) -> None:

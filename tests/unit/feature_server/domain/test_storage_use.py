@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from feature_server.domain.input_marks import mark_key
 from feature_server.domain.shard_writes import Durability
 from feature_server.domain.storage_use import SCAN_BYTES_PER_S, SCAN_ROWS, ShardUse, StorageUse, ViewUse
 from feature_server.storage.row_log import SegmentLog
@@ -56,6 +57,16 @@ def test_rows_expired_rows_and_tombstones_are_counted_once(parts: Parts) -> None
     assert (total.logged_count, total.logged_bytes > total.row_bytes) == (893, True)
     assert all(use.disk_bytes > 0 and use.row_log_bytes > 0 and not use.problem for use in uses)
     assert total.layout is not None and total.layout.definition.owner == "shop"
+
+
+def test_records_beside_the_rows_are_not_counted(parts: Parts) -> None:
+    write(parts, range(50), 30)
+    before = [use.views for use in measured(parts)]
+    (view_id,) = before[0]
+    for shard in parts.shards.shards:
+        records = {mark_key(1, view_id): b"mark", mark_key(view_id, 0): b"mark"}
+        shard.append([], lambda time_us, offset: [], Durability.LOG, records=records)
+    assert [use.views for use in measured(parts)] == before
 
 
 def test_what_is_acknowledged_no_longer_waits_in_the_row_log(parts: Parts) -> None:

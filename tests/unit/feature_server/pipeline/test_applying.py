@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from feature_server.domain.input_marks import InputMark, decode_mark, mark_key
 from feature_server.pipeline.consumer import Event
 from feature_server.pipeline.keyed import POSITION, WRITE_TIME, read_keyed, write_keyed
-from headrace.errors import DataLoss, ResourceExhausted, Unavailable
+from headrace.errors import DataLoss, FailedPrecondition, ResourceExhausted, Unavailable
 from tests.unit.feature_server.parts import NOW_US, state_of
 from tests.unit.feature_server.pipeline.streams import (
+    LAST,
     SPENT,
     TOPIC,
     Stage,
@@ -22,6 +23,7 @@ from tests.unit.feature_server.pipeline.streams import (
     message,
     order,
     partition_of,
+    served,
     users_of,
 )
 
@@ -135,6 +137,50 @@ def test_rows_and_mark_lie_in_one_write(stage: Stage) -> None:
     stage.apply(0, message(0, [order(first, 1), order(second, 2)], source_offset=0))
     # Of each view two rows, its mark and the record of the shard; of the first where the entity begins as well.
     assert faults.write_sizes == [5, 4]
+
+
+def test_marks_are_read_anew_when_a_partition_is_begun_again(stage: Stage) -> None:
+    user = users_of(0)[0]
+    sent = message(0, [order(user, 1)], source_offset=0)
+    stage.apply(0, sent)
+    stage.parts.shards[0].empty()
+    assert stage.applying.start(TOPIC, 0) is None
+    stage.apply(0, sent)
+    assert stage.values(user)["cents"] == 1
+
+
+def lacks_its_function(*_: object) -> None:
+    raise FailedPrecondition("its function is not there", reason="TEST")
+
+
+def test_events_wait_while_a_view_that_they_feed_cannot_be_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = users_of(0)[0]
+    sent = message(0, [order(user, 1)], source_offset=0)
+    with monkeypatch.context() as patch:
+        patch.setattr("feature_server.domain.layouts.computed_layout", lacks_its_function)
+        stage = Stage(tmp_path / "store")
+    with pytest.raises(FailedPrecondition, match="its function is not there"):
+        stage.apply(0, sent)
+    stage.close()
+    stage = Stage(tmp_path / "store")
+    assert stage.values(user)["last_cents"] is None
+    stage.apply(0, sent)
+    assert (stage.values(user)["cents"], stage.values(user)["last_cents"]) == (1, 1)
+    stage.close()
+
+
+def test_a_retired_view_that_cannot_be_computed_holds_nothing_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = users_of(0)[0]
+    with monkeypatch.context() as patch:
+        patch.setattr("feature_server.domain.layouts.computed_layout", lacks_its_function)
+        stage = Stage(tmp_path / "store", state_of(definitions(), retired=["shop.web.spent"]))
+    stage.apply(0, message(0, [order(user, 1)], source_offset=0))
+    assert served(stage.parts, user, {"cents": f"{LAST}:last_cents"}) == {"cents": 1}
+    stage.close()
 
 
 def test_a_full_disk_holds_the_shard_back(stage: Stage) -> None:

@@ -123,6 +123,33 @@ def test_a_shard_that_is_not_ours_is_dropped(bench: Bench) -> None:
     assert not bench.store.rows and not bench.store.is_complete
 
 
+def test_a_drop_that_fails_neither_loses_nor_holds_up_the_joins_of_other_shards() -> None:
+    class Refusing(SimStore):
+        def drop(self) -> None:
+            raise Unavailable("the disk refuses", reason="STORAGE_IO")
+
+    held = HeldRing("me", lambda ring: None)
+    mine, theirs = Replica("me", Phase.JOINING, 3), Replica("a", Phase.SERVING, 1)
+    shards = [RingShard(replicas, 3, ("me",)) for replicas in ((mine,), (theirs,), (mine,))]
+    copies = Copies(held, [SimStore(), Refusing(), SimStore()])
+    held.accept(Ring(3, 3, SERVERS, tuple(shards)))
+    joins = copies.adopt()
+    assert len(joins) == 2
+    for join in joins:
+        assert isinstance(next(join), AskLog)
+        assert isinstance(join.send(LogRange(0, 0)), AskLog)
+        with pytest.raises(StopIteration):
+            join.send(LogRange(0, 0))
+    assert copies.ready() == [(0, 3), (2, 3)]
+    with pytest.raises(Unavailable):
+        copies.adopt()
+
+
+def test_joins_that_were_never_run_are_given_again(bench: Bench) -> None:
+    assert len(bench.accept(joining(1))) == 1
+    assert len(bench.copies.adopt()) == 1
+
+
 def test_a_gap_in_the_log_makes_a_copy_not_whole(bench: Bench) -> None:
     bench.store.apply(ROWS)
     bench.store.complete()

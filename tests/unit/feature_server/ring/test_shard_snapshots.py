@@ -77,6 +77,18 @@ def test_who_joins_is_given_all_rows_and_the_shard_holds_still_until_the_ring_is
     owner.write(0)
 
 
+def test_a_shard_that_another_server_serves_stays_frozen_until_it_comes_back(owner: Owner) -> None:
+    owner.accept(MOVING)
+    list(owner.read())
+    owner.accept(ring(6, Replica("new", Phase.SERVING, 5)))
+    with pytest.raises(Unavailable) as error:
+        owner.write(0)
+    assert error.value.reason == "SHARD_MOVING"
+    owner.write(1)
+    owner.accept(ring(7, Replica("me", Phase.SERVING, 7)))
+    owner.write(0)
+
+
 @pytest.mark.parametrize("joining", [("new", 4), ("new", 6), ("me", 5), ("other", 5)])
 def test_who_does_not_join_is_given_nothing(owner: Owner, joining: tuple[str, int]) -> None:
     owner.accept(MOVING)

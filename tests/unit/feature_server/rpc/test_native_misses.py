@@ -10,7 +10,7 @@ import pytest
 
 from core_ext import rules
 from feature_server.domain.fetches import CHUNK_KEYS
-from feature_server.domain.shard import WAITER_COUNT_MAX
+from feature_server.domain.shard_core import WAITER_COUNT_MAX
 from feature_server.rpc.native_front import HAS_NATIVE, TRANSPORTS, NativeTransport
 from feature_server.rpc.native_misses import READ_METHOD, MissReads, refusal
 from headrace.errors import HeadraceError, InvalidArgument, NotFound, Unauthenticated

@@ -108,6 +108,80 @@ def test_store_with_packs_answers_as_one_without(tmp_path_factory: pytest.TempPa
         assert len({place[:-4] for place in packed}) == len(packed)
 
 
+def bookmarks() -> dict[bytes, bytes]:
+    """Records whose last bytes are those of packed views."""
+    return {b"\0\0\0\0mark" + view_id.to_bytes(4, "big"): b"mark %d" % view_id for view_id in (3, 5, 11)}
+
+
+def test_records_that_end_in_the_id_of_a_packed_view_keep_their_keys(tmp_path: Path) -> None:
+    marks, row = bookmarks(), key_of(7, 1, 3)
+    with opened(tmp_path / "shard") as rocks:
+        store = PackedStore(rocks, PACKINGS)
+        store.write([*marks, row], [*marks.values(), b"row"], sync=False)
+        assert marks.items() <= dict(rocks.items()).items()
+        assert store.get_many([*marks, row]) == [*marks.values(), b"row"]
+        first, *others = marks
+        assert store.get(first) == marks[first]
+        assert dict(store.scan(b"", 100)) == {**marks, row: b"row"}
+        store.replace([first], {others[0]: b"moved"})
+        assert store.get_many([*marks, row]) == [None, b"moved", marks[others[1]], b"row"]
+        assert others[0] in dict(rocks.items())
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_a_scan_gives_rows_in_order_of_their_keys_and_parts_no_entity(
+    tmp_path_factory: pytest.TempPathFactory, seed: int
+) -> None:
+    rng = random.Random(seed)
+    truth = random_rows(rng, 120) | bookmarks()
+    with opened(tmp_path_factory.mktemp("scanned") / "shard") as rocks:
+        store = PackedStore(rocks, PACKINGS)
+        store.write(list(truth), list(truth.values()), sync=False)
+        for count in (1, 2, 7, len(truth), len(truth) + 1):
+            found, start = list[tuple[bytes, bytes]](), b""
+            while part := store.scan(start, count):
+                left = len(truth) - len(found)
+                assert len(part) >= min(count, left)
+                found += part
+                start = part[-1][0] + b"\0"
+                assert not any(key[:-4] == part[-1][0][:-4] for key in truth if key >= start)
+            assert found == sorted(truth.items())
+        middle = rng.choice(sorted(truth))
+        assert store.scan(middle, 1_000) == sorted(row for row in truth.items() if row[0] >= middle)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_replace_removes_and_writes_rows_as_without_packs(tmp_path_factory: pytest.TempPathFactory, seed: int) -> None:
+    rng = random.Random(seed)
+    truth = random_rows(rng, 100)
+    with opened(tmp_path_factory.mktemp("replaced") / "shard") as rocks:
+        store = PackedStore(rocks, PACKINGS)
+        store.write(list(truth), list(truth.values()), sync=False)
+        for _ in range(6):
+            stored = random_rows(rng, rng.choice([0, 1, 20]))
+            removed = [key for key in rng.sample(sorted(truth), len(truth) // 4) if key not in stored]
+            removed += [key for key in random_rows(rng, 3) if key not in stored]  # some are not there
+            store.replace(removed, stored)
+            truth = {key: row for key, row in truth.items() if key not in removed} | stored
+            assert store.scan(b"", 10_000) == sorted(truth.items())
+        assert store.get_many(list(truth)) == list(truth.values())
+
+
+def test_a_pack_goes_with_its_last_row(tmp_path: Path) -> None:
+    one, other, alone = (key_of(7, 1, view_id) for view_id in (3, 5, 4))
+    with opened(tmp_path / "shard") as rocks:
+        store = PackedStore(rocks, PACKINGS)
+        store.write([one, other, alone], [b"1", b"2", b"3"], sync=False)
+        store.replace([one], {})
+        assert store.get_many([one, other, alone]) == [None, b"2", b"3"]
+        store.replace([other], {alone: b"4"})
+        assert list(rocks.items()) == [(alone, b"4")]
+        store.replace([alone], {one: b"5", other: b"6"})
+        assert store.scan(b"", 10) == [(one, b"5"), (other, b"6")]
+
+
 def test_repack_moves_rows_there_and_back_and_goes_on_after_a_crash(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
