@@ -18,7 +18,7 @@ SOURCE_PARTITIONS = 2
 LIFE_S = (0.2, 1.5)  # beyond "listening"
 
 
-@pytest.mark.parametrize("kills", [5, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [5, pytest.param(200, marks=[pytest.mark.slow, pytest.mark.timeout(3_600)])])
 def test_killed_anywhere_every_event_counts_once(
     kills: int, seed: int, brokers: Brokers, registry: str, start_platform: Callable[..., Platform]
 ) -> None:

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from confluent_kafka.admin import AdminClient
 
@@ -122,6 +122,10 @@ def without_services(given: DefinitionSet) -> DefinitionSet:
     return DefinitionSet(sources=given.sources, entities=given.entities, feature_views=given.feature_views)
 
 
+LARGE_BYTES: Final = 100_000  # a row holds some of them, in each of its spans
+LARGE_COUNT: Final = 12
+
+
 def test_what_a_view_cannot_take_is_set_aside_by_the_server(
     seed: int, brokers: Brokers, registry: str, start_platform: Callable[..., Platform]
 ) -> None:
@@ -136,18 +140,18 @@ def test_what_a_view_cannot_take_is_set_aside_by_the_server(
     apply(registry, DefinitionSet(sources=given.sources, entities=given.entities, feature_views=[wide]))
     platform = start_platform()
     now_us = time.time_ns() // 1_000
-    large = [event(sensor_id=7, event_time=now_us + at, firmware="x" * 400_000) for at in range(4)]
+    large = [event(sensor_id=7, event_time=now_us + at, firmware="x" * LARGE_BYTES) for at in range(LARGE_COUNT)]
     produce(brokers.bootstrap, topic, [(0, value) for value in [*large, event(sensor_id=8, firmware="y")]])
     features, letters = [f"{view.name}:count_7d"], f"{platform.prefix}deadletter.{source_name(shape)}"
 
     def is_settled() -> bool:
         found = read_topic(brokers.bootstrap, letters) if letters in topics(brokers) else []
-        return bool(found) and counts(platform, features, [7, 8]) == [4 - len(found), 1]
+        return bool(found) and counts(platform, features, [7, 8]) == [LARGE_COUNT - len(found), 1]
 
     platform.wait(is_settled)
     found = read_topic(brokers.bootstrap, letters)
     assert {(one.headers["reason"], one.headers["stage"]) for one in found} == {(b"ROW_TOO_LARGE", b"apply")}
-    assert {int(one.headers["offset"]) for one in found} < set(range(4))
+    assert {int(one.headers["offset"]) for one in found} < set(range(LARGE_COUNT))
 
 
 def counts(platform: Platform, features: list[str], sensors: list[int]) -> list[int | None]:
