@@ -14,12 +14,12 @@ from core_ext.window_tiles import folded_window
 from feature_server.domain.catalogue import Catalogue
 from feature_server.domain.explained import Answered, ExplainedFeature, Explanation, FoundRow, Place, WindowFacts
 from feature_server.domain.explained_reasons import Read, reasons_of, transform_of
-from feature_server.domain.fetches import VIEW_ID_BYTES
 from feature_server.domain.reads import READ_PERMISSION, Reads, translated
 from feature_server.domain.row_log import LogPosition
 from feature_server.domain.selected import AnyColumn, SelectedColumn
 from feature_server.domain.selector import Selector
 from feature_server.domain.shard_set import ShardSet
+from feature_server.domain.storage_keys import view_id_of
 from headrace.definitions.transforms import Window
 from headrace.errors import InvalidArgument, PeerError
 from headrace.serving.principal import Principal
@@ -142,7 +142,7 @@ class _Rows:
         )
 
     def _is_drained(self, key: bytes, number: int, header: RowHeader) -> bool:
-        shard, view = self._shards[number], self._catalogue.view_of_id(int.from_bytes(key[-VIEW_ID_BYTES:], "big"))
+        shard, view = self._shards[number], self._catalogue.view_of_id(view_id_of(key))
         if shard.row_log is None or header.partition != number or view is None or not view.definition.offline:
             return False
         return shard.row_log.status().acknowledged >= LogPosition(shard.status().epoch, header.offset + 1)

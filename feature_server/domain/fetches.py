@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 from core_ext.request_core import Misses, Overlay, Plan
 from core_ext.row_table import RowTable
 from core_ext.rules import CAUSE_DEADLINE, CAUSE_QUARANTINED
+from feature_server.domain.storage_keys import VIEW_ID_BYTES
 from feature_server.ring import ring_reads
 from feature_server.ring.ring_reads import RingReads
 from headrace.errors import DeadlineExceeded, HeadraceError, PeerError, Unavailable
@@ -17,7 +18,6 @@ from headrace.errors import DeadlineExceeded, HeadraceError, PeerError, Unavaila
 CHUNK_KEYS: Final = 256  # keys of one read of a shard: about 1 ms cached, so that the deadline is seen in between
 PARALLEL_KEYS_MIN: Final = 32  # from here on shards are read side by side: one cold key takes about 90 us of waiting
 READER_COUNT: Final = 8  # of wide reads of all callers
-VIEW_ID_BYTES: Final = 4  # at the end of a storage key
 DEADLINE_MARGIN_S: Final = 0.002  # kept for writing and sending what there is
 PEERS_RETRY_MS: Final = 100
 
@@ -58,6 +58,10 @@ class Fetches:
         self._lock = threading.Lock()  # of the counts
         self._counts: defaultdict[bytes, int] = defaultdict(int)
 
+    def is_local(self, shard: int) -> bool:
+        """Whether this server reads a shard itself; raises Unavailable before there is a ring."""
+        return self._peers is None or self._peers.is_local(shard)
+
     def counts(self) -> dict[int, int]:
         """Rows that were asked of storage, by view id."""
         with self._lock:
@@ -90,7 +94,7 @@ class Fetches:
         elsewhere: dict[int, list[bytes]] = {}
         try:
             for shard, part in _parts(pending):
-                if self._peers is None or self._peers.is_local(shard):
+                if self.is_local(shard):
                     here.append((shard, part))
                 else:
                     elsewhere.setdefault(shard, []).extend(part.keys)
@@ -130,7 +134,7 @@ class Fetches:
             rows = self._stored_rows(shard, keys)
         except HeadraceError as error:
             return [*found, *((part, self._from_peers(shard, part, error)) for part in in_time)]
-        if self._peers is not None and not self._peers.is_local(shard):
+        if not self.is_local(shard):
             gone = Unavailable(f"shard {shard} has just moved to another server", reason="SHARD_MOVED")
             return [*found, *((part, self._from_peers(shard, part, gone)) for part in in_time)]
         self._table.fill(keys, rows, ticket)

@@ -165,12 +165,12 @@ class Reads:
                     field=f"options.min_offsets[{index}].shard",
                     metadata={"shard": str(shard)},
                 )
-            if self._is_local(shard):
+            if self._fetches.is_local(shard):
                 self._shards[shard].wait_for(epoch, offset, deadline_s)
 
     def check_here(self, shard: int) -> None:
         """Raises FailedPrecondition where other servers of the ring have the rows of a shard."""
-        if self._is_local(shard):
+        if self._fetches.is_local(shard):
             return
         assert self._peers is not None, "without a ring every shard is here"
         owners = self._peers.owners(shard)
@@ -180,9 +180,6 @@ class Reads:
             reason="SHARD_ELSEWHERE",
             metadata={"shard": str(shard), "servers": ",".join(owners)},
         )
-
-    def _is_local(self, shard: int) -> bool:
-        return self._peers is None or self._peers.is_local(shard)
 
 
 def translated(refused: Refused) -> HeadraceError:

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from feature_server.domain.catalogue import Catalogue
-from feature_server.domain.fetches import VIEW_ID_BYTES
 from feature_server.domain.shard import Shard
-from feature_server.domain.shard_record import RECORDS
 from feature_server.domain.shard_set import ShardSet
+from feature_server.domain.storage_keys import is_record, view_id_of
 from feature_server.domain.storage_use import SCAN_BYTES_PER_S, SCAN_ROWS, StorageUse
 from headrace.errors import FailedPrecondition, HeadraceError
 from headrace.serving.logging import EventLog
@@ -110,7 +109,7 @@ class Reclaim:
         while is_wanted():
             begun_s = self._monotonic()
             rows = shard.scan(start, SCAN_ROWS)
-            gone = [key for key, _ in rows if not key.startswith(RECORDS) and _view_id(key) in due]
+            gone = [key for key, _ in rows if not is_record(key) and view_id_of(key) in due]
             if gone:
                 row_count, row_bytes = shard.remove(gone)
                 done.row_count += row_count
@@ -135,7 +134,3 @@ class Reclaim:
                 self._log.info("reclaim_waits", detail=error.message)
             except Exception as error:  # noqa: BLE001 - the outermost loop of a thread
                 self._log.failure("reclaim_failed", error)
-
-
-def _view_id(key: bytes) -> int:
-    return int.from_bytes(key[-VIEW_ID_BYTES:], "big")

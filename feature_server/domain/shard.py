@@ -5,21 +5,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from operator import add
 from pathlib import Path
-from typing import Final
 
 from core_ext.hashing import xxh3_64
 from core_ext.row_table import UNKNOWN
 from feature_server.domain.row_store import RowStore
 from feature_server.domain.shard_core import ShardCore
 from feature_server.domain.shard_moves import check_not_logged, moving, other_snapshot
-from feature_server.domain.shard_record import RECORD_KEY, ShardRecord
+from feature_server.domain.shard_record import HASH_MASK, RECORD_KEY, ShardRecord
 from feature_server.domain.shard_state import Position, ShardState, ShardStatus
 from feature_server.domain.shard_writes import Durability, checked
 from headrace.errors import DataLoss, HeadraceError
 
 __all__ = ["Position", "Shard", "ShardState", "ShardStatus"]
-
-_HASH_MASK: Final = (1 << 64) - 1
 
 
 class Shard(ShardCore):
@@ -142,7 +139,7 @@ class Shard(ShardCore):
         if not rows:
             return 0, 0
         content_hash = self._record.content_hash - sum(map(xxh3_64, map(add, rows.keys(), rows.values())))
-        record = replace(self._record, content_hash=content_hash & _HASH_MASK)
+        record = replace(self._record, content_hash=content_hash & HASH_MASK)
         store.replace(rows, {RECORD_KEY: record.encode()})
         # Written once more as they were, so that a fill that was read before the removal is dropped; then forgotten.
         self._table.apply(list(rows), list(rows.values()))

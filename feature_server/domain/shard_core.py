@@ -13,7 +13,7 @@ from core_ext.row_table import UNKNOWN, RowTable
 from feature_server.domain.row_log import RowLog
 from feature_server.domain.row_store import RowStore, StoreOpener
 from feature_server.domain.shard_moves import moving
-from feature_server.domain.shard_record import RECORD_KEY, ShardRecord, decode_record
+from feature_server.domain.shard_record import HASH_MASK, RECORD_KEY, ShardRecord, decode_record
 from feature_server.domain.shard_state import Position, ShardState, ShardStatus
 from feature_server.domain.shard_writes import Deltas, Durability, Entry, Stamp, checked, logged, newest_rows
 from headrace.errors import (
@@ -33,7 +33,6 @@ RETRY_AFTER_MS: Final = 1_000  # what a refused writer is told to wait; the disk
 WAITER_COUNT_MAX: Final = 4  # of all shards: half of the server's threads, so that others are still served
 WAITER_RETRY_MS: Final = 10
 WAIT_STEP_S: Final = 1.0
-_HASH_MASK: Final = (1 << 64) - 1
 
 
 class ShardCore:
@@ -424,7 +423,7 @@ class ShardCore:
         record = replace(
             self._record,
             next_offset=last.next_offset,
-            content_hash=content_hash & _HASH_MASK,
+            content_hash=content_hash & HASH_MASK,
             write_time_us=last.time_us,
         )
         records = {key: value for entry in entries if entry.error is None for key, value in entry.records.items()}

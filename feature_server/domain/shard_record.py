@@ -14,7 +14,7 @@ from headrace.errors import DataLoss
 
 # Entity id 0 is reserved for records like this one, so that no row can have the key.
 RECORD_KEY: Final = b"\0\0\0\0shard\0\0\0\0"
-RECORDS: Final = bytes(4)  # entity id 0, with which the keys of records begin and those of rows do not
+HASH_MASK: Final = (1 << 64) - 1  # of the content hash, a sum of the hashes of rows
 FIRST_EPOCH: Final = 1
 
 _MAGIC: Final = 0xD8

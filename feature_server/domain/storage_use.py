@@ -13,13 +13,12 @@ import numpy as np
 
 from core_ext.row_log import split_records
 from feature_server.domain.catalogue import Catalogue
-from feature_server.domain.fetches import VIEW_ID_BYTES
 from feature_server.domain.layouts import ViewLayout
 from feature_server.domain.row_log import LogPosition, RowLog
 from feature_server.domain.served_writer import ServedStore
 from feature_server.domain.shard import Shard
-from feature_server.domain.shard_record import RECORDS
 from feature_server.domain.shard_set import ShardSet
+from feature_server.domain.storage_keys import is_record, view_id_of
 from headrace.errors import HeadraceError, InvalidArgument, ResourceExhausted
 from headrace.serving.principal import Principal
 
@@ -133,7 +132,7 @@ class StorageUse:
             begun_s = self._monotonic()
             rows = shard.scan(start, SCAN_ROWS)
             for key, row in rows:
-                if not key.startswith(RECORDS):
+                if not is_record(key):
                     self._count(use, key, row)
             if len(rows) < SCAN_ROWS:
                 break
@@ -145,7 +144,7 @@ class StorageUse:
             self._count_log(shard.row_log, use)
 
     def _count(self, use: ShardUse, key: bytes, row: bytes) -> None:
-        one = self._view(use, int.from_bytes(key[-VIEW_ID_BYTES:], "big"))
+        one = self._view(use, view_id_of(key))
         byte_count = len(key) + len(row)
         one.row_count += 1
         one.row_bytes += byte_count

@@ -13,13 +13,11 @@ from pathlib import Path
 from typing import Final
 
 from core_ext.hashing import crc32c
-from core_ext.keys import split_storage_key
+from feature_server.domain.storage_keys import VIEW_ID_BYTES, is_record, view_id_of
 from feature_server.storage.files import read_file, write_file
 from headrace.errors import DataLoss
 
 PACK_BIT: Final = 1 << 31  # of a view id: those of the registry stay far below
-VIEW_ID_BYTES: Final = 4
-RECORDS: Final = bytes(4)  # entity id 0: the shard's own records, which end in other numbers than view ids
 LAYOUT_NAME: Final = "layout"
 
 _MAGIC: Final = 0xD9
@@ -106,7 +104,7 @@ class Places:
 
     def of(self, key: bytes) -> tuple[bytes, int | None]:
         """The key under which it is stored, and its view id where that is a pack."""
-        found = None if key.startswith(RECORDS) else self.packs.get(key[-VIEW_ID_BYTES:])
+        found = None if is_record(key) else self.packs.get(key[-VIEW_ID_BYTES:])
         return (key, None) if found is None else (key[:-VIEW_ID_BYTES] + found[1], found[0])
 
     def stored(self, rows: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
@@ -124,7 +122,7 @@ class Places:
 
 def rows_of(key: bytes, value: bytes) -> dict[bytes, bytes]:
     """Rows by their storage keys of what is stored under a key, whatever the layout."""
-    if key.startswith(RECORDS) or not int.from_bytes(key[-VIEW_ID_BYTES:], "big") & PACK_BIT:
+    if is_record(key) or not view_id_of(key) & PACK_BIT:
         return {key: value}
     prefix = key[:-VIEW_ID_BYTES]
     return {prefix + view_id.to_bytes(VIEW_ID_BYTES, "big"): row for view_id, row in decode_pack(value).items()}
@@ -134,11 +132,6 @@ def joined(packings: Sequence[Packing], added: Sequence[Packing]) -> tuple[Packi
     """Packings with others added; one that shares a view with an added one is replaced by it."""
     taken = {view_id for packing in added for view_id in packing.view_ids}
     return (*(packing for packing in packings if not taken & set(packing.view_ids)), *added)
-
-
-def entity_of(key: bytes) -> int:
-    """Entity id of a storage key; 0 is that of records, which are no rows."""
-    return split_storage_key(key)[0]
 
 
 def _damaged(why: str) -> DataLoss:

@@ -4,9 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from feature_server.domain.row_store import RowStore, StoreOpener
+from feature_server.domain.storage_keys import VIEW_ID_BYTES, is_record
 from feature_server.storage.packed_rows import (
-    RECORDS,
-    VIEW_ID_BYTES,
     Packing,
     Places,
     decode_pack,
@@ -34,7 +33,7 @@ class PackedStore:
         stored: dict[bytes, None] = {}
         for key in keys:  # the work of Places.of, without a call for every key
             member = packs.get(key[-VIEW_ID_BYTES:])
-            if member is not None and key.startswith(RECORDS):
+            if member is not None and is_record(key):
                 member = None
             place = key if member is None else key[:-VIEW_ID_BYTES] + member[1]
             wanted.append((place, None if member is None else member[0]))

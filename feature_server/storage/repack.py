@@ -5,11 +5,12 @@ from itertools import groupby
 from typing import Final
 
 from core_ext.hashing import xxh3_64
-from feature_server.storage.packed_rows import VIEW_ID_BYTES, Packing, Places, entity_of, rows_of
+from feature_server.domain.shard_record import HASH_MASK
+from feature_server.domain.storage_keys import VIEW_ID_BYTES, is_record
+from feature_server.storage.packed_rows import Packing, Places, rows_of
 from feature_server.storage.rocks import RocksStore
 
 BATCH_ROWS: Final = 2_000  # of one write: a few megabytes
-HASH_MASK: Final = (1 << 64) - 1
 
 
 def repack(store: RocksStore, packings: Sequence[Packing]) -> int:
@@ -48,6 +49,6 @@ def content_hash(store: RocksStore) -> int:
 
 def _entities(store: RocksStore) -> Iterator[dict[bytes, bytes]]:
     """What is stored of each entity, by key; keys of one entity differ in their last bytes alone."""
-    rows = ((key, value) for key, value in store.items() if entity_of(key) != 0)
+    rows = ((key, value) for key, value in store.items() if not is_record(key))
     for _, entries in groupby(rows, key=lambda entry: entry[0][:-VIEW_ID_BYTES]):
         yield dict(entries)

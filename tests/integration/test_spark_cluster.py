@@ -16,12 +16,13 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 
 from batch.historical import join_to_parquet
+from batch.historical.join import JoinReport
 from batch.historical.window_history import window_history
 from batch.spark import historical, spread
 from batch.spark.cluster import Cluster, standalone_cluster
 from batch.spark.historical import run_historical
 from batch.spark.inputs import file_rows, history_of_files
-from batch.spark.plan import plan_historical
+from batch.spark.plan import HistoricalPlan, plan_historical
 from batch.spark.session import Catalogue
 from batch.spark.tasks import run_tasks
 from batch.spark.window_history import plan_window_history, run_window_history
@@ -63,8 +64,9 @@ def frame_of(spark: SparkSession, table: pa.Table, parts: int) -> DataFrame:
     return spark.createDataFrame(table).repartition(parts)
 
 
-def test_two_executors_give_the_digest_of_the_local_engine(spark: SparkSession, tmp_path: Path, seed: int) -> None:
-    one = samples.sample(seed, 300, 1_500)
+def planned_and_joined(tmp_path: Path, seed: int, *sizes: int) -> tuple[HistoricalPlan, JoinReport]:
+    """The plan of a join of a sample, and what the local engine made of it."""
+    one = samples.sample(seed, *sizes)
     spine, history = str(tmp_path / "spine.parquet"), str(tmp_path / "history.parquet")
     pq.write_table(one.spine, spine, row_group_size=100)
     pq.write_table(one.history, history, row_group_size=400)
@@ -78,6 +80,11 @@ def test_two_executors_give_the_digest_of_the_local_engine(spark: SparkSession, 
         cutoff_us=cutoff_us,
         output=str(tmp_path / "results"),
     )
+    return plan, local
+
+
+def test_two_executors_give_the_digest_of_the_local_engine(spark: SparkSession, tmp_path: Path, seed: int) -> None:
+    plan, local = planned_and_joined(tmp_path, seed, 300, 1_500)
     assert run_historical(spark, plan).digest == local.digest
 
 
@@ -104,20 +111,7 @@ def test_two_executors_compute_windows_as_the_local_engine_does(spark: SparkSess
 def test_executor_that_is_killed_midway_changes_nothing(
     spark: SparkSession, tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
-    one = samples.sample(seed, 900, 3_000)
-    spine, history = str(tmp_path / "spine.parquet"), str(tmp_path / "history.parquet")
-    pq.write_table(one.spine, spine, row_group_size=100)
-    pq.write_table(one.history, history, row_group_size=400)
-    view, cutoff_us = samples.view(history), samples.FOREVER_US
-    local = join_to_parquet(spine, [view], str(tmp_path / "local.parquet"), time_column="at", cutoff_us=cutoff_us)
-    plan = plan_historical(
-        file_rows(spine, "spine"),
-        [history_of_files(view, history)],
-        run_id=UUID(int=seed),
-        time_column="at",
-        cutoff_us=cutoff_us,
-        output=str(tmp_path / "results"),
-    )
+    plan, local = planned_and_joined(tmp_path, seed, 900, 3_000)
     mark = tmp_path / "killed"
 
     def run(session: SparkSession, what: str, work: Callable[[Any], Any], tasks: Sequence[Any]) -> list[Any]:
