@@ -171,10 +171,11 @@ def test_times_are_seen_in_utc_whatever_zone_they_came_in() -> None:
 def test_values_of_every_type_can_be_made_up(scalar: Scalar, shape: Shape, size: int) -> None:
     import numpy as np
 
-    try:
-        kind = ValueType(scalar, shape, size)
-    except ValueError:
-        pytest.skip("no such type")
+    if shape is Shape.FIXED and scalar in {Scalar.STRING, Scalar.BYTES}:
+        with pytest.raises(ValueError):  # no type of ours, so that nothing is left out here
+            ValueType(scalar, shape, size)
+        return
+    kind = ValueType(scalar, shape, size)
     found = made_up(kind, 100, np.random.default_rng(1))
     assert found.type == kind.arrow and len(found) == 100
 
