@@ -15,9 +15,9 @@ from feature_server.ring.peers import HedgeBudget, Latencies, Outliers
 from headrace.errors import CallerError, DataLoss, HeadraceError
 from headrace.ring.values import Ring, WrongEpoch
 
-REROUTES_MAX: Final = 3  # times that a shard is routed by a newer ring in one read
-WAITS_MAX: Final = 20  # times that owners who have not heard of the ring yet are given a moment
+REROUTES_MAX: Final = 3  # times that a shard is routed by a newer ring at once; then it waits for the ring to settle
 WAIT_S: Final = 0.01  # a ring reaches everybody by their watches in some milliseconds
+WAIT_MAX_S: Final = 0.16  # the waits of a read double up to it, on a fleet too busy to hear of the ring that soon
 TRIES_MAX: Final = 4  # peers that are asked for a shard in one read
 
 Token: TypeAlias = tuple[int, int, int]
@@ -72,6 +72,16 @@ class Found:
     sent_count: int = 0
 
 
+class _Turns(NamedTuple):
+    """How often shards were routed by a newer ring in a read, how often their owners were given a moment, and whether
+    one of those asked since has but to hear of the ring.
+    """
+
+    reroutes: int = 0
+    waits: int = 0
+    is_behind: bool = False
+
+
 @dataclass(slots=True)
 class _Part:
     """Keys of shards that one peer is asked for; a hedge asks another for the same."""
@@ -79,7 +89,8 @@ class _Part:
     shards: tuple[int, ...]
     keys: list[bytes]
     asked: list[str]
-    reroutes: int
+    turns: _Turns
+    ring_epoch: int  # of the ring that it was routed by
     hedge_s: float
     resend_s: float = math.inf  # when the owners are asked anew, of a part that waits for them to hear of the ring
     open_asks: set[int] = field(default_factory=set)
@@ -130,7 +141,7 @@ class _Reading:
         self._asks: dict[int, tuple[_Part, str, float]] = {}
 
     def steps(self) -> Read:
-        yield from self._route(self._keys, (), 0)
+        yield from self._route(self._keys, (), _Turns())
         while any(not part.is_done for part in self._parts):
             now_s = self._fan_out._clock_s()
             if now_s >= self._deadline_s:
@@ -142,9 +153,9 @@ class _Reading:
             if came is not None:
                 yield from self._take(came)
 
-    def _route(self, shards: Iterable[int], asked: Sequence[str], reroutes: int, *, waits: bool = False) -> Read:
-        """Sends one sub-request to each peer that is the first for some of the shards; what has no peer left misses, or
-        waits.
+    def _route(self, shards: Iterable[int], asked: Sequence[str], turns: _Turns) -> Read:
+        """Sends one sub-request to each peer that is the first for some of the shards; what has no peer left waits for
+        one that is behind, or misses.
         """
         by_peer: dict[str, list[int]] = {}
         ring = self._fan_out._held.ring  # the same for all that is sent: the one held may change in between
@@ -152,14 +163,15 @@ class _Reading:
             order = self._fan_out.order(shard, asked, ring)
             if order and len(asked) < TRIES_MAX:
                 by_peer.setdefault(order[0], []).append(shard)
-            elif waits:
-                resend_s = self._fan_out._clock_s() + WAIT_S
-                self._parts.append(_Part((shard,), [*self._keys[shard]], [], reroutes, math.inf, resend_s))
+            elif turns.is_behind:
+                resend_s = self._fan_out._clock_s() + min(WAIT_S * 2**turns.waits, WAIT_MAX_S)
+                waited = turns._replace(waits=turns.waits + 1, is_behind=False)
+                self._parts.append(_Part((shard,), [*self._keys[shard]], [], waited, ring.epoch, math.inf, resend_s))
             else:
                 self._miss(self._keys[shard], CAUSE_QUARANTINED)
         for peer, numbers in by_peer.items():
             keys = [key for shard in numbers for key in self._keys[shard]]
-            part = _Part(tuple(numbers), keys, [*asked], reroutes, 0.0)
+            part = _Part(tuple(numbers), keys, [*asked], turns, ring.epoch, 0.0)
             self._parts.append(part)
             self._fan_out.budget.earn()
             yield self._send(part, peer, ring)
@@ -182,8 +194,8 @@ class _Reading:
         for part in due:
             part.is_done = True
         if due:
-            reroutes = max(part.reroutes for part in due)
-            yield from self._route([shard for part in due for shard in part.shards], (), reroutes)
+            turns = _Turns(max(part.turns.reroutes for part in due), max(part.turns.waits for part in due))
+            yield from self._route([shard for part in due for shard in part.shards], (), turns)
 
     def _hedge(self, now_s: float) -> Read:
         for part in self._parts:
@@ -224,7 +236,7 @@ class _Reading:
         if missing:
             lost = {part.keys[index] for index in missing}
             shards = [shard for shard in part.shards if lost.intersection(self._keys[shard])]
-            yield from self._route(shards, part.asked, part.reroutes)
+            yield from self._route(shards, part.asked, part.turns)
 
     def _failed(self, part: _Part, peer: str, error: HeadraceError) -> Read:
         if isinstance(error, WrongEpoch):
@@ -239,20 +251,23 @@ class _Reading:
             self._fan_out.outliers.failed(peer)
         if not part.is_done and not part.open_asks:
             part.is_done = True
-            yield from self._route(part.shards, part.asked, part.reroutes)
+            yield from self._route(part.shards, part.asked, part.turns)
 
     def _refused(self, part: _Part, error: WrongEpoch) -> Read:
-        """The peer, or this server, has an older ring. With a newer one everybody may be asked anew."""
+        """The peer has an older ring, or a newer one than the part was routed by: then everybody may be asked anew."""
         held = self._fan_out._held
-        is_newer = error.ring.epoch > held.ring.epoch
-        if is_newer:
+        if error.ring.epoch > held.ring.epoch:
             self._fan_out.on_newer_ring(error.ring)
+        turns = part.turns
+        part.turns = turns._replace(is_behind=True)
         if part.is_done or part.open_asks:
             return
         part.is_done = True
-        asked = () if is_newer and part.reroutes < REROUTES_MAX else part.asked
-        waits = not is_newer and part.reroutes < WAITS_MAX
-        yield from self._route(part.shards, asked, part.reroutes + 1, waits=waits)
+        # It may have come by the watch as well, before this refusal.
+        if held.ring.epoch > part.ring_epoch and turns.reroutes < REROUTES_MAX:
+            yield from self._route(part.shards, (), _Turns(turns.reroutes + 1, turns.waits))
+        else:
+            yield from self._route(part.shards, part.asked, part.turns)
 
     def _give_up(self) -> None:
         for part in self._parts:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from core_ext.rules import CAUSE_DEADLINE, CAUSE_QUARANTINED
-from feature_server.ring.fan_out import WAIT_S, WAITS_MAX, Await, Came, FanOut, Found, Rows, Send
+from feature_server.ring.fan_out import REROUTES_MAX, WAIT_MAX_S, WAIT_S, Await, Came, FanOut, Found, Rows, Send
 from feature_server.ring.held_ring import HeldRing
 from feature_server.ring.peers import HEDGE_DEFAULT_S, Outliers
 from headrace.errors import DataLoss, HeadraceError, InvalidArgument, Unavailable
@@ -157,21 +157,58 @@ def test_owners_that_never_hear_of_the_ring_are_waited_for_no_longer_than_the_de
             bench.answer(len(bench.sent) - 1, WrongEpoch("behind", Ring(), {}))
         else:
             bench.wait()
-    assert bench.now_s <= DEADLINE_S
-    assert len(bench.sent) <= WAITS_MAX + 1
-    assert bench.found.causes == {b"k": CAUSE_QUARANTINED}
+    assert bench.now_s == DEADLINE_S
+    assert 1 + DEADLINE_S / WAIT_MAX_S <= len(bench.sent) <= 5 + DEADLINE_S / WAIT_MAX_S, "the waits double"
+    assert bench.found.causes == {b"k": CAUSE_DEADLINE}
+
+
+def test_a_newer_ring_is_followed_however_long_its_owner_was_waited_for() -> None:
+    bench = Bench(ring(shard("a")))
+    bench.begin({0: [b"k"]})
+    for ask in range(REROUTES_MAX + 2):
+        bench.answer(ask, WrongEpoch("behind", Ring(), {}))
+        bench.wait()
+    newer = ring(shard("c", epoch=6), epoch=6)
+    bench.answer(REROUTES_MAX + 2, WrongEpoch("moved", newer, {}))
+    assert bench.sent[-1].peer == "c"
+    bench.answer(len(bench.sent) - 1, Rows([b"r"]))
+    assert bench.is_over and bench.found.rows == {b"k": b"r"}
+
+
+def test_a_newer_ring_that_came_by_the_watch_is_routed_by_as_well() -> None:
+    bench = Bench(ring(shard("a", "b"), shard("a", "b")))
+    bench.begin({0: [b"k"], 1: [b"l"]})
+    newer = ring(shard("a", epoch=6), shard("a", "b"), epoch=6)
+    bench.held.accept(newer)
+    bench.answer(0, WrongEpoch("moved", newer, {}))
+    assert [(sent.peer, sent.keys, sent.ring_epoch) for sent in bench.sent[1:]] == [("a", [b"k", b"l"], 6)]
+
+
+def test_a_peer_that_is_behind_is_waited_for_where_the_other_fails() -> None:
+    bench = Bench(ring(shard("a", "b")))
+    bench.begin({0: [b"k"]})
+    bench.answer(0, WrongEpoch("behind", ring(shard("a"), epoch=2), {}))
+    bench.answer(1, down())
+    bench.wait()
+    assert [sent.peer for sent in bench.sent] == ["a", "b", "a"]
+    bench.answer(2, Rows([b"r"]))
+    assert bench.is_over and bench.found.rows == {b"k": b"r"}
 
 
 def test_rings_that_change_without_end_do_not_hold_a_read() -> None:
     bench = Bench(ring(shard("a")))
     bench.begin({0: [b"k"]})
-    for epoch in range(6, 20):
-        if bench.is_over:
-            break
-        bench.answer(len(bench.sent) - 1, WrongEpoch("moved", ring(shard("a", epoch=epoch), epoch=epoch), {}))
-    assert bench.is_over
-    assert len(bench.sent) == 4
-    assert bench.found.causes == {b"k": CAUSE_QUARANTINED}
+    epoch = 5
+    while not bench.is_over:
+        if len(bench.sent) > bench.answered:
+            bench.answered, epoch = len(bench.sent), epoch + 1
+            bench.answer(bench.answered - 1, WrongEpoch("moved", ring(shard("a", epoch=epoch), epoch=epoch), {}))
+        else:
+            assert len(bench.sent) > REROUTES_MAX, "the first rings are followed at once"
+            bench.wait()
+    assert bench.now_s == DEADLINE_S
+    assert len(bench.sent) <= REROUTES_MAX + 6 + DEADLINE_S / WAIT_MAX_S
+    assert bench.found.causes == {b"k": CAUSE_DEADLINE}
 
 
 def test_at_the_deadline_what_has_not_come_says_so() -> None:
