@@ -31,6 +31,11 @@ def xxh3_64(data: bytes) -> int:
     return _hash_long(data)
 
 
+def content_hash_of(rows: dict[bytes, bytes]) -> int:
+    """Sum, modulo 2^64, of the hashes of each key with its row behind it."""
+    return sum(xxh3_64(key + row) for key, row in rows.items()) & _MASK
+
+
 def _u64(data: bytes, at: int) -> int:
     return int.from_bytes(data[at : at + 8], "little")
 

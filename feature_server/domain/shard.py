@@ -3,10 +3,9 @@
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
-from operator import add
 from pathlib import Path
 
-from core_ext.hashing import xxh3_64
+from core_ext.hashing import content_hash_of
 from core_ext.row_table import UNKNOWN
 from feature_server.domain.row_store import RowStore
 from feature_server.domain.shard_core import ShardCore
@@ -138,8 +137,7 @@ class Shard(ShardCore):
         rows = {key: checked(row) for key, row in found if row is not None}
         if not rows:
             return 0, 0
-        content_hash = self._record.content_hash - sum(map(xxh3_64, map(add, rows.keys(), rows.values())))
-        record = replace(self._record, content_hash=content_hash & HASH_MASK)
+        record = replace(self._record, content_hash=self._record.content_hash - content_hash_of(rows) & HASH_MASK)
         store.replace(rows, {RECORD_KEY: record.encode()})
         # Written once more as they were, so that a fill that was read before the removal is dropped; then forgotten.
         self._table.apply(list(rows), list(rows.values()))

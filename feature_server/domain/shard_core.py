@@ -5,10 +5,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from operator import add
 from typing import Any, Final
 
-from core_ext.hashing import xxh3_64
+from core_ext.hashing import content_hash_of
 from core_ext.row_table import UNKNOWN, RowTable
 from feature_server.domain.row_log import RowLog
 from feature_server.domain.row_store import RowStore, StoreOpener
@@ -415,15 +414,14 @@ class ShardCore:
             rows = [row for entry in entries for row in entry.rows]
         stored = self._stored(store, keys)
         kept = dict(zip(keys, rows, strict=True))
-        content_hash = self._record.content_hash
+        hashed = self._record.content_hash
         if len(kept) < len(keys) or any(stored) or any(entry.deltas for entry in entries):
-            kept, content_hash = newest_rows(entries, stored, content_hash)
-        content_hash += sum(map(xxh3_64, map(add, kept.keys(), kept.values())))
+            kept, hashed = newest_rows(entries, stored, hashed)
         last = entries[-1]
         record = replace(
             self._record,
             next_offset=last.next_offset,
-            content_hash=content_hash & HASH_MASK,
+            content_hash=hashed + content_hash_of(kept) & HASH_MASK,
             write_time_us=last.time_us,
         )
         records = {key: value for entry in entries if entry.error is None for key, value in entry.records.items()}

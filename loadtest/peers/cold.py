@@ -1,7 +1,7 @@
 """p99 with data four times the memory: a server in 2 GiB, 8 GB of rows, direct reads, a new Zipf key in every call."""
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -58,7 +58,7 @@ def measure(folder: Path, tools: Path, duration_s: float, sizes: Cold = Cold()) 
             raise load_failed(f"{saturation.failed} of {saturation.answered} cold reads failed")
         rate = max(1.0, saturation.rate * slo.SATURATION_SHARE - slo.JUDGE_RATE)
         place = Place(peer.features, sizes.user_count, folder)
-        held = _aim(peer, folder / "held", sizes, SEED + 1)
+        held = replace(_aim(peer, folder / "held", sizes, SEED + 1), connections=slo.HELD_CONNECTIONS)
         line = grpc_load.command(tool, held, rate, duration_s + slo.LOCUST_START_S)
         output = folder / "held.log"
         generator = Generator(line, output, output, lambda record, _: grpc_load.parse(record.read_text()).rate)

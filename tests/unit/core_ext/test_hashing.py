@@ -73,3 +73,15 @@ def test_one_flipped_bit_changes_the_checksum(seed: int) -> None:
 def test_text_is_refused(function: Callable[[Any], Any]) -> None:
     with pytest.raises(TypeError):
         function("text")
+
+
+@given(st.dictionaries(st.binary(max_size=40), st.binary(max_size=600), max_size=5))
+def test_content_hash_is_the_sum_over_keys_and_rows(rows: dict[bytes, bytes]) -> None:
+    expected = sum(xxhash.xxh3_64_intdigest(key + row) for key, row in rows.items()) % 2**64
+    assert hashing.content_hash_of(rows) == twin.content_hash_of(rows) == expected
+
+
+@pytest.mark.parametrize("rows", [{b"key": None}, {None: b"row"}, {b"key": "row"}, {1: b"row"}, None])
+def test_content_hash_refuses_what_is_no_bytes(rows: Any) -> None:
+    with pytest.raises(TypeError):
+        hashing.content_hash_of(rows)
