@@ -35,18 +35,21 @@ typedef struct {
         double *sums;
         __int128 *wides;
     };                      /* of the values before event i */
+    hr_u128 *squares;       /* of the same, in whole numbers of 4^exponent; unset until a variance asks for them */
     uint32_t *counts;       /* of the values before event i; unset where there is no NULL */
-    size_t capacity;
+    size_t capacity, square_capacity;
     hr_plain_table least, greatest;
-    int64_t exponent;
+    int64_t exponent;       /* every value is a whole number of 2^exponent, of up to `bits` bits */
+    int64_t bits;
     hr_plain_sums kind;
-    uint8_t is_gathered, has_nulls;
+    uint8_t is_gathered, has_nulls, has_squares;
 } hr_plain_column;
 
 static inline void hr_plain_free(hr_plain_column *column)
 {
     free(column->wholes);
     free(column->wides);
+    free(column->squares);
     free(column->counts);
     free(column->least.at);
     free(column->greatest.at);
@@ -56,7 +59,7 @@ static inline void hr_plain_free(hr_plain_column *column)
 /* Forgets the values of the group before. */
 static inline void hr_plain_reset(hr_plain_column *column)
 {
-    column->is_gathered = 0, column->kind = HR_PLAIN_UNKNOWN;
+    column->is_gathered = column->has_squares = 0, column->kind = HR_PLAIN_UNKNOWN;
     column->least.level_count = column->greatest.level_count = 0;
 }
 
@@ -153,26 +156,34 @@ static inline int hr_plain_reach(const double *floats, uint32_t count, int64_t *
     return 1;
 }
 
+/* A float that is a whole number of 2^exponent as that number. */
+static inline __int128 hr_plain_whole(double value, int64_t exponent)
+{
+    int64_t bit;
+    uint64_t bits = hr_float_bits(value), m = hr_float_parts(bits, &bit);
+    hr_u128 size = m;
+    bit -= exponent - HR_EXACT_SUM.unit;
+    if (m != 0) size = bit >= 0 ? size << bit : size >> -bit;
+    return bits >> 63 ? -(__int128)size : (__int128)size;
+}
+
 static inline void hr_plain_sum_floats(hr_plain_column *column, uint32_t count)
 {
-    int64_t low, high, bit, more = hr_bit_length(count);
+    int64_t low, high, more = hr_bit_length(count);
     uint32_t i;
     column->kind = HR_PLAIN_UNFIT;
     if (!hr_plain_reach(column->floats, count, &low, &high)) return;
     if (high == 0) low = high = HR_PLAIN_LOW_MIN;  /* zeros alone */
+    column->exponent = low + HR_EXACT_SUM.unit, column->bits = high - low;
     if (low >= HR_PLAIN_LOW_MIN && high - low + more <= HR_PLAIN_NARROW_BITS && high + more <= HR_EXACT_SUM.bits_max) {
         hr_plain_add_floats(column, count);
         return;
     }
     if (high - low + more > HR_PLAIN_WIDE_BITS) return;
     column->kind = HR_PLAIN_WIDE;
-    column->exponent = low + HR_EXACT_SUM.unit;
     column->wides[0] = 0;
-    for (i = 0; i < count; i++) {
-        uint64_t bits = hr_float_bits(column->floats[i]), m = hr_float_parts(bits, &bit);
-        hr_u128 size = m == 0 ? 0 : bit >= low ? (hr_u128)m << (bit - low) : (hr_u128)(m >> (low - bit));
-        column->wides[i + 1] = column->wides[i] + (bits >> 63 ? -(__int128)size : (__int128)size);
-    }
+    for (i = 0; i < count; i++)
+        column->wides[i + 1] = column->wides[i] + hr_plain_whole(column->floats[i], column->exponent);
 }
 
 static inline void hr_plain_sum_wholes(hr_plain_column *column, uint32_t count)
@@ -180,7 +191,7 @@ static inline void hr_plain_sum_wholes(hr_plain_column *column, uint32_t count)
     uint64_t sizes = 0;
     uint32_t i;
     for (i = 0; i < count; i++) sizes |= (uint64_t)(column->wholes[i] ^ column->wholes[i] >> 63);
-    column->exponent = 0;
+    column->exponent = 0, column->bits = hr_bit_length(sizes);
     if (hr_bit_length(sizes) + hr_bit_length(count) <= HR_PLAIN_NARROW_BITS) {
         column->kind = HR_PLAIN_NARROW;
         column->sums[0] = 0;
@@ -198,6 +209,50 @@ static inline hr_plain_sums hr_plain_sum(hr_plain_column *column, uint8_t scalar
     if (column->kind == HR_PLAIN_UNKNOWN && hr_scalar_is_float(scalar)) hr_plain_sum_floats(column, count);
     else if (column->kind == HR_PLAIN_UNKNOWN) hr_plain_sum_wholes(column, count);
     return column->kind;
+}
+
+/* The sum of the events [low, end), rounded once. */
+static inline double hr_plain_total(const hr_plain_column *column, uint32_t low, uint32_t end)
+{
+    if (column->kind == HR_PLAIN_NARROW) return column->sums[end] - column->sums[low];
+    return hr_near_divided(column->wides[end] - column->wides[low], column->exponent, 1);
+}
+
+/* Adds up the squares; 0 where a variance needs more bits than there are. After hr_plain_sum. */
+static inline int hr_plain_square(hr_plain_column *column, uint8_t scalar, uint32_t count)
+{
+    uint32_t i;
+    int is_float = hr_scalar_is_float(scalar);
+    if (column->kind == HR_PLAIN_UNFIT) return 0;
+    if (2 * (column->bits + hr_bit_length(count)) > HR_PLAIN_WIDE_BITS) return 0;
+    if (column->has_squares) return 1;
+    if (count >= column->square_capacity) {
+        size_t capacity = (size_t)count + count / 2 + 1;
+        free(column->squares);
+        column->squares = malloc(capacity * sizeof(*column->squares));
+        column->square_capacity = column->squares != NULL ? capacity : 0;
+        if (column->squares == NULL) return 0;
+    }
+    column->has_squares = 1;
+    column->squares[0] = 0;
+    for (i = 0; i < count; i++) {
+        __int128 whole = is_float ? hr_plain_whole(column->floats[i], column->exponent) : column->wholes[i];
+        column->squares[i + 1] = column->squares[i] + (hr_u128)(whole * whole);
+    }
+    return 1;
+}
+
+/* The sample variance of the `present` values, 2 or more, among the events [low, end), rounded once. */
+static inline double hr_plain_variance(
+    const hr_plain_column *column, uint8_t scalar, uint32_t low, uint32_t end, uint32_t present)
+{
+    int is_float = hr_scalar_is_float(scalar);
+    __int128 sum = column->kind == HR_PLAIN_WIDE ? column->wides[end] - column->wides[low] : 0, above;
+    if (column->kind == HR_PLAIN_NARROW)
+        sum = is_float ? hr_plain_whole(column->sums[end] - column->sums[low], column->exponent)
+                       : (int64_t)(column->sums[end] - column->sums[low]);
+    above = (__int128)((column->squares[end] - column->squares[low]) * present) - sum * sum;
+    return hr_near_divided(above, 2 * column->exponent, (uint64_t)present * (present - 1));
 }
 
 /* ---- extremes ---- */

@@ -1,4 +1,4 @@
-/* Features whose values a range of sorted events gives: counts, sums, averages, least and greatest values. */
+/* Features whose values a range of sorted events gives: counts, sums and what is made of them, least and greatest. */
 #ifndef HR_WINDOW_RANGES_H
 #define HR_WINDOW_RANGES_H
 
@@ -96,6 +96,39 @@ static inline void hr_ranges_put_wide(
     }
 }
 
+static inline void hr_ranges_put_variances(
+    const hr_history *history, const hr_plain_column *from, uint8_t scalar, int is_root, hr_history_column *to,
+    uint32_t count)
+{
+    uint8_t *at = to->held;
+    uint32_t i;
+    for (i = 0; i < count; i++, at += to->stride) {
+        hr_history_range range = history->ranges[i];
+        uint32_t present = history->present[i];
+        double value = present < 2 ? 0 : hr_plain_variance(from, scalar, range.low, range.end, present);
+        hr_store_u64(at, hr_float_bits(is_root ? sqrt(value) : value));
+        to->held_nulls[i] = present < 2;
+    }
+}
+
+/* Sums of two inputs, each rounded, divided; `history->present` counts the denominators. */
+static inline void hr_ranges_put_ratios(
+    const hr_history *history, const hr_plain_column *above, const hr_plain_column *below, hr_history_column *to,
+    uint32_t count)
+{
+    uint8_t *at = to->held;
+    uint32_t i;
+    for (i = 0; i < count; i++, at += to->stride) {
+        hr_history_range range = history->ranges[i];
+        double divisor = hr_plain_total(below, range.low, range.end);
+        int is_null = history->present[i] == 0, is_lost = !is_null && divisor == 0;
+        double value = is_null || is_lost ? 0 : hr_plain_total(above, range.low, range.end) / divisor;
+        hr_store_u64(at, hr_float_bits(value == value ? value : hr_float_of(HR_NAN_BITS)));
+        to->held_nulls[i] = (uint8_t)(is_null | is_lost | (is_lost ? HR_LOST_DIVISION << 1 : 0));
+        to->losses[HR_LOST_DIVISION] += (uint64_t)is_lost;
+    }
+}
+
 /* `scalar` and `is_least` are constants wherever this is called. */
 static inline void hr_ranges_put_extremes(
     const hr_history *history, const int64_t *table, uint8_t scalar, int is_least, hr_history_column *to, uint32_t count)
@@ -129,40 +162,77 @@ static inline int hr_ranges_give(const hr_window_feature *feature, const hr_wind
 {
     switch (feature->aggregate) {
     case HR_AGG_COUNT: return planned->column >= -1;
-    case HR_AGG_SUM: case HR_AGG_AVG: return planned->column >= 0;
     case HR_AGG_MIN: case HR_AGG_MAX: return planned->column >= 0 && !hr_scalar_is_text(planned->spec.scalar);
+    case HR_AGG_SUM: case HR_AGG_AVG: case HR_AGG_VARIANCE: case HR_AGG_STDDEV: return planned->column >= 0;
+    case HR_AGG_RATIO: return planned->column >= 0 && planned->column2 >= 0;
     default: return 0;
     }
 }
 
-/* The values of one feature, unless its input does not allow that; to->is_done says so. */
-static inline void hr_ranges_put(
+/* Gathers an input of the group; a negative `column` is none. */
+static inline int hr_ranges_gather(hr_history *history, int32_t column, uint8_t scalar)
+{
+    if (column < 0) return HR_WINDOW_OK;
+    return hr_plain_gather(
+        &history->plain[column], &history->events->arrays[column], scalar, history->rows, history->count);
+}
+
+static inline int hr_ranges_put_sum(
     hr_history *history, const hr_window_state *planned, const hr_window_feature *feature, hr_history_column *to,
     uint32_t count)
 {
-    hr_plain_column *from = planned->column < 0 ? NULL : &history->plain[planned->column];
+    hr_plain_column *from = &history->plain[planned->column], *below = NULL;
     uint8_t scalar = planned->spec.scalar;
-    const int64_t *table;
-    int is_least = feature->aggregate == HR_AGG_MIN;
-    hr_ranges_count(history, planned->column, count);
-    to->is_done = 1;
-    if (feature->aggregate == HR_AGG_COUNT) {
-        hr_ranges_put_counts(history, to, count);
-    } else if (is_least || feature->aggregate == HR_AGG_MAX) {
-        table = hr_plain_extremes(from, scalar, history->count, history->longest, is_least);
-        if (table == NULL) to->is_done = 0;
-        else if (is_least) hr_ranges_put_best(history, table, scalar, 1, to, count);
-        else hr_ranges_put_best(history, table, scalar, 0, to, count);
-    } else {
-        switch (hr_plain_sum(from, scalar, history->count)) {
-        case HR_PLAIN_NARROW:
-            if (feature->aggregate == HR_AGG_AVG) hr_ranges_put_averages(history, from, to, count);
-            else hr_ranges_put_sums(history, from, hr_scalar_is_float(scalar), to, count);
-            break;
-        case HR_PLAIN_WIDE: hr_ranges_put_wide(history, from, feature, to, count); break;
-        default: to->is_done = 0;
-        }
+    hr_plain_sums kind = hr_plain_sum(from, scalar, history->count);
+    if (kind == HR_PLAIN_UNFIT) return 0;
+    switch (feature->aggregate) {
+    case HR_AGG_RATIO:
+        below = &history->plain[planned->column2];
+        if (hr_plain_sum(below, planned->spec.scalar2, history->count) == HR_PLAIN_UNFIT) return 0;
+        hr_ranges_put_ratios(history, from, below, to, count);
+        break;
+    case HR_AGG_VARIANCE: case HR_AGG_STDDEV:
+        if (!hr_plain_square(from, scalar, history->count)) return 0;
+        hr_ranges_put_variances(history, from, scalar, feature->aggregate == HR_AGG_STDDEV, to, count);
+        break;
+    default:
+        if (kind == HR_PLAIN_WIDE) hr_ranges_put_wide(history, from, feature, to, count);
+        else if (feature->aggregate == HR_AGG_AVG) hr_ranges_put_averages(history, from, to, count);
+        else hr_ranges_put_sums(history, from, hr_scalar_is_float(scalar), to, count);
     }
+    return 1;
+}
+
+static inline int hr_ranges_put_extreme(
+    hr_history *history, const hr_window_state *planned, int is_least, hr_history_column *to, uint32_t count)
+{
+    uint8_t scalar = planned->spec.scalar;
+    const int64_t *table = hr_plain_extremes(
+        &history->plain[planned->column], scalar, history->count, history->longest, is_least);
+    if (table == NULL) return 0;
+    if (is_least) hr_ranges_put_best(history, table, scalar, 1, to, count);
+    else hr_ranges_put_best(history, table, scalar, 0, to, count);
+    return 1;
+}
+
+/* The values of one feature, unless its inputs do not allow that; to->is_done says so. */
+static inline int hr_ranges_put(
+    hr_history *history, const hr_window_state *planned, const hr_window_feature *feature, hr_history_column *to,
+    uint32_t count)
+{
+    int status = hr_ranges_gather(history, planned->column, planned->spec.scalar);
+    if (feature->aggregate == HR_AGG_RATIO && status == HR_WINDOW_OK)
+        status = hr_ranges_gather(history, planned->column2, planned->spec.scalar2);
+    if (status != HR_WINDOW_OK) return status;
+    hr_ranges_count(history, feature->aggregate == HR_AGG_RATIO ? planned->column2 : planned->column, count);
+    to->is_done = 1;
+    switch (feature->aggregate) {
+    case HR_AGG_COUNT: hr_ranges_put_counts(history, to, count); break;
+    case HR_AGG_MIN: to->is_done = hr_ranges_put_extreme(history, planned, 1, to, count); break;
+    case HR_AGG_MAX: to->is_done = hr_ranges_put_extreme(history, planned, 0, to, count); break;
+    default: to->is_done = hr_ranges_put_sum(history, planned, feature, to, count);
+    }
+    return HR_WINDOW_OK;
 }
 
 /* Values of the features of one state, uses [first, end) of the plan; *left counts those that need a walk. */
@@ -175,13 +245,7 @@ static inline int hr_ranges_run(
     for (u = first; u < end && status == HR_WINDOW_OK; u++) {
         const hr_window_feature *feature = &plan->features[plan->uses[u]];
         hr_history_column *to = &history->columns[plan->uses[u]];
-        if (hr_ranges_give(feature, planned)) {
-            if (planned->column >= 0)
-                status = hr_plain_gather(
-                    &history->plain[planned->column], &history->events->arrays[planned->column], planned->spec.scalar,
-                    history->rows, history->count);
-            if (status == HR_WINDOW_OK) hr_ranges_put(history, planned, feature, to, count);
-        }
+        if (hr_ranges_give(feature, planned)) status = hr_ranges_put(history, planned, feature, to, count);
         *left += !to->is_done;
     }
     return status;
