@@ -13,10 +13,12 @@ from core_ext.arrow import arrow_column
 from core_ext.twin.windows import Row
 from core_ext.window_plan import WINDOW_MAX_US, plan_windows, window_start
 from core_ext.windows import Windows
-from headrace.types import Scalar
+from headrace.types import Scalar, ValueType
 from tests.unit.core_ext.state_samples import bits
-from tests.unit.core_ext.test_windows_history import history_of, values_of
+from tests.unit.core_ext.test_windows_history import arrow_of, history_of, values_of
 from tests.unit.core_ext.window_samples import feature, truth
+
+Strategies = dict[str, st.SearchStrategy[Any]]
 
 NAMES: Final = ("count", "sum", "avg", "min", "max")
 SPLITS: Final = (NAMES, ("variance", "stddev", "avg", "count"), ("ratio", "sum"))
@@ -26,7 +28,7 @@ ROWS_BYTES_MAX: Final = 1 << 28  # of values held in rows, as native/hr_window_h
 
 _TINY: Final = [2.0**-899, 2.0**-946, 2.0**-947, 2.0**-1000, 2.0**-1022, 5e-324, -5e-324]
 _HUGE: Final = [1.7976931348623157e308, -1.7976931348623157e308, 2.0**1023, 2.0**1000]
-FLOATS: Final = {
+FLOATS: Final[Strategies] = {
     "of few bits": st.integers(-400, 400).map(lambda quarters: quarters / 4),
     "zeros": st.sampled_from([0.0, -0.0]),
     "of many bits": st.floats(-1e4, 1e4).filter(lambda value: value == 0 or abs(value) > 1e-3),
@@ -36,17 +38,17 @@ FLOATS: Final = {
     "huge": st.sampled_from(_HUGE),
     "not finite": st.sampled_from([float("nan"), float("inf"), float("-inf"), 1.0, -0.0]),
 }
-SINGLES: Final = {
+SINGLES: Final[Strategies] = {
     "of many bits": st.floats(-1e4, 1e4, width=32).filter(lambda value: value == 0 or abs(value) > 1e-3),
     "any": st.floats(width=32),
 }
-WHOLES: Final = {
+WHOLES: Final[Strategies] = {
     "small": st.integers(-3, 3),
     "of 40 bits": st.integers(-(2**40), 2**40),
     "near 2^53": st.sampled_from([2**47, 2**48 - 1, -(2**47), 2**52, 2**53 - 1, -(2**53), 1]),
     "of 64 bits": st.sampled_from([2**63 - 1, -(2**63), 2**62, -(2**62), 0, 1]),
 }
-NARROW_WHOLES: Final = {"any": st.integers(-(2**31), 2**31 - 1)}
+NARROW_WHOLES: Final[Strategies] = {"any": st.integers(-(2**31), 2**31 - 1)}
 
 
 @st.composite
@@ -99,15 +101,11 @@ def test_windows_of_any_hop_start_where_the_plan_says(hop_us: int, seed: int, re
     assert found == [[1]] * len(reads)
 
 
-def columns_of_numbers(seed: int, count: int) -> tuple[np.random.Generator, np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    random_of = np.random.default_rng(seed)
-    return random_of, random_of.integers(0, 50 * count, count), random_of.normal(0, 1, count)
-
-
 def test_a_group_beyond_the_tables_walks(seed: int) -> None:
     """Windows over most of 30,000 events would need more levels than a table may have; those over few do not."""
     count = 30_000
-    random_of, times, values = columns_of_numbers(seed, count)
+    random_of = np.random.default_rng(seed)
+    times, values = random_of.integers(0, 50 * count, count), random_of.normal(0, 1, count)
     spans = ((50 * count, 1_000), (20_000, 1_000))
     assert count * 14 > TABLE_MAX >= count * 4
     features = [feature(name, *span) for name in ("min", "max", "sum") for span in spans]
@@ -115,7 +113,7 @@ def test_a_group_beyond_the_tables_walks(seed: int) -> None:
     reads = random_of.choice(times, 300)
     zeros = np.zeros(max(count, len(reads)), np.int64)
     history = windows.history([arrow_column(pa.array(values))], times, zeros[:count], reads, zeros[:300], 1)
-    found = np.array([np.frombuffer(column.values, np.float64) for column in history.columns])
+    found = np.array([arrow_of(column, ValueType(Scalar.F64)).to_numpy() for column in history.columns])
     for at, read_us in enumerate(reads.tolist()):
         held = [values[(times > window_start(read_us, *span)) & (times <= read_us)] for span in spans]
         assert found[:4, at].tolist() == [held[0].min(), held[1].min(), held[0].max(), held[1].max()]
@@ -163,7 +161,7 @@ def test_the_order_of_arrival_changes_nothing(seed: int) -> None:
 
 
 def test_reads_too_wide_for_rows_are_placed_one_by_one(seed: int) -> None:
-    """The same reads in two calls fit in rows; a fifth of the features are NULL now and then."""
+    """The same reads in two calls fit in rows; averages and extremes are NULL now and then."""
     random_of, count, groups = np.random.default_rng(seed), 20_000, 300
     times, numbers = random_of.integers(0, 100_000, count), random_of.integers(0, groups, count)
     values = random_of.normal(0, 1, count).astype(np.float32)
@@ -177,7 +175,7 @@ def test_reads_too_wide_for_rows_are_placed_one_by_one(seed: int) -> None:
         windows.history(columns, times, numbers, reads[chosen], asked[chosen], groups, threads=2)
         for chosen in (slice(0, 12_000), slice(12_000, None))
     ]
-    for at, column in enumerate(whole.columns):
-        pieces = [part.columns[at] for part in parts]
-        assert bytes(column.values) == b"".join(bytes(piece.values) for piece in pieces)
-        assert column.validity == (None if at % 5 < 2 else b"".join(piece.validity or b"" for piece in pieces))
+    for at, (scalar, _) in enumerate(windows.result_types):
+        together, *pieces = (arrow_of(one.columns[at], ValueType(Scalar(scalar))) for one in (whole, *parts))
+        assert together.equals(pa.concat_arrays(pieces))
+        assert (together.null_count > 0) == (at % 5 >= 2)
