@@ -7,9 +7,7 @@
 #ifndef HR_ASOF_H
 #define HR_ASOF_H
 
-#include <stdlib.h>
-#include <sys/mman.h>
-
+#include "hr_huge.h"
 #include "hr_key.h"
 #include "hr_rules.h"
 
@@ -20,7 +18,6 @@ enum {
     HR_ASOF_BLOCK = 32,     /* rows in flight: their cache misses overlap */
     HR_ASOF_FEW = 16,       /* times of one entity that are fetched whole */
     HR_ASOF_TAIL_BYTES = 8,
-    HR_ASOF_HUGE_BYTES = 1 << 21,  /* of a huge page: tables are read at random, and small pages cost a walk each */
     HR_ASOF_INLINE_BYTES = 9  /* keys up to here are compared inside their slot: one i64, or a short string */
 };
 #define HR_ASOF_ROWS_MAX INT32_MAX  /* positions are 32 bits, and one is kept for "none" */
@@ -143,18 +140,8 @@ static inline uint64_t hr_asof_hash(const hr_asof_spine *spine, const uint8_t *k
 /* The last eight bytes of the key of one integer. */
 static inline uint64_t hr_asof_integer_tail(int64_t value) { return __builtin_bswap64((uint64_t)value ^ 1ULL << 63); }
 
-/* Memory of a table, on huge pages where it fills some; free() takes it. */
-static inline void *hr_asof_allocate(size_t bytes)
-{
-    size_t whole = (bytes + HR_ASOF_HUGE_BYTES - 1) / HR_ASOF_HUGE_BYTES * HR_ASOF_HUGE_BYTES;
-    void *at;
-    if (bytes < 2 * HR_ASOF_HUGE_BYTES) return malloc(bytes);
-    at = aligned_alloc(HR_ASOF_HUGE_BYTES, whole);
-#ifdef MADV_HUGEPAGE
-    if (at != NULL) madvise(at, whole, MADV_HUGEPAGE);  /* advice: where it is not taken, nothing else changes */
-#endif
-    return at;
-}
+/* Memory of a table: tables are read at random, and small pages cost a walk each. */
+static inline void *hr_asof_allocate(size_t bytes) { return hr_huge_allocate(bytes); }
 
 static inline hr_asof_slot *hr_asof_empty_slots(uint64_t count)
 {

@@ -2,28 +2,7 @@
 #ifndef HR_WINDOW_UPDATE_H
 #define HR_WINDOW_UPDATE_H
 
-#include "hr_arrow.h"
-#include "hr_window_write.h"
-
-/* Columns of events; the caller has checked the arrays, the groups (0 to group_count - 1) and the times. Order columns
- * may be NULL: write time is then the event time, the others 0. */
-typedef struct {
-    int64_t count, group_count;
-    const int64_t *groups, *event_us, *write_us, *offsets;
-    const int64_t *available_us;  /* of histories: no read before it sees the event; NULL where that is its own time */
-    const uint32_t *source_ids;
-    const int32_t *partitions;
-    const hr_arrow *arrays;
-} hr_window_events;
-
-static inline hr_order hr_events_order(const hr_window_events *events, int64_t row)
-{
-    int64_t event = events->event_us[row];
-    return (hr_order){
-        event, events->write_us != NULL ? events->write_us[row] : event,
-        events->source_ids != NULL ? events->source_ids[row] : 0,
-        events->partitions != NULL ? events->partitions[row] : 0, events->offsets != NULL ? events->offsets[row] : 0};
-}
+#include "hr_window_sort.h"
 
 static inline hr_value hr_events_value(const hr_arrow *array, uint8_t scalar, int64_t row)
 {
@@ -73,105 +52,6 @@ static inline int hr_events_feed(
     if (hr_state_reads_order(&planned->spec)) order = hr_events_order(events, row);
     else memset(&order, 0, sizeof(order));
     return is_retracted ? hr_state_retract(state, first, other, &order) : hr_state_add(state, first, other, &order);
-}
-
-/* ---- sorting ---- */
-
-/* Events of group g are rows[firsts[g]] to rows[firsts[g + 1] - 1], by the total order; times run beside them. */
-typedef struct {
-    uint32_t *rows, *spare_rows;
-    int64_t *times, *spare_times;
-    uint32_t *firsts;
-} hr_window_sorted;
-
-static inline void hr_sorted_close(hr_window_sorted *sorted)
-{
-    free(sorted->rows);
-    free(sorted->spare_rows);
-    free(sorted->times);
-    free(sorted->spare_times);
-    free(sorted->firsts);
-    memset(sorted, 0, sizeof(*sorted));
-}
-
-static inline int hr_sorted_after(const hr_window_events *events, int64_t a_us, uint32_t a, int64_t b_us, uint32_t b)
-{
-    hr_order first, second;
-    if (a_us != b_us) return a_us > b_us;
-    first = hr_events_order(events, a), second = hr_events_order(events, b);
-    return hr_order_fields_compare(&first, &second) > 0;
-}
-
-static inline void hr_sorted_insert(
-    hr_window_sorted *sorted, const hr_window_events *events, uint32_t first, uint32_t end)
-{
-    uint32_t i, at;
-    for (i = first + 1; i < end; i++) {
-        uint32_t row = sorted->rows[i];
-        int64_t time = sorted->times[i];
-        for (at = i; at > first && hr_sorted_after(events, sorted->times[at - 1], sorted->rows[at - 1], time, row); at--)
-            sorted->rows[at] = sorted->rows[at - 1], sorted->times[at] = sorted->times[at - 1];
-        sorted->rows[at] = row, sorted->times[at] = time;
-    }
-}
-
-/* Merges two sorted runs through the spare arrays. */
-static inline void hr_sorted_merge(
-    hr_window_sorted *sorted, const hr_window_events *events, uint32_t first, uint32_t middle, uint32_t end)
-{
-    uint32_t a = first, b = middle, to;
-    if (!hr_sorted_after(events, sorted->times[middle - 1], sorted->rows[middle - 1], sorted->times[middle],
-                         sorted->rows[middle]))
-        return;
-    for (to = first; to < end; to++) {
-        int takes_b = a == middle || (b < end && hr_sorted_after(events, sorted->times[a], sorted->rows[a],
-                                                                 sorted->times[b], sorted->rows[b]));
-        uint32_t from = takes_b ? b++ : a++;
-        sorted->spare_rows[to] = sorted->rows[from], sorted->spare_times[to] = sorted->times[from];
-    }
-    memcpy(sorted->rows + first, sorted->spare_rows + first, (end - first) * sizeof(uint32_t));
-    memcpy(sorted->times + first, sorted->spare_times + first, (end - first) * sizeof(int64_t));
-}
-
-/* Stable sort of one group; costs one pass where the events come in order. */
-static inline void hr_sorted_group(hr_window_sorted *sorted, const hr_window_events *events, uint32_t first, uint32_t end)
-{
-    enum { RUN = 16 };
-    uint32_t i;
-    uint64_t width;
-    for (i = first; i < end; i = end - i > RUN ? i + RUN : end)
-        hr_sorted_insert(sorted, events, i, end - i > RUN ? i + RUN : end);
-    for (width = RUN; width < end - first; width *= 2)
-        for (i = first; end - i > width; i = end - i > 2 * width ? (uint32_t)(i + 2 * width) : end)
-            hr_sorted_merge(sorted, events, i, (uint32_t)(i + width), end - i > 2 * width ? (uint32_t)(i + 2 * width) : end);
-}
-
-/* The caller closes it, also after a failure. */
-static inline int hr_sorted_open(hr_window_sorted *sorted, const hr_window_events *events)
-{
-    size_t count = (size_t)events->count + 1, groups = (size_t)events->group_count;
-    uint32_t *firsts;
-    int64_t i;
-    size_t g;
-    memset(sorted, 0, sizeof(*sorted));
-    sorted->rows = malloc(count * sizeof(uint32_t));
-    sorted->spare_rows = malloc(count * sizeof(uint32_t));
-    sorted->times = malloc(count * sizeof(int64_t));
-    sorted->spare_times = malloc(count * sizeof(int64_t));
-    sorted->firsts = calloc(groups + 2, sizeof(uint32_t));
-    if (sorted->rows == NULL || sorted->spare_rows == NULL || sorted->times == NULL || sorted->spare_times == NULL ||
-        sorted->firsts == NULL)
-        return HR_WINDOW_NO_MEMORY;
-    firsts = sorted->firsts + 1;  /* firsts[g] moves from the start of group g to its end, where the next one starts */
-    for (i = 0; i < events->count; i++) firsts[events->groups[i] + 1]++;
-    for (g = 1; g <= groups; g++) firsts[g] += firsts[g - 1];
-    for (i = 0; i < events->count; i++) {
-        uint32_t at = firsts[events->groups[i]]++;
-        sorted->rows[at] = (uint32_t)i;
-        sorted->times[at] = events->event_us[i];
-    }
-    for (g = 0; g < groups; g++) hr_sorted_group(sorted, events, sorted->firsts[g], sorted->firsts[g + 1]);
-    return HR_WINDOW_OK;
 }
 
 /* ---- deltas ---- */

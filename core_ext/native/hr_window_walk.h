@@ -5,22 +5,37 @@
 #define HR_WINDOW_WALK_H
 
 #include "hr_window_fold.h"
+#include "hr_window_plain.h"
 #include "hr_window_update.h"
 
 /* Values of one feature by the number of the read, and those of the group at hand by its sorted reads. */
 typedef struct {
     uint8_t *values;        /* of `width` bytes; for texts and lists u32 start and u32 length in the heap */
     uint8_t *nulls;         /* 1 for NULL */
-    uint8_t *held, *held_nulls;
+    uint8_t *held;          /* the value of sorted read i of the group at [i * stride] */
+    uint8_t *held_nulls;    /* is NULL, and HR_LOST_* above that bit */
     hr_window_bytes heap;
     uint64_t null_count, losses[HR_LOST_CAUSES];
-    uint32_t width;
+    size_t stride;
+    uint32_t width, offset; /* in a row of values */
+    int is_done;            /* of the window at hand: without a walk */
 } hr_history_column;
 
 /* Events [low, high) of the group are in the window of a read. All before `known` were available by then. */
 typedef struct {
     uint32_t low, high, known;
 } hr_history_edge;
+
+/* Events [low, end) of the group are in the window of a read, and no others. */
+typedef struct {
+    uint32_t low, end;
+} hr_history_range;
+
+/* Where windows of one hop start. */
+typedef struct {
+    uint64_t hop, factor;        /* 2^64 / hop, so that a division is a multiplication */
+    int64_t window, bias;        /* a multiple of the hop, with which every time is above 0 */
+} hr_history_hop;
 
 typedef struct {
     const hr_window_plan *plan;
@@ -30,17 +45,27 @@ typedef struct {
     hr_window_writer writer;
     hr_window_fold fold;
     hr_history_column *columns;  /* one per feature */
+    hr_history_hop *hops;        /* one per window */
+    uint8_t *held_rows;          /* the values of each sorted read in a row; NULL: values go to their places at once */
+    size_t row_bytes;
+    uint32_t *places;            /* the sorted number of each read, where there are rows */
     uint8_t *tiled;              /* per ladder: the writer holds its tiles of the group */
     /* Of the group at hand: */
     const uint32_t *rows;
     const int64_t *times;
     uint32_t count;
-    hr_value *values;            /* input c of event i at [c * count + i] */
+    hr_value *values;            /* input c of event i at [c * count + i]; gathered where a walk needs them */
     int64_t *ranks;              /* the same of inputs that are not texts, as whole numbers that order them */
-    int64_t *seen, *seen_latest; /* when each event was first seen, and the latest of those up to it */
+    int64_t *seen, *seen_latest; /* when each event was first seen, and the latest of those up to it; NULL: at its time */
     uint32_t *queue;
     hr_history_edge *edges;      /* of the reads of the group in one window */
-    size_t value_capacity, queue_capacity, read_capacity;
+    hr_history_range *ranges;    /* the same where each window holds all events of a range */
+    uint32_t *present;           /* values of input `present_of` in these, where it is not HR_PRESENT_NONE */
+    int32_t present_of;
+    uint32_t longest;            /* events of a range, at most */
+    hr_plain_column *plain;      /* one per input */
+    int is_gathered;
+    size_t value_capacity, queue_capacity, seen_capacity, read_capacity;
 } hr_history;
 
 #define HR_WALK_NONE_FED (UINT32_MAX - 1)  /* the state holds more than a head; no event has this number */
@@ -255,10 +280,10 @@ static inline int hr_walk_more(
     return status;
 }
 
-static inline int hr_walk_has_more(const hr_history_walk *walk, uint32_t first, uint32_t end, int64_t read_us)
+static inline int hr_walk_has_more(const hr_history *history, uint32_t first, uint32_t end, int64_t read_us)
 {
     for (; first < end; first++)
-        if (walk->history->seen[first] <= read_us) return 1;
+        if (history->seen[first] <= read_us) return 1;
     return 0;
 }
 
@@ -274,12 +299,12 @@ static inline int hr_walk_emit(hr_history_walk *walk, uint32_t place, int64_t re
 {
     hr_history_column *column = &walk->history->columns[place];
     const hr_window_feature *feature = &walk->history->plan->features[place];
-    uint8_t *to = column->held + (size_t)i * column->width;
+    uint8_t *to = column->held + i * column->stride;
     hr_window_value value;
     hr_result result;
     int status;
     if (!walk->is_moved && feature->aggregate != HR_AGG_DECAYED) {
-        hr_width_copy(to, to - column->width, column->width);
+        hr_width_copy(to, to - column->stride, column->width);
         column->held_nulls[i] = column->held_nulls[i - 1];
         column->losses[column->held_nulls[i] >> 1] += column->held_nulls[i] >> 1 != 0;
         return HR_WINDOW_OK;
@@ -311,7 +336,7 @@ static inline int hr_walk_read(hr_history_walk *walk, hr_history_edge edge, int6
 {
     const hr_history *history = walk->history;
     uint32_t high = edge.known > edge.low ? edge.known : edge.low, u;
-    int has_more = high < edge.high && hr_walk_has_more(walk, high, edge.high, read_us);
+    int has_more = high < edge.high && hr_walk_has_more(history, high, edge.high, read_us);
     int status = HR_WINDOW_OK;
     walk->is_moved =
         !walk->is_started || edge.low != walk->low || high != walk->high || walk->is_dirty || has_more;
@@ -320,7 +345,8 @@ static inline int hr_walk_read(hr_history_walk *walk, hr_history_edge edge, int6
                               high < edge.high ? history->times[high] - 1 : read_us, has_more);
     if (has_more && status == HR_WINDOW_OK) status = hr_merged(hr_walk_more(walk, high, edge.high, read_us, 0));
     for (u = walk->first_use; u < walk->end_use && status == HR_WINDOW_OK; u++)
-        status = hr_walk_emit(walk, history->plan->uses[u], read_us, i);
+        if (!history->columns[history->plan->uses[u]].is_done)
+            status = hr_walk_emit(walk, history->plan->uses[u], read_us, i);
     walk->is_started = 1, walk->is_dirty = has_more;
     if (!has_more || status != HR_WINDOW_OK || walk->uses_tiles || !hr_state_can_retract(&walk->planned->spec))
         return status;
