@@ -18,6 +18,7 @@ cdef extern from "hr_asof.h" nogil:
         hr_asof_keys keys
         uint64_t hash_mask
         uint32_t entity_count
+        uint32_t *dense
 
     ctypedef struct hr_asof_match:
         int64_t event_us
