@@ -45,6 +45,7 @@ cdef extern from "hr_asof.h" nogil:
         int64_t first_index
 
     int hr_asof_build(hr_asof_spine *spine, const int64_t *times)
+    uint64_t hr_asof_longest_search(const hr_asof_spine *spine)
     void *hr_asof_allocate(size_t bytes)
     void hr_asof_free(hr_asof_spine *spine)
     void hr_asof_feed(const hr_asof_spine *spine, const hr_asof_kept *kept, const hr_asof_batch *batch)

@@ -23,6 +23,10 @@ class Spine:
     def entity_count(self) -> int:
         """Different keys; they are numbered by their first row."""
 
+    @property
+    def longest_search(self) -> int:
+        """Slots that the search for a key passes at most: few where the keys spread well."""
+
     def find(self, keys: KeyBatch) -> NDArray[np.int64]:
         """Entity of every key, -1 where the spine has no such key."""
 

@@ -63,6 +63,11 @@ cdef class Spine:
         """Different keys."""
         return self.table.entity_count
 
+    @property
+    def longest_search(self):
+        """Slots that the search for a key passes at most."""
+        return hr_asof_longest_search(&self.table)
+
     def find(self, KeyBatch keys not None):
         """Entity of every key, -1 where the spine has no such key."""
         cdef hr_asof_keys wanted = batch_keys(keys)

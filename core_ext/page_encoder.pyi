@@ -15,4 +15,4 @@ def present(values: NDArray[np.uint8], levels: NDArray[np.uint8], width: int) ->
     """The values, of 4 or 8 bytes each, whose level is 1. Raises ValueError for another level. Releases the GIL."""
 
 def numbered(values: NDArray[np.uint8]) -> tuple[bytes, NDArray[np.uint8]]:
-    """The different bytes in ascending order, and for each byte the number of its place among them. Releases the GIL."""
+    """The different bytes in ascending order, and the place of each byte among them. Releases the GIL."""

@@ -81,7 +81,7 @@ def present(const uint8_t[::1] values not None, const uint8_t[::1] levels not No
 
 
 def numbered(const uint8_t[::1] values not None):
-    """The different bytes in ascending order, and for each byte the number of its place among them."""
+    """The different bytes in ascending order, and the place of each byte among them."""
     cdef uint8_t[256] dictionary
     cdef uint8_t[::1] view
     cdef Py_ssize_t count = values.shape[0]

@@ -25,9 +25,7 @@ class Places:
     row_count: int
     slot_count: int
 
-    def __init__(
-        self, sources: NDArray[np.int64], targets: NDArray[np.int64], row_count: int, slot_count: int
-    ) -> None:
+    def __init__(self, sources: NDArray[np.int64], targets: NDArray[np.int64], row_count: int, slot_count: int) -> None:
         """At most PLACES_MAX rows and slots. Raises ValueError for one that is out of range or order."""
 
 @final

@@ -90,7 +90,7 @@ cdef class PageReader:
         self, kind not None, const uint8_t[::1] chunk not None, Places places not None,
         uint8_t[::1] values not None, uint8_t[::1] nulls not None,
     ):
-        """Copies the value at every source of a chunk into the slot of its target; `nulls` gets a 1 where it is null."""
+        """Copies the value at every source into the slot of its target; `nulls` gets a 1 where it is null."""
         cdef hr_page_wanted wanted
         if places.row_count != kind.row_count or places.slot_count != nulls.shape[0]:
             raise ValueError(

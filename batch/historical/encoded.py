@@ -32,7 +32,7 @@ class Encoded:
     metadata: Struct
 
     def named(self, name: str) -> "Encoded":
-        """The same chunk as another column of flat values."""
+        """The chunk as that of one column, whose values are flat."""
         return replace(self, metadata=self.metadata | {3: (LIST, Items(BINARY, [name.encode()]))})
 
 
@@ -43,7 +43,7 @@ def is_number(field: pa.Field) -> bool:
 
 
 def encode_numbers(field: pa.Field, column: pa.ChunkedArray) -> Encoded:
-    """The chunk of one column of numbers or times."""
+    """The chunk of one column of numbers or times, without a name: equal columns may share it."""
     array, levels = whole(column), None
     if array.null_count:
         levels = levels_of(np.frombuffer(array.buffers()[0], np.uint8), array.offset, len(array))
@@ -66,14 +66,9 @@ def _plain(field: pa.Field, array: pa.Array, levels: NDArray[np.uint8] | None) -
     stored_size = sum(map(len, stored))
     page = _data_page(len(array), _PLAIN, size, stored_size)
     kind = np.dtype({_FLOAT: "f4", _DOUBLE: "f8", _INT64: "i8"}[physical])
-    metadata = _metadata(
-        field.name,
-        physical,
-        (_PLAIN, _RLE),
-        _SNAPPY if len(stored) == 1 else _NO_CODEC,
-        len(array),
-        (len(page) + size, len(page) + stored_size),
-    )
+    codec = _SNAPPY if len(stored) == 1 else _NO_CODEC
+    sizes = (len(page) + size, len(page) + stored_size)
+    metadata = _metadata(array, (physical, codec), (_PLAIN, _RLE), sizes)
     metadata[9] = (I64, 0)
     metadata[12] = (STRUCT, _statistics(array.null_count, *_range(values.view(kind))))
     return Encoded((page, *stored), metadata)
@@ -90,7 +85,7 @@ def _by_dictionary(field: pa.Field, array: pa.Array, levels: NDArray[np.uint8] |
     dictionary = _dictionary_page(len(different), len(words))
     page = _data_page(len(array), _NUMBERS, len(body), len(body))
     size = len(dictionary) + len(words) + len(page) + len(body)
-    metadata = _metadata(field.name, _INT32, (_PLAIN, _RLE, _NUMBERS), _NO_CODEC, len(array), (size, size))
+    metadata = _metadata(array, (_INT32, _NO_CODEC), (_PLAIN, _RLE, _NUMBERS), (size, size))
     metadata[9] = (I64, len(dictionary) + len(words))
     metadata[11] = (I64, 0)
     ends = (words[:4], words[-4:]) if words else (b"", b"")
@@ -144,16 +139,17 @@ def _statistics(null_count: int, low: bytes, high: bytes) -> Struct:
     return out
 
 
-def _metadata(
-    name: str, physical: int, encodings: Sequence[int], codec: int, value_count: int, sizes: tuple[int, int]
-) -> Struct:
-    """Metadata of a chunk as far as all have it; `sizes` are its bytes before and after compression."""
+def _metadata(array: pa.Array, kinds: tuple[int, int], encodings: Sequence[int], sizes: tuple[int, int]) -> Struct:
+    """Metadata of a chunk as far as all have it, without a name.
+
+    `kinds` are its physical type and codec, `sizes` its bytes before and after compression.
+    """
     return {
-        1: (I32, physical),
+        1: (I32, kinds[0]),
         2: (LIST, Items(I32, list(encodings))),
-        3: (LIST, Items(BINARY, [name.encode()])),
-        4: (I32, codec),
-        5: (I64, value_count),
+        3: (LIST, Items(BINARY, [])),
+        4: (I32, kinds[1]),
+        5: (I64, len(array)),
         6: (I64, sizes[0]),
         7: (I64, sizes[1]),
     }

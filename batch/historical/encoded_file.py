@@ -12,6 +12,7 @@ from batch.historical.thrift import I64, LIST, STRUCT, Items, Struct, Value, rea
 MAGIC: Final = b"PAR1"
 TAIL_BYTES: Final = 8  # of a file: the size of its footer and the magic
 _OFFSETS: Final = (9, 11)  # of the first data page and of the dictionary page
+_PLACES_OF_OTHERS: Final = (10, 14, 15)  # of an index and a Bloom filter, which are not written
 
 
 class EncodedFile:
@@ -90,7 +91,7 @@ def _footer_of(data: pa.Buffer) -> Struct:
 
 def _cut_out(data: pa.Buffer, metadata: Struct) -> Encoded:
     start = min(_number(metadata, field) for field in _OFFSETS if field in metadata)
-    kept = {field: value for field, value in metadata.items() if field not in (10, 14, 15)}  # places of what is left out
+    kept = {field: value for field, value in metadata.items() if field not in _PLACES_OF_OTHERS}
     return Encoded((data.slice(start, _number(metadata, 7)),), _shifted(kept, -start))
 
 

@@ -8,8 +8,8 @@ from typing import Final
 import pyarrow as pa
 
 from batch.historical.encoded import Encoded, encode_numbers, is_number
-from batch.historical.parallel import WORKERS
 from batch.historical.encoded_file import encode_others
+from batch.historical.parallel import WORKERS
 
 WRITE_BATCH_ROWS: Final = 1 << 17  # the writer's own 1,024 cost a tenth of its time
 WIDE_BATCH_ROWS: Final = 1_024  # a page holds a whole batch, whatever its values take
@@ -49,9 +49,7 @@ class GroupEncoder:
         """Begins with a row group."""
         others = None
         if self._others:
-            others = self._pool.submit(
-                encode_others, table.select(self._others), self._dictionaries, self._batch_rows
-            )
+            others = self._pool.submit(encode_others, table.select(self._others), self._dictionaries, self._batch_rows)
         seen: dict[tuple[int, int] | None, Future[Encoded]] = {}
         numbers: dict[int, Future[Encoded]] = {}
         for at in self._numbers:

@@ -11,10 +11,10 @@ import pyarrow as pa
 
 from batch.arrays import numbers_of, whole
 from batch.historical.checks import names_of
+from batch.historical.encoded_file import EncodedFile
 from batch.historical.failures import writing
 from batch.historical.group_encoder import GroupEncoder, StartedGroup
 from batch.historical.inputs import HistoryInput, kind_of
-from batch.historical.encoded_file import EncodedFile
 from batch.historical.tables import located
 from core_ext.arrow import arrow_column
 from core_ext.digest import RowDigest

@@ -1,8 +1,7 @@
 /* As-of join: the spine is a table of entities with their query times, and the history streams past it once.
  *
  * A history row is seen by the query times T >= max(event, available) of its entity; a tombstone, which may stand behind
- * rows of the near future, by T >= available. It is kept at the first of them
- * only, and the greatest row by the total order stays there; a running maximum over the times of the entity then gives
+ * rows of the near future, by T >= available. It is kept at the first of them only, and the greatest row by the total order stays there; a running maximum over the times of the entity then gives
  * every T its row. So the history is never sorted or held, and two tables of matches merge in any order. */
 #ifndef HR_ASOF_H
 #define HR_ASOF_H

@@ -78,8 +78,8 @@ static inline int hr_asof_holds(
     return memcmp(spine->keys.bytes + start, key, length) == 0;
 }
 
-/* Where the search for a hash begins. Of its low bits the slots of entities are made: keys of few slots agree in them, and
- * would crowd into a part of the table. */
+/* Where the search for a hash begins. Of its low bits the slots of entities are made: keys of few slots agree in them,
+ * and would crowd into a part of the table. */
 static inline uint64_t hr_asof_home(uint64_t hash, uint64_t slot_mask) { return hash / HR_SLOT_COUNT & slot_mask; }
 
 /* Slot of a key, or the empty slot where it would go. */
@@ -101,6 +101,18 @@ static inline const hr_asof_slot *hr_asof_find_integer(const hr_asof_spine *spin
         if (slot->hash == hash && slot->tail == tail && slot->length == HR_KEY_I64_BYTES && slot->head == HR_KEY_I64)
             return slot;
     }
+}
+
+/* How far from its home the key lies that lies farthest. */
+static inline uint64_t hr_asof_longest_search(const hr_asof_spine *spine)
+{
+    uint64_t i, away, longest = 0;
+    for (i = 0; i <= spine->slot_mask; i++) {
+        if (spine->slots[i].entity == HR_ASOF_NONE) continue;
+        away = (i - hr_asof_home(spine->slots[i].hash, spine->slot_mask)) & spine->slot_mask;
+        if (away > longest) longest = away;
+    }
+    return longest;
 }
 
 static inline uint64_t hr_asof_hash(const hr_asof_spine *spine, const uint8_t *key, size_t length)

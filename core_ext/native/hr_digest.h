@@ -104,9 +104,9 @@ static inline size_t hr_digest_row_bytes(const hr_column *columns, int64_t colum
     return bytes;
 }
 
-/* Rows of one column of values of 4 or 8 bytes, the first at `to` and each `row_bytes` behind the one before; `width` is a
- * constant wherever this is called. Returns the sum of the cells' hashes. A cell is hashed from what it is made of, as bytes
- * that were just written in pieces are slow to read at once. */
+/* Rows of one column of values of 4 or 8 bytes, the first at `to` and each `row_bytes` behind the one before; `width`
+ * is a constant wherever this is called. Returns the sum of the cells' hashes. A cell is hashed from what it is made
+ * of, as bytes that were just written in pieces are slow to read at once. */
 static inline uint64_t hr_digest_write_plain(
     const hr_column *column, const hr_arrow *array, const uint8_t *statuses, int64_t start, int64_t count, uint8_t *to,
     size_t row_bytes, uint32_t width)

@@ -33,8 +33,7 @@ def _runs(numbers: Sequence[int]) -> Iterator[tuple[list[int], bool]]:
     """Equal numbers, or eight (at the end fewer) that are packed."""
     left = list(numbers)
     while left:
-        first = left[0]
-        equal = list(takewhile(lambda number: number == first, left))
+        equal = list(takewhile(left[0].__eq__, left))
         taken = equal if len(equal) >= RUN_MIN else left[:8]
         yield taken, taken is not equal
         left = left[len(taken) :]

@@ -15,7 +15,8 @@ from core_ext.twin import pages
 def numbers(draw: st.DrawFn) -> tuple[int, list[int]]:
     """Bits, and numbers in long and in short runs."""
     bits = draw(st.integers(1, RUN_BITS_MAX))
-    runs = draw(st.lists(st.tuples(st.integers(0, 2**bits - 1), st.sampled_from([1, 2, 7, 8, 9, 16, 500])), max_size=40))
+    lengths = st.sampled_from([1, 2, 7, 8, 9, 16, 500])
+    runs = draw(st.lists(st.tuples(st.integers(0, 2**bits - 1), lengths), max_size=40))
     return bits, [number for number, count in runs for _ in range(count)]
 
 

@@ -9,8 +9,21 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 
-from batch.historical.thrift import BINARY, BYTE, FALSE, I16, I32, I64, LIST, STRUCT, TRUE, Items, Struct
-from batch.historical.thrift import read_struct, struct_bytes
+from batch.historical.thrift import (
+    BINARY,
+    BYTE,
+    FALSE,
+    I16,
+    I32,
+    I64,
+    LIST,
+    STRUCT,
+    TRUE,
+    Items,
+    Struct,
+    read_struct,
+    struct_bytes,
+)
 
 
 def footer(table: pa.Table, **options: Any) -> bytes:
