@@ -23,6 +23,7 @@ cdef class RowDigest:
     cdef hr_column *columns
     cdef uint64_t *sums  # multiset hash of each column
     cdef object sha
+    cdef Py_ssize_t row_bytes  # 0 where rows differ in size
     cdef uint8_t *rooms[2]  # canonical bytes of the rows at hand, and of those before, which may still be hashed
     cdef Py_ssize_t capacities[2]
     cdef int turn

@@ -20,6 +20,7 @@ cdef extern from "hr_arrow.h" nogil:
 
 cdef enum:
     BLOCK_ROWS = 4096
+    BLOCK_BYTES = 1 << 21  # of rows of one size: fewer hand-overs to the thread that hashes
     NEAR_ROWS = 128  # their canonical bytes stay in the first cache while every column writes its own
 
 PREAMBLE = b"headrace result rows 1\0"
@@ -42,6 +43,7 @@ cdef class RowDigest:
             self.columns[i].is_variable = shape == HR_VARIABLE or element_bytes == 0
             text = name.encode()
             self.sha.update(struct.pack("<I", len(text)) + text + struct.pack("<BBI", scalar, shape, list_size))
+        self.row_bytes = hr_digest_row_bytes(self.columns, self.column_count)
 
     def __dealloc__(self):
         PyMem_Free(self.columns)
@@ -65,6 +67,9 @@ cdef class RowDigest:
         if starts == NULL:
             raise MemoryError
         before = None
+        cdef int64_t block_rows = BLOCK_ROWS
+        if self.row_bytes > 0:
+            block_rows = max(BLOCK_ROWS, BLOCK_BYTES // self.row_bytes)
         try:
             for i in range(self.column_count):
                 fault.column = i
@@ -75,8 +80,8 @@ cdef class RowDigest:
                 if view.shape[0] != row_count:
                     raise ValueError(f"column {i}: {view.shape[0]} statuses for {row_count} rows")
                 starts[i] = &view[0] if row_count > 0 else NULL
-            for start in range(0, row_count, BLOCK_ROWS):
-                block = self.block(buffers.arrays, starts, start, min(BLOCK_ROWS, row_count - start))
+            for start in range(0, row_count, block_rows):
+                block = self.block(buffers.arrays, starts, start, min(block_rows, row_count - start))
                 if hashing is None:
                     self.sha.update(block)
                     continue
@@ -91,7 +96,7 @@ cdef class RowDigest:
 
     cdef object block(self, const hr_arrow *arrays, const uint8_t **statuses, int64_t start, int64_t count):
         """Canonical bytes of some rows, until those of the rows after the next ones."""
-        cdef Py_ssize_t c, i, near, row_bytes = hr_digest_row_bytes(self.columns, self.column_count)
+        cdef Py_ssize_t c, i, near, row_bytes = self.row_bytes
         cdef uint8_t *room
         cdef uint8_t *to
         self.turn = 1 - self.turn

@@ -1,6 +1,5 @@
 """Pieces of Parquet pages as they are written: levels, numbers in runs, values without the null ones."""
 
-import cython
 import numpy as np
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libc.stdlib cimport free, malloc

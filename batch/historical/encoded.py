@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +21,7 @@ _NO_CODEC, _SNAPPY = 0, 1
 _PHYSICAL: Final = {pa.float32(): _FLOAT, pa.float64(): _DOUBLE, pa.int64(): _INT64, pa.uint8(): _INT32}
 _TIME_UNITS: Final = {"ms", "us", "ns"}
 
-Piece = bytes | NDArray[np.uint8] | pa.Buffer
+Piece: TypeAlias = bytes | NDArray[np.uint8] | pa.Buffer
 
 
 @dataclass(frozen=True, slots=True)

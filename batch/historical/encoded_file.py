@@ -20,7 +20,7 @@ class EncodedFile:
 
     def __init__(self, sink: pa.NativeFile, schema: pa.Schema) -> None:
         self._sink = sink
-        self._footer = _footer_of(_by_arrow(schema.empty_table(), [], 1))
+        self._footer = _footer_of(_by_arrow(schema, None, [], 1))
         self._groups: list[Value] = []
         self._row_count = 0
         self._end = 0
@@ -57,7 +57,7 @@ class EncodedFile:
 
 def encode_others(table: pa.Table, dictionaries: Sequence[str], batch_rows: int) -> list[list[Encoded]]:
     """The chunks of every column of a table as Arrow writes them: more than one where it is nested."""
-    data = _by_arrow(table, dictionaries, batch_rows)
+    data = _by_arrow(table.schema, table, dictionaries, batch_rows)
     group = _structs(_footer_of(data)[4])[0]
     out: list[list[Encoded]] = [[] for _ in table.column_names]
     at = 0
@@ -70,16 +70,17 @@ def encode_others(table: pa.Table, dictionaries: Sequence[str], batch_rows: int)
     return out
 
 
-def _by_arrow(table: pa.Table, dictionaries: Sequence[str], batch_rows: int) -> pa.Buffer:
+def _by_arrow(schema: pa.Schema, table: pa.Table | None, dictionaries: Sequence[str], batch_rows: int) -> pa.Buffer:
+    """A file of one row group, or of none."""
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(
         sink,
-        table.schema,
+        schema,
         compression=COMPRESSION,
         use_dictionary=list(dictionaries) or False,
         write_batch_size=batch_rows,
     ) as writer:
-        if table.num_rows:
+        if table is not None:
             writer.write_table(table, row_group_size=table.num_rows)
     return sink.getvalue()
 

@@ -87,8 +87,7 @@ class _Reader:
             if count > len(self._data):
                 raise IndexError
             of = head & 0x0F
-            one = self._byte if of in (TRUE, FALSE) else lambda: self._value(of, depth + 1)
-            return Items(of, [one() for _ in range(count)])
+            return Items(of, [self._value(BYTE if of in (TRUE, FALSE) else of, depth + 1) for _ in range(count)])
         raise ValueError(f"type {kind} is not used in the metadata of Parquet files")
 
     def _byte(self) -> int:

@@ -94,10 +94,11 @@ def test_other_engines_read_what_arrow_reads(tmp_path: Path, null_share: float, 
     path = tmp_path / "out.parquet"
     path.write_bytes(file_of([table.slice(0, 1_000), table.slice(1_000)]))
     rows = table.drop_columns(["t"]).to_pylist()
-    assert duckdb.sql(f"SELECT f, d, i, s FROM read_parquet('{path}')").to_arrow_table().to_pylist() == rows
+    found = duckdb.read_parquet(str(path)).select("f, d, i, s, epoch_us(t) AS t").to_arrow_table()
+    assert found.drop_columns(["t"]).to_pylist() == rows
     assert pl.read_parquet(path, columns=["f", "d", "i", "s"]).to_dicts() == rows
     times = table["t"].cast(pa.int64()).to_pylist()
-    assert duckdb.sql(f"SELECT epoch_us(t) AS t FROM read_parquet('{path}')").to_arrow_table()["t"].to_pylist() == times
+    assert found["t"].to_pylist() == times
     assert pl.read_parquet(path)["t"].cast(pl.Int64).to_list() == times
 
 
