@@ -61,7 +61,11 @@ cdef extern from "hr_asof.h" nogil:
 @cython.final
 cdef class Spine:
     cdef hr_asof_spine table
-    cdef KeyBatch keys  # its bytes are those of the table
+    cdef KeyBatch keys  # its bytes are those of the table; None where the table has its own
+    cdef uint8_t *own_bytes
+    cdef uint64_t *own_starts
+
+    cdef int encode(self, const int64_t[::1] integers) except -1
 
 
 @cython.final

@@ -15,8 +15,11 @@ SPINE_ROWS_MAX: int
 class Spine:
     """Entities with their query times; read-only, so that any number of threads may feed matches against it."""
 
-    def __init__(self, keys: KeyBatch, times_us: NDArray[np.int64], hash_bits: int = 64) -> None:
-        """Holds the keys; `hash_bits` is narrowed by tests, so that keys collide. Raises ValueError for sizes."""
+    def __init__(self, keys: KeyBatch | NDArray[np.int64], times_us: NDArray[np.int64], hash_bits: int = 64) -> None:
+        """Holds the keys, which may be given as integers where they are one each. Raises ValueError for sizes.
+
+        `hash_bits` is narrowed by tests, so that keys collide.
+        """
 
     def __len__(self) -> int: ...
     @property

@@ -125,16 +125,19 @@ def test_integers_are_the_keys_that_they_make(
     st.lists(st.tuples(st.integers(-3, 3) | st.just(1_100), TIMES), max_size=40),
     st.lists(st.integers(-5, 5) | st.just(2**62), max_size=20),
     st.sampled_from([0, 1, 64]),
+    st.booleans(),
 )
 def test_integers_that_lie_close_are_numbered_by_their_first_row(
-    spine: list[tuple[int, int]], asked: list[int], hash_bits: int
+    spine: list[tuple[int, int]], asked: list[int], hash_bits: int, as_keys: bool
 ) -> None:
     def keys(numbers: list[int]) -> KeyBatch:
         return encode_keys([Scalar.I64], [arrow_column(pa.array(numbers, pa.int64()))])
 
     first_rows: dict[int, int] = {}
     numbers = [first_rows.setdefault(key, len(first_rows)) for key, _ in spine]
-    table = asof.Spine(keys([key for key, _ in spine]), np.array([at for _, at in spine], np.int64), hash_bits)
+    given_keys = [key for key, _ in spine]
+    held = keys(given_keys) if as_keys else np.array(given_keys, np.int64)
+    table = asof.Spine(held, np.array([at for _, at in spine], np.int64), hash_bits)
     entities, times = table.entities()
     assert (entities.tolist(), times.tolist()) == (numbers, [at for _, at in spine])
     assert table.entity_count == len(first_rows)
@@ -212,6 +215,8 @@ def test_wrong_sizes_are_refused() -> None:
     two, one = keys_of(["a", "b"]), np.zeros(1, np.int64)
     with pytest.raises(ValueError, match="1 times are given for 2 keys"):
         asof.Spine(two, one)
+    with pytest.raises(ValueError, match="2 times are given for 1 keys"):
+        asof.Spine(one, np.zeros(2, np.int64))
     with pytest.raises(ValueError, match="0 to 64 bits"):
         asof.Spine(two, np.zeros(2, np.int64), 65)
     table = asof.Spine(two, np.zeros(2, np.int64))
