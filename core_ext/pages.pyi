@@ -49,6 +49,8 @@ class PageReader:
     ) -> bool:
         """Copies the value at every source of a chunk into the slot of its target; `nulls` gets a 1 where it is null.
 
+        The chunk has at least the rows of the places, and `values` and `nulls` exactly their slots.
+
         Threads may share `values` and `nulls` when their targets differ. Releases the GIL.
         """
 

@@ -92,7 +92,7 @@ cdef class PageReader:
     ):
         """Copies the value at every source into the slot of its target; `nulls` gets a 1 where it is null."""
         cdef hr_page_wanted wanted
-        if places.row_count != kind.row_count or places.slot_count != nulls.shape[0]:
+        if places.row_count > kind.row_count or places.slot_count != nulls.shape[0]:
             raise ValueError(
                 f"places of {places.row_count} rows in {places.slot_count} slots are given for {kind.row_count} rows "
                 f"in {nulls.shape[0]} slots")

@@ -239,7 +239,7 @@ def test_what_does_not_fit_is_refused() -> None:
     for rows, slots in ((-1, 3), (3, -1), (PLACES_MAX + 1, 3), (3, PLACES_MAX + 1)):
         with pytest.raises(ValueError, match="are none of 0 to"):
             Places(np.array([0]), np.array([0]), rows, slots)
-    for rows, slots, room in ((2, 3, values), (3, 2, values), (3, 3, values[:16])):
+    for rows, slots, room in ((4, 3, values), (3, 2, values), (3, 3, values[:16])):
         with pytest.raises(ValueError, match=r"are given for 3 rows|are no 3 slots"):
             reader.take(kind, chunk, Places(np.array([0]), np.array([0]), rows, slots), room, nulls)
     with pytest.raises(ValueError, match="no room for"):
