@@ -18,6 +18,7 @@ cdef extern from "hr_asof.h" nogil:
         hr_asof_keys keys
         uint64_t hash_mask
         uint32_t entity_count
+        uint32_t *dense
 
     ctypedef struct hr_asof_match:
         int64_t event_us
@@ -44,6 +45,7 @@ cdef extern from "hr_asof.h" nogil:
         int64_t first_index
 
     int hr_asof_build(hr_asof_spine *spine, const int64_t *times)
+    uint64_t hr_asof_longest_search(const hr_asof_spine *spine)
     void *hr_asof_allocate(size_t bytes)
     void hr_asof_free(hr_asof_spine *spine)
     void hr_asof_feed(const hr_asof_spine *spine, const hr_asof_kept *kept, const hr_asof_batch *batch)
@@ -59,7 +61,11 @@ cdef extern from "hr_asof.h" nogil:
 @cython.final
 cdef class Spine:
     cdef hr_asof_spine table
-    cdef KeyBatch keys  # its bytes are those of the table
+    cdef KeyBatch keys  # its bytes are those of the table; None where the table has its own
+    cdef uint8_t *own_bytes
+    cdef uint64_t *own_starts
+
+    cdef int encode(self, const int64_t[::1] integers) except -1
 
 
 @cython.final

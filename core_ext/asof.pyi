@@ -15,13 +15,20 @@ SPINE_ROWS_MAX: int
 class Spine:
     """Entities with their query times; read-only, so that any number of threads may feed matches against it."""
 
-    def __init__(self, keys: KeyBatch, times_us: NDArray[np.int64], hash_bits: int = 64) -> None:
-        """Holds the keys; `hash_bits` is narrowed by tests, so that keys collide. Raises ValueError for sizes."""
+    def __init__(self, keys: KeyBatch | NDArray[np.int64], times_us: NDArray[np.int64], hash_bits: int = 64) -> None:
+        """Holds the keys, which may be given as integers where they are one each. Raises ValueError for sizes.
+
+        `hash_bits` is narrowed by tests, so that keys collide.
+        """
 
     def __len__(self) -> int: ...
     @property
     def entity_count(self) -> int:
         """Different keys; they are numbered by their first row."""
+
+    @property
+    def longest_search(self) -> int:
+        """Slots that the search for a key passes at most: few where the keys spread well."""
 
     def find(self, keys: KeyBatch) -> NDArray[np.int64]:
         """Entity of every key, -1 where the spine has no such key."""

@@ -2,8 +2,8 @@
 
 import cython
 import numpy as np
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
-from libc.stdlib cimport calloc, free
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
 from core_ext.arrow cimport HR_ARROW_OK, ArrowBuffers, hr_arrow, hr_arrow_fault, refusal
@@ -22,6 +22,12 @@ cdef extern from "hr_rules.h" nogil:
         uint8_t row_status, int is_null, int fallback, int has_default, int include_expired, uint8_t *slot)
 
 
+cdef extern from "hr_key.h" nogil:
+    enum:
+        HR_KEY_I64_BYTES
+    uint8_t *hr_key_put_i64(uint8_t *to, int64_t value)
+
+
 cdef extern from "hr_arrow.h" nogil:
     int hr_arrow_is_null(const hr_arrow *array, int64_t i)
     int hr_arrow_check(const hr_arrow *array, const hr_column *column, int64_t row_count, int64_t *row)
@@ -36,16 +42,20 @@ SPINE_ROWS_MAX = HR_ASOF_ROWS_MAX
 cdef class Spine:
     """Entities with their query times; read-only, so that any number of threads may feed matches against it."""
 
-    def __cinit__(self, KeyBatch keys not None, const int64_t[::1] times_us not None, int hash_bits=64):
+    def __cinit__(self, keys not None, const int64_t[::1] times_us not None, int hash_bits=64):
         cdef int status
-        if times_us.shape[0] != keys.row_count:
-            raise ValueError(f"{times_us.shape[0]} times are given for {keys.row_count} keys")
-        if keys.row_count >= HR_ASOF_ROWS_MAX:
-            raise ValueError(f"a spine has fewer than {HR_ASOF_ROWS_MAX} rows, not {keys.row_count}")
+        cdef int64_t row_count = len(keys)
+        if times_us.shape[0] != row_count:
+            raise ValueError(f"{times_us.shape[0]} times are given for {row_count} keys")
+        if row_count >= HR_ASOF_ROWS_MAX:
+            raise ValueError(f"a spine has fewer than {HR_ASOF_ROWS_MAX} rows, not {row_count}")
         if not 0 <= hash_bits <= 64:
             raise ValueError(f"a hash has 0 to 64 bits, not {hash_bits}")
-        self.keys = keys
-        self.table.keys = batch_keys(keys)
+        if isinstance(keys, KeyBatch):
+            self.keys = keys
+            self.table.keys = batch_keys(keys)
+        else:
+            self.encode(keys)
         self.table.hash_mask = ~(<uint64_t>0) if hash_bits == 64 else ((<uint64_t>1) << hash_bits) - 1
         with nogil:
             status = hr_asof_build(&self.table, &times_us[0] if times_us.shape[0] > 0 else NULL)
@@ -54,6 +64,27 @@ cdef class Spine:
 
     def __dealloc__(self):
         hr_asof_free(&self.table)
+        free(self.own_bytes)
+        free(self.own_starts)
+
+    cdef int encode(self, const int64_t[::1] integers) except -1:
+        """Makes the keys of one integer each."""
+        cdef Py_ssize_t i, count = integers.shape[0]
+        cdef uint8_t *to
+        self.own_bytes = <uint8_t *>malloc(count * HR_KEY_I64_BYTES + 1)
+        self.own_starts = <uint64_t *>malloc((count + 1) * sizeof(uint64_t))
+        if self.own_bytes == NULL or self.own_starts == NULL:
+            raise MemoryError
+        to = self.own_bytes
+        with nogil:
+            for i in range(count):
+                self.own_starts[i] = to - self.own_bytes
+                to = hr_key_put_i64(to, integers[i])
+            self.own_starts[count] = to - self.own_bytes
+        self.table.keys.bytes = self.own_bytes
+        self.table.keys.starts = self.own_starts
+        self.table.keys.row_count = count
+        return 0
 
     def __len__(self):
         return self.table.keys.row_count
@@ -62,6 +93,11 @@ cdef class Spine:
     def entity_count(self):
         """Different keys."""
         return self.table.entity_count
+
+    @property
+    def longest_search(self):
+        """Slots that the search for a key passes at most."""
+        return hr_asof_longest_search(&self.table)
 
     def find(self, KeyBatch keys not None):
         """Entity of every key, -1 where the spine has no such key."""

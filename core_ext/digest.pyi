@@ -1,6 +1,7 @@
 """Digest of result rows: SHA-256 over their canonical bytes, and a multiset hash per column."""
 
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from typing import final
 
 import numpy as np
@@ -20,10 +21,15 @@ class RowDigest:
     row_count: int
 
     def __init__(self, columns: Sequence[tuple[str, tuple[int, int, int, int]]]) -> None: ...
-    def update(self, columns: Sequence[ArrowColumn], statuses: Sequence[NDArray[np.uint8]]) -> None:
+    def update(
+        self,
+        columns: Sequence[ArrowColumn],
+        statuses: Sequence[NDArray[np.uint8]],
+        hashing: Executor | None = None,
+    ) -> None:
         """Takes rows as one Arrow column and one array of status bytes per column. Raises ValueError for bad buffers.
 
-        A null stands for an empty slot.
+        A null stands for an empty slot. With `hashing` a thread of it hashes some rows while the next are laid out.
         """
 
     def hexdigest(self) -> str:

@@ -20,6 +20,7 @@ cdef extern from "hr_arrow.h" nogil:
 
 cdef enum:
     BLOCK_ROWS = 4096
+    BLOCK_BYTES = 1 << 21  # of rows of one size: fewer hand-overs to the thread that hashes
     NEAR_ROWS = 128  # their canonical bytes stay in the first cache while every column writes its own
 
 PREAMBLE = b"headrace result rows 1\0"
@@ -42,13 +43,15 @@ cdef class RowDigest:
             self.columns[i].is_variable = shape == HR_VARIABLE or element_bytes == 0
             text = name.encode()
             self.sha.update(struct.pack("<I", len(text)) + text + struct.pack("<BBI", scalar, shape, list_size))
+        self.row_bytes = hr_digest_row_bytes(self.columns, self.column_count)
 
     def __dealloc__(self):
         PyMem_Free(self.columns)
         PyMem_Free(self.sums)
-        PyMem_Free(self.room)
+        PyMem_Free(self.rooms[0])
+        PyMem_Free(self.rooms[1])
 
-    def update(self, columns not None, statuses not None):
+    def update(self, columns not None, statuses not None, hashing=None):
         """Takes rows as one Arrow column and one array of status bytes per column."""
         cdef ArrowBuffers buffers = ArrowBuffers(columns)
         cdef hr_arrow_fault fault
@@ -63,6 +66,10 @@ cdef class RowDigest:
         cdef const uint8_t **starts = <const uint8_t **>PyMem_Malloc(self.column_count * sizeof(uint8_t *))
         if starts == NULL:
             raise MemoryError
+        before = None
+        cdef int64_t block_rows = BLOCK_ROWS
+        if self.row_bytes > 0:
+            block_rows = max(BLOCK_ROWS, BLOCK_BYTES // self.row_bytes)
         try:
             for i in range(self.column_count):
                 fault.column = i
@@ -73,14 +80,43 @@ cdef class RowDigest:
                 if view.shape[0] != row_count:
                     raise ValueError(f"column {i}: {view.shape[0]} statuses for {row_count} rows")
                 starts[i] = &view[0] if row_count > 0 else NULL
-            for start in range(0, row_count, BLOCK_ROWS):
-                self.sha.update(self.block(buffers.arrays, starts, start, min(BLOCK_ROWS, row_count - start)))
+            for start in range(0, row_count, block_rows):
+                block = self.block(buffers.arrays, starts, start, min(block_rows, row_count - start))
+                if hashing is None:
+                    self.sha.update(block)
+                    continue
+                if before is not None:
+                    before.result()
+                before = hashing.submit(self.sha.update, block)
             self.row_count += row_count
         finally:
             PyMem_Free(starts)
+            if before is not None:
+                before.result()
 
     cdef object block(self, const hr_arrow *arrays, const uint8_t **statuses, int64_t start, int64_t count):
-        """Canonical bytes of some rows, until the next ones."""
+        """Canonical bytes of some rows, until those of the rows after the next ones."""
+        cdef Py_ssize_t c, i, near, row_bytes = self.row_bytes
+        cdef uint8_t *room
+        cdef uint8_t *to
+        self.turn = 1 - self.turn
+        if row_bytes == 0:
+            return self.uneven_block(arrays, statuses, start, count)
+        room = self.room_for(row_bytes * count)
+        with nogil:
+            i = 0
+            while i < count:
+                near = min(NEAR_ROWS, count - i)
+                to = room + row_bytes * i
+                for c in range(self.column_count):
+                    self.sums[c] += hr_digest_write_single(
+                        &self.columns[c], &arrays[c], statuses[c], start + i, near, to, row_bytes)
+                    to += 1 + self.columns[c].element_bytes
+                i += near
+        return PyMemoryView_FromMemory(<char *>room, row_bytes * count, PyBUF_READ)
+
+    cdef object uneven_block(self, const hr_arrow *arrays, const uint8_t **statuses, int64_t start, int64_t count):
+        """The same where rows differ in size."""
         cdef int64_t[BLOCK_ROWS] lengths
         cdef uint8_t *cursors[BLOCK_ROWS]
         cdef Py_ssize_t c, i, near, total = 0
@@ -90,7 +126,8 @@ cdef class RowDigest:
                 hr_digest_measure(&self.columns[c], &arrays[c], start, count, lengths)
             for i in range(count):
                 total += lengths[i]
-        cdef uint8_t *to = self.room_for(total)
+        cdef uint8_t *room = self.room_for(total)
+        cdef uint8_t *to = room
         with nogil:
             for i in range(count):
                 cursors[i] = to
@@ -102,18 +139,20 @@ cdef class RowDigest:
                     self.sums[c] += hr_digest_write(
                         &self.columns[c], &arrays[c], statuses[c], start + i, near, &cursors[i])
                 i += near
-        return PyMemoryView_FromMemory(<char *>self.room, total, PyBUF_READ)
+        return PyMemoryView_FromMemory(<char *>room, total, PyBUF_READ)
 
     cdef uint8_t *room_for(self, Py_ssize_t byte_count) except NULL:
-        """Memory for some rows, used again for the next ones: large pieces are new to the system each time."""
-        if byte_count >= self.capacity:
-            PyMem_Free(self.room)
-            self.capacity = 0
-            self.room = <uint8_t *>PyMem_Malloc(byte_count + 1)
-            if self.room == NULL:
+        """Memory for some rows, used again in turns: large pieces are new to the system each time."""
+        cdef int turn = self.turn
+        if byte_count >= self.capacities[turn]:
+            PyMem_Free(self.rooms[turn])
+            self.rooms[turn] = NULL
+            self.capacities[turn] = 0
+            self.rooms[turn] = <uint8_t *>PyMem_Malloc(byte_count + 1)
+            if self.rooms[turn] == NULL:
                 raise MemoryError
-            self.capacity = byte_count + 1
-        return self.room
+            self.capacities[turn] = byte_count + 1
+        return self.rooms[turn]
 
     def hexdigest(self):
         """SHA-256 over the rows so far, in their order."""

@@ -25,14 +25,22 @@ cdef extern from "hr_pages.h" nogil:
         void *context
 
     ctypedef struct hr_page_wanted:
-        const int64_t *sources
-        const int64_t *targets
+        const uint32_t *sources
+        const uint32_t *targets
         int64_t count
         uint8_t *values
         uint8_t *nulls
 
     int hr_pages_take(hr_pages *pages, const hr_page_wanted *wanted)
     void hr_pages_close(hr_pages *pages)
+
+
+@cython.final
+cdef class Places:
+    cdef uint32_t *sources  # and as many targets behind them
+    cdef readonly Py_ssize_t count
+    cdef readonly int64_t row_count
+    cdef readonly int64_t slot_count
 
 
 @cython.final

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 CODECS: dict[str, int]
+PLACES_MAX: int
 
 class ChunkKind(NamedTuple):
     """A column chunk: bytes of a value, one of CODECS, whether its column may hold nulls, and its rows."""
@@ -15,6 +16,17 @@ class ChunkKind(NamedTuple):
     codec: int
     is_nullable: bool
     row_count: int
+
+@final
+class Places:
+    """Ascending rows of a chunk and the slots that their values go to, checked once for all columns."""
+
+    count: int
+    row_count: int
+    slot_count: int
+
+    def __init__(self, sources: NDArray[np.int64], targets: NDArray[np.int64], row_count: int, slot_count: int) -> None:
+        """At most PLACES_MAX rows and slots. Raises ValueError for one that is out of range or order."""
 
 @final
 class PageReader:
@@ -31,14 +43,15 @@ class PageReader:
         self,
         kind: ChunkKind,
         chunk: bytes | memoryview | NDArray[np.uint8],
-        sources: NDArray[np.int64],
-        targets: NDArray[np.int64],
+        places: Places,
         values: NDArray[np.uint8],
         nulls: NDArray[np.uint8],
     ) -> bool:
-        """Copies value sources[i] of a chunk into slot targets[i] of `values`; `nulls` gets a 1 where it is null.
+        """Copies the value at every source of a chunk into the slot of its target; `nulls` gets a 1 where it is null.
 
-        Sources ascend. Threads may share `values` and `nulls` when their targets differ. Releases the GIL.
+        The chunk has at least the rows of the places, and `values` and `nulls` exactly their slots.
+
+        Threads may share `values` and `nulls` when their targets differ. Releases the GIL.
         """
 
     def read(self, kind: ChunkKind, chunk: bytes | memoryview | NDArray[np.uint8], values: NDArray[np.uint8]) -> bool:

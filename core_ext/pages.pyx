@@ -5,11 +5,13 @@ from typing import NamedTuple
 import cython
 from cpython.buffer cimport PyBUF_READ
 from cpython.memoryview cimport PyMemoryView_FromMemory
-from libc.stdint cimport int64_t, uint8_t
+from libc.stdint cimport INT32_MAX, int64_t, uint8_t, uint32_t
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 
 CODECS = {"UNCOMPRESSED": HR_CODEC_NONE, "SNAPPY": HR_CODEC_SNAPPY, "ZSTD": HR_CODEC_ZSTD}
+PLACES_MAX = INT32_MAX
 cdef tuple KNOWN_CODECS = (HR_CODEC_NONE, HR_CODEC_SNAPPY, HR_CODEC_ZSTD)
 
 
@@ -38,6 +40,39 @@ cdef int inflated(
 
 
 @cython.final
+cdef class Places:
+    """Ascending rows of a chunk and the slots that their values go to, checked once for all columns."""
+
+    def __cinit__(
+        self, const int64_t[::1] sources not None, const int64_t[::1] targets not None, int64_t row_count,
+        int64_t slot_count,
+    ):
+        cdef Py_ssize_t i, count = sources.shape[0], wrong = -1
+        cdef int64_t before = 0
+        if targets.shape[0] != count:
+            raise ValueError(f"{count} sources and {targets.shape[0]} targets do not fit together")
+        if not 0 <= row_count <= PLACES_MAX or not 0 <= slot_count <= PLACES_MAX:
+            raise ValueError(f"{row_count} rows or {slot_count} slots are none of 0 to {PLACES_MAX}")
+        self.count, self.row_count, self.slot_count = count, row_count, slot_count
+        self.sources = <uint32_t *>malloc((2 * count + 1) * sizeof(uint32_t))
+        if self.sources == NULL:
+            raise MemoryError
+        with nogil:
+            for i in range(count):
+                if sources[i] < before or sources[i] >= row_count or targets[i] < 0 or targets[i] >= slot_count:
+                    wrong = i
+                    break
+                before = sources[i]
+                self.sources[i] = <uint32_t>sources[i]
+                self.sources[count + i] = <uint32_t>targets[i]
+        if wrong >= 0:
+            raise ValueError(f"source {sources[wrong]} or target {targets[wrong]} at {wrong} is out of range or order")
+
+    def __dealloc__(self):
+        free(self.sources)
+
+
+@cython.final
 cdef class PageReader:
     """Reads one chunk at a time and keeps the memory it needs for that; for one thread."""
 
@@ -52,29 +87,22 @@ cdef class PageReader:
         hr_pages_close(&self.pages)
 
     def take(
-        self, kind not None, const uint8_t[::1] chunk not None, const int64_t[::1] sources not None,
-        const int64_t[::1] targets not None, uint8_t[::1] values not None, uint8_t[::1] nulls not None,
+        self, kind not None, const uint8_t[::1] chunk not None, Places places not None,
+        uint8_t[::1] values not None, uint8_t[::1] nulls not None,
     ):
-        """Copies value sources[i] of a chunk into slot targets[i] of `values`; `nulls` gets a 1 where it is null."""
+        """Copies the value at every source into the slot of its target; `nulls` gets a 1 where it is null."""
         cdef hr_page_wanted wanted
-        cdef Py_ssize_t i, count = sources.shape[0], slot_count = nulls.shape[0], wrong = -1
-        cdef int64_t before = 0, row_count = kind.row_count
-        if targets.shape[0] != count or values.shape[0] != slot_count * <int64_t>kind.width:
+        if places.row_count > kind.row_count or places.slot_count != nulls.shape[0]:
             raise ValueError(
-                f"{count} sources, {targets.shape[0]} targets and {values.shape[0]} bytes do not fit together")
-        if count == 0:
+                f"places of {places.row_count} rows in {places.slot_count} slots are given for {kind.row_count} rows "
+                f"in {nulls.shape[0]} slots")
+        if values.shape[0] != places.slot_count * <int64_t>kind.width:
+            raise ValueError(f"{values.shape[0]} bytes are no {places.slot_count} slots of {kind.width}")
+        if places.count == 0:
             return True
-        with nogil:
-            for i in range(count):
-                if sources[i] < before or sources[i] >= row_count or targets[i] < 0 or targets[i] >= slot_count:
-                    wrong = i
-                    break
-                before = sources[i]
-        if wrong >= 0:
-            raise ValueError(f"source {sources[wrong]} or target {targets[wrong]} at {wrong} is out of range or order")
-        wanted.sources = &sources[0]
-        wanted.targets = &targets[0]
-        wanted.count = count
+        wanted.sources = places.sources
+        wanted.targets = places.sources + places.count
+        wanted.count = places.count
         wanted.values = &values[0]
         wanted.nulls = &nulls[0]
         return self.run(kind, chunk, &wanted)

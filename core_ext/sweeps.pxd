@@ -16,7 +16,6 @@ cdef extern from "hr_asof_sweep.h" nogil:
     ctypedef struct hr_asof_queries:
         const hr_asof_spine *spine
         hr_asof_query *queries
-        uint32_t *dense
 
     ctypedef struct hr_asof_sweep:
         hr_asof_kept latest

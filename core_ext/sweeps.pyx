@@ -29,7 +29,7 @@ cdef class Queries:
     @property
     def is_dense(self):
         """Whether the keys are integers that are found by subtraction."""
-        return self.held.dense != NULL
+        return self.spine.table.dense != NULL
 
 
 @cython.final

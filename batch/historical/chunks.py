@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from core_ext.pages import CODECS, ChunkKind, PageReader
+from core_ext.pages import CODECS, ChunkKind, PageReader, Places
 
 # Types whose values lie in a file as they lie in memory.
 _PHYSICAL: Final = {
@@ -88,12 +88,12 @@ class ChunkReader:
         self,
         source: pa.NativeFile,
         chunk: ColumnChunk,
-        rows: tuple[NDArray[np.int64], NDArray[np.int64]],
+        places: Places,
         slots: tuple[NDArray[np.uint8], NDArray[np.uint8]],
     ) -> bool:
-        """Takes values at ascending (sources, targets) into (values, nulls), where the page reader can."""
+        """Takes values at some places into (values, nulls), where the page reader can."""
         held = self._load(source, chunk)
-        return held is not None and self._pages.take(chunk.kind, held, *rows, *slots)
+        return held is not None and self._pages.take(chunk.kind, held, places, *slots)
 
     def _load(self, source: pa.NativeFile, chunk: ColumnChunk) -> NDArray[np.uint8] | None:
         if len(self._bytes) < chunk.size:

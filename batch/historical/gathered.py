@@ -13,6 +13,7 @@ from batch.historical.tables import Pick
 from core_ext import rules
 from core_ext.arrow import arrow_column
 from core_ext.asof import gather, settle
+from core_ext.pages import PLACES_MAX, Places
 from headrace.types import Scalar, Shape, ValueType
 
 
@@ -22,6 +23,19 @@ class Looked:
 
     values: pa.Array
     statuses: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What all columns share that have no default, and no null where a row was found.
+
+    `withheld` are the rows that were found and whose slots are empty all the same.
+    """
+
+    statuses: NDArray[np.uint8]
+    filled: NDArray[np.bool_]
+    validity: pa.Buffer | None
+    withheld: NDArray[np.int64]
 
 
 class Gathered:
@@ -35,16 +49,20 @@ class Gathered:
         self._columns = columns
         self.column_count = len(columns)
         self._row_count = row_count
+        self._missing = (~is_found).view(np.uint8)
         nulls = np.empty((len(columns), row_count), np.uint8)
-        nulls[:] = ~is_found
+        nulls[:] = self._missing
         self._nulls = list(nulls)
         self._fixed = _zeros([row_count * column.type.slot_bytes for column in columns])
         self._parts: list[list[tuple[NDArray[np.int64], pa.Array]]] = [[] for _ in columns]
 
-    def picks(self, sources: NDArray[np.int64], targets: NDArray[np.int64]) -> dict[int, Pick]:
-        """What a chunk gives for the columns of fixed width, by their place."""
+    def picks(self, row_count: int, sources: NDArray[np.int64], targets: NDArray[np.int64]) -> dict[int, Pick]:
+        """What a chunk of some rows gives for the columns of fixed width, by their place."""
+        if max(row_count, self._row_count) > PLACES_MAX:
+            return {}
+        places = Places(sources, targets, row_count, self._row_count)
         return {
-            at: Pick(column.name, sources, targets, self._fixed[at], self._nulls[at])
+            at: Pick(column.name, places, self._fixed[at], self._nulls[at])
             for at, column in enumerate(self._columns)
             if column.type.shape is Shape.SINGLE and column.type.element_bytes in (4, 8)
         }
@@ -75,11 +93,25 @@ class Gathered:
         """The values of a column as they are."""
         column, nulls = self._columns[at], self._nulls[at]
         if not column.type.is_variable:
-            return _fixed_array(column.type, self._fixed[at], nulls == 0)
+            return _fixed_array(column.type, self._fixed[at], nulls == 0, _validity(nulls == 0))
         return self._variable(at, column, None, np.where(nulls != 0, rules.SLOT_EMPTY, rules.SLOT_VALUE))
 
-    def settled(self, at: int, row_statuses: NDArray[np.uint8], fallback: int, include_expired: bool = False) -> Looked:
-        """The column with its statuses, by the value rules."""
+    def settlement(self, row_statuses: NDArray[np.uint8], fallback: int, include_expired: bool) -> Settlement:
+        """What `settled` may be given for every column, so that the rules are applied once."""
+        statuses, slots = settle(row_statuses, self._missing, fallback, None, include_expired)
+        filled = slots != rules.SLOT_EMPTY
+        return Settlement(statuses, filled, _validity(filled), np.flatnonzero(~filled & (self._missing == 0)))
+
+    def settled(
+        self,
+        at: int,
+        row_statuses: NDArray[np.uint8],
+        fallback: int,
+        include_expired: bool = False,
+        *,
+        shared: Settlement | None = None,
+    ) -> Looked:
+        """The column with its statuses, by the value rules; `shared` is that of these very statuses and rules."""
         column = self._columns[at]
         default = None if column.default is None else pa.array([column.default], column.type.arrow)
         nulls = self._nulls[at]
@@ -87,10 +119,14 @@ class Gathered:
             mark = None if default is None else b""
             statuses, slots = settle(row_statuses, nulls, fallback, mark, include_expired)
             return Looked(self._variable(at, column, default, slots), statuses)
-        mark = None if default is None else _slot_of(default, column.type)
         values = self._fixed[at]
+        if shared is not None and default is None and np.array_equal(nulls, self._missing):
+            values.reshape(-1, column.type.slot_bytes)[shared.withheld] = 0
+            return Looked(_fixed_array(column.type, values, shared.filled, shared.validity), shared.statuses)
+        mark = None if default is None else _slot_of(default, column.type)
         statuses, slots = settle(row_statuses, nulls, fallback, mark, include_expired, values)
-        return Looked(_fixed_array(column.type, values, slots != rules.SLOT_EMPTY), statuses)
+        filled = slots != rules.SLOT_EMPTY
+        return Looked(_fixed_array(column.type, values, filled, _validity(filled)), statuses)
 
     def _variable(self, at: int, column: FeatureColumn, default: pa.Array | None, slots: NDArray[np.uint8]) -> pa.Array:
         parts = self._parts[at]
@@ -118,11 +154,17 @@ def _slot_of(default: pa.Array, kind: ValueType) -> bytes:
     return values.tobytes()
 
 
-def _fixed_array(kind: ValueType, values: NDArray[np.uint8], filled: NDArray[np.bool_]) -> pa.Array:
+def _validity(filled: NDArray[np.bool_]) -> pa.Buffer | None:
+    """Validity bitmap of slots, None where all are filled."""
+    return None if filled.all() else pa.py_buffer(np.packbits(filled, bitorder="little"))
+
+
+def _fixed_array(
+    kind: ValueType, values: NDArray[np.uint8], filled: NDArray[np.bool_], validity: pa.Buffer | None
+) -> pa.Array:
     """Arrow array over the slots, without a copy unless they are booleans."""
     count = len(filled)
-    empty_count = count - int(np.count_nonzero(filled))
-    validity = pa.py_buffer(np.packbits(filled, bitorder="little")) if empty_count else None
+    empty_count = 0 if validity is None else -1  # counted when someone asks
     if kind.scalar is Scalar.BOOL:
         values = np.packbits(values, bitorder="little")
     data = pa.py_buffer(values)

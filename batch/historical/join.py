@@ -157,7 +157,7 @@ class HistoricalJoin:
         for view, rows in zip(views, histories, strict=True):
             names = [key.spine for key in view.keys]
             if held is None or held[0] != names:
-                keyed = Spine(self._spine_keys(batch, view), times)
+                keyed = Spine(checks.match_keys(batch, names, view.keys, "spine"), times)
                 held = (names, keyed, Queries(keyed))
             readings = 2 if view.computation is None else 3
             advance = _Counter(self._progress, view.name, readings * rows.row_count)

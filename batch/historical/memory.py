@@ -17,6 +17,7 @@ CELL_BYTES: Final = 6  # null, status and slot of a value, and their Arrow form
 FIXED_BYTES: Final = 96 << 20  # batches in flight of two workers, the writer's row group, Arrow's pool
 ROWS_MIN: Final = 1_000  # fewer rows a part would read its history too often
 WRITE_ROWS_MAX: Final = 1 << 17  # of one row group of the result
+WRITE_BYTES_MAX: Final = 40 << 20  # of one as well: one is encoded while the one before it is written
 PARTITIONS_MAX: Final = 128  # open files, twice
 # Per event of a computed view: entity, group, times and order (60), joined from the parts of batches, so twice; sorted
 # (24), and again for the states of one entity at a time (16). Its inputs are held twice as well.
@@ -54,17 +55,18 @@ def plan(
         message = f"a memory limit of {limit_bytes} bytes is too small for these views: give at least {least}"
         raise ResourceExhausted(message, reason="MEMORY_LIMIT_TOO_SMALL", metadata={"least_bytes": str(least)})
     budget = limit_bytes - FIXED_BYTES
+    write_rows = min(WRITE_ROWS_MAX, max(ROWS_MIN, WRITE_BYTES_MAX // max(1, sum(widths))))
     if row_count * whole_row + events <= budget:
         peak = FIXED_BYTES + row_count * whole_row + events
-        return MemoryPlan(True, max(row_count, 1), 1, 16 << 20, WRITE_ROWS_MAX, peak, events)
+        return MemoryPlan(True, max(row_count, 1), 1, 16 << 20, write_rows, peak, events)
     event_bytes = budget // 4 if any(map(width_of_event, views)) else 0
     rows = max(ROWS_MIN, (budget // 2 - event_bytes) // split_row)
     partitions = 2
     while partitions < PARTITIONS_MAX and (partitions * rows < 2 * row_count or partitions * event_bytes < 2 * events):
         partitions *= 2
     group_bytes = min(16 << 20, budget // 4 // partitions // len(views))  # a result file of each is open at the end
-    write_rows = int(min(WRITE_ROWS_MAX, max(ROWS_MIN, budget // 4 // whole_row)))
-    return MemoryPlan(False, int(rows), partitions, int(group_bytes), write_rows, limit_bytes, int(event_bytes))
+    write_rows = min(write_rows, max(ROWS_MIN, budget // 6 // whole_row))  # three pieces are under way
+    return MemoryPlan(False, int(rows), partitions, int(group_bytes), int(write_rows), limit_bytes, int(event_bytes))
 
 
 def width_of_event(view: HistoryInput) -> int:

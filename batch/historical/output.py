@@ -8,20 +8,18 @@ from typing import Final, Self
 from uuid import UUID
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from batch.arrays import numbers_of, whole
 from batch.historical.checks import names_of
+from batch.historical.encoded_file import EncodedFile
 from batch.historical.failures import writing
+from batch.historical.group_encoder import GroupEncoder, StartedGroup
 from batch.historical.inputs import HistoryInput, kind_of
 from batch.historical.tables import located
 from core_ext.arrow import arrow_column
 from core_ext.digest import RowDigest
 from headrace.types import Scalar, ValueType
 
-COMPRESSION: Final = "snappy"
-WRITE_BATCH_ROWS: Final = 1 << 17  # the writer's own 1,024 cost a tenth of its time
-WIDE_BATCH_ROWS: Final = 1_024  # a page holds a whole batch, whatever its values take
 _REPEATING: Final = {Scalar.STRING, Scalar.BYTES, Scalar.DATE, Scalar.I32, Scalar.BOOL}
 
 
@@ -62,22 +60,18 @@ class ResultFile:
         self._names = [name for name, _ in features]
         self._digest = RowDigest([(name, kind_of(kind)) for name, kind in features])
         self._schema = pa.schema([*spine, *schema_of(features)])
-        # Statuses stay plain: snappy makes a twentieth of them, and dictionaries take four times as long.
         repeating = [name for name, kind in features if kind.scalar in _REPEATING]
-        self._dictionaries = [field.name for field in spine if not _is_wide(field.type)] + repeating
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="digest")
-        self._pending: Future[None] | None = None
+        dictionaries = {*(field.name for field in spine if not _is_wide(field.type)), *repeating}
+        self._digests = ThreadPoolExecutor(1, thread_name_prefix="digest")
+        self._hashing = ThreadPoolExecutor(1, thread_name_prefix="hash")
+        self._encoder = GroupEncoder(self._schema, dictionaries)
+        self._digesting: Future[None] | None = None
+        self._started: StartedGroup | None = None
 
     def __enter__(self) -> Self:
         with writing(self._uri):
             self._sink = self._filesystem.open_output_stream(self._under_way)
-            self._writer = pq.ParquetWriter(
-                self._sink,
-                self._schema,
-                compression=COMPRESSION,
-                use_dictionary=self._dictionaries or False,
-                write_batch_size=WRITE_BATCH_ROWS if _is_narrow(self._schema) else WIDE_BATCH_ROWS,
-            )
+            self._file = EncodedFile(self._sink, self._schema)
         return self
 
     def __exit__(
@@ -86,49 +80,53 @@ class ResultFile:
         complete = False
         try:
             if kind is None:
-                self._await()
+                self._finish()
                 with writing(self._uri):
-                    self._writer.close()
+                    self._file.close()
                     self._sink.close()
                     self._filesystem.move(self._under_way, self._path)
                 complete = True
         finally:
-            self._pool.shutdown()
+            for work in (self._digests.shutdown, self._hashing.shutdown, self._encoder.close):
+                work()
             if not complete:
                 self._drop()
 
     def _drop(self) -> None:
-        for step in (self._writer.close, self._sink.close, lambda: self._filesystem.delete_file(self._under_way)):
+        for step in (self._sink.close, lambda: self._filesystem.delete_file(self._under_way)):
             try:
                 step()
             except (OSError, pa.ArrowException):
                 continue  # what failed was the disk, and the error under way says so
 
     def write(self, spine: pa.Table, features: pa.Table) -> None:
-        """Adds rows in spine order; the digest runs beside the file."""
-        self._await()
+        """Adds rows in spine order; they are encoded and digested while those before them are written."""
+        if features.num_rows == 0:
+            return
         combined = features.combine_chunks()
-        self._pending = self._pool.submit(self._update, combined)
-        with writing(self._uri):
-            columns = [*spine.columns, *combined.columns]
-            self._writer.write_table(pa.Table.from_arrays(columns, schema=self._schema))
+        table = pa.Table.from_arrays([*spine.columns, *combined.columns], schema=self._schema)
+        started = self._encoder.start(table)
+        digesting = self._digests.submit(self._update, combined)
+        self._finish()
+        self._started, self._digesting = started, digesting
 
-    def _await(self) -> None:
-        if self._pending is not None:
-            self._pending.result()
+    def _finish(self) -> None:
+        """Writes the rows under way."""
+        if self._started is not None:
+            with writing(self._uri):
+                self._file.write(self._started.result(), self._started.row_count)
+        if self._digesting is not None:
+            self._digesting.result()
+        self._started = self._digesting = None
 
     def _update(self, features: pa.Table) -> None:
         arrays = [whole(column) for column in features.columns]
         values = [arrow_column(array) for array in arrays[::2]]
-        self._digest.update(values, [numbers_of(array) for array in arrays[1::2]])
+        self._digest.update(values, [numbers_of(array) for array in arrays[1::2]], self._hashing)
 
     def digest(self) -> Digest:
         """Digest of the rows written; after the file is complete."""
         return Digest(self._digest.hexdigest(), dict(zip(self._names, self._digest.column_hashes(), strict=True)))
-
-
-def _is_narrow(schema: pa.Schema) -> bool:
-    return all(pa.types.is_primitive(field.type) for field in schema)
 
 
 def _is_wide(kind: pa.DataType) -> bool:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from batch.historical.chunks import ChunkMap, ChunkReader
 from batch.historical.failures import changed, reading, refused
+from core_ext.pages import Places
 from headrace.errors import DataLoss, NotFound
 
 BATCH_ROWS: Final = 1 << 16  # ten f32 of them stay in the second cache
@@ -33,11 +34,10 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Pick:
-    """Values of a column at ascending `sources` of its chunk, for the slots `targets` of `values` and `nulls`."""
+    """Values of a column at some places of its chunk, for the slots of `values` and `nulls`."""
 
     column: str
-    sources: NDArray[np.int64]
-    targets: NDArray[np.int64]
+    places: Places
     values: NDArray[np.uint8]
     nulls: NDArray[np.uint8]
 
@@ -140,8 +140,7 @@ class ParquetRows:
             return left
         with self._unchanged(chunk), self._source(chunk.file) as source:
             for pick, column in found:
-                rows, slots = (pick.sources, pick.targets), (pick.values, pick.nulls)
-                if column is not None and not reader.take(source, column, rows, slots):
+                if column is not None and not reader.take(source, column, pick.places, (pick.values, pick.nulls)):
                     left.append(pick)
         return left
 

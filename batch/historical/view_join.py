@@ -34,10 +34,11 @@ def join_view(
     gathered = Gathered(view.columns, indexes >= 0)
     gather_rows(rows, indexes, gathered, advance)
     out: list[Looked | None] = [None] * len(view.columns)
+    shared = gathered.settlement(row_statuses, view.fallback, view.include_expired)
 
     def settle_columns(places: Iterator[int]) -> None:
         for at in places:
-            out[at] = gathered.settled(at, row_statuses, view.fallback, view.include_expired)
+            out[at] = gathered.settled(at, row_statuses, view.fallback, view.include_expired, shared=shared)
 
     in_parallel(range(len(view.columns)), settle_columns)
     return [one for one in out if one is not None]
@@ -147,7 +148,7 @@ def _gather_chunk(
 ) -> None:
     """Values at ascending sources of a chunk for their targets."""
     sources, targets = asked
-    picks = gathered.picks(sources, targets)
+    picks = gathered.picks(chunk.row_count, sources, targets)
     left = {id(pick) for pick in rows.take(chunk, list(picks.values()), reader)}
     places = [at for at in range(gathered.column_count) if at not in picks or id(picks[at]) in left]
     if not places:

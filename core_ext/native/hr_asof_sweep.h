@@ -11,8 +11,6 @@
 
 enum {
     HR_ASOF_UNORDERED = 2,      /* a batch is not in order: it is left to hr_asof_feed */
-    HR_ASOF_DENSE_SHARE = 4,    /* integers that span up to so many times their count are found by subtraction */
-    HR_ASOF_DENSE_MIN = 1 << 10,
     HR_ASOF_AHEAD = 16          /* queries whose entity is fetched before its turn */
 };
 
@@ -26,9 +24,6 @@ typedef struct {
 typedef struct {
     const hr_asof_spine *spine;
     hr_asof_query *queries;
-    uint32_t *dense;            /* entity of dense_first + i; NULL where the keys are no integers or lie far apart */
-    uint64_t dense_count;
-    int64_t dense_first;
 } hr_asof_queries;
 
 /* What the rows of one part of a history gave; queries from `end` on see the latest rows. */
@@ -37,14 +32,14 @@ typedef struct {
     hr_asof_kept passed;        /* of the queries [begin, end) */
     int64_t begin, end, capacity;
     int64_t last_us;            /* when the last row was seen */
+    int64_t greatest_us;        /* of the event times of all rows */
     int is_begun;
 } hr_asof_sweep;
 
 static inline void hr_asof_queries_free(hr_asof_queries *queries)
 {
     free(queries->queries);
-    free(queries->dense);
-    queries->queries = NULL, queries->dense = NULL;
+    queries->queries = NULL;
 }
 
 static inline void hr_asof_kept_free(hr_asof_kept *kept)
@@ -68,39 +63,6 @@ static inline int hr_asof_kept_allocate(hr_asof_kept *kept, int64_t count, int h
     if (kept->matches == NULL || (has_ties && kept->ties == NULL)) return 0;
     memset(kept->matches, 0xFF, (size_t)(count + 1) * sizeof(*kept->matches));
     return 1;
-}
-
-static inline int64_t hr_asof_entity_integer(const hr_asof_spine *spine, uint32_t entity)
-{
-    uint64_t start = spine->keys.starts[spine->entity_rows[entity]];
-    return (int64_t)(__builtin_bswap64(hr_load_u64(spine->keys.bytes + start + 1)) ^ 1ULL << 63);
-}
-
-/* Makes the table of integers where the keys are integers that lie close; without one nothing else changes. */
-static inline void hr_asof_make_dense(hr_asof_queries *queries)
-{
-    const hr_asof_spine *spine = queries->spine;
-    int64_t low = INT64_MAX, high = INT64_MIN, value;
-    uint64_t span;
-    uint32_t e;
-    for (e = 0; e < spine->entity_count; e++) {
-        uint64_t start = spine->keys.starts[spine->entity_rows[e]];
-        if (spine->keys.starts[spine->entity_rows[e] + 1] - start != HR_KEY_I64_BYTES) return;
-        if (spine->keys.bytes[start] != HR_KEY_I64) return;
-        value = hr_asof_entity_integer(spine, e);
-        if (value < low) low = value;
-        if (value > high) high = value;
-    }
-    if (spine->entity_count == 0) return;
-    span = (uint64_t)high - (uint64_t)low;
-    if (span >= (uint64_t)spine->entity_count * HR_ASOF_DENSE_SHARE + HR_ASOF_DENSE_MIN) return;
-    queries->dense = hr_asof_allocate((size_t)(span + 1) * sizeof(uint32_t));
-    if (queries->dense == NULL) return;
-    memset(queries->dense, 0xFF, (size_t)(span + 1) * sizeof(uint32_t));
-    queries->dense_first = low;
-    queries->dense_count = span + 1;
-    for (e = 0; e < spine->entity_count; e++)
-        queries->dense[(uint64_t)hr_asof_entity_integer(spine, e) - (uint64_t)low] = e;
 }
 
 /* Queries in the order of the spine's rows; tells whether their times ascend. */
@@ -145,7 +107,6 @@ static inline int hr_asof_queries_build(hr_asof_queries *queries)
     size_t count = (size_t)queries->spine->keys.row_count + 1;
     queries->queries = hr_asof_allocate(count * sizeof(*queries->queries));
     if (queries->queries == NULL) return HR_ASOF_NO_MEMORY;
-    hr_asof_make_dense(queries);
     return hr_asof_queries_fill(queries) ? HR_ASOF_OK : hr_asof_queries_sort(queries);
 }
 
@@ -224,19 +185,33 @@ static inline void hr_asof_batch_entities(
 {
     uint64_t hashes[HR_ASOF_BLOCK], place;
     int i;
-    if (queries->dense != NULL && batch->integers != NULL) {
+    if (queries->spine->dense != NULL && batch->integers != NULL) {
         for (i = 0; i < count; i++) {
-            place = (uint64_t)batch->integers[start + i] - (uint64_t)queries->dense_first;
-            entities[i] = place < queries->dense_count ? queries->dense[place] : HR_ASOF_NONE;
+            place = (uint64_t)batch->integers[start + i] - (uint64_t)queries->spine->dense_first;
+            entities[i] = place < queries->spine->dense_count ? queries->spine->dense[place] : HR_ASOF_NONE;
         }
         return;
     }
     for (i = 0; i < count; i++) {
         hashes[i] = hr_asof_batch_hash(queries->spine, batch, start + i);
-        __builtin_prefetch(&queries->spine->slots[hashes[i] & queries->spine->slot_mask]);
+        __builtin_prefetch(&queries->spine->slots[hr_asof_home(hashes[i], queries->spine->slot_mask)]);
     }
     for (i = 0; i < count; i++)
         entities[i] = hr_asof_batch_find(queries->spine, batch, start + i, hashes[i])->entity;
+}
+
+/* hr_asof_batch_entities, which fetches what is kept of them. */
+static inline int hr_asof_sweep_fetch(
+    const hr_asof_queries *queries, const hr_asof_sweep *sweep, const hr_asof_batch *batch, int64_t start,
+    uint32_t *entities)
+{
+    int64_t left = batch->keys.row_count - start;
+    int i, count = left < HR_ASOF_BLOCK ? (int)left : HR_ASOF_BLOCK;
+    if (count <= 0) return 0;
+    hr_asof_batch_entities(queries, batch, start, count, entities);
+    for (i = 0; i < count; i++)
+        if (entities[i] != HR_ASOF_NONE) __builtin_prefetch(&sweep->latest.matches[entities[i]], 1);
+    return count;
 }
 
 /* Some rows of a plain batch; what hr_asof_keep does, without asking for what is not there. */
@@ -244,47 +219,59 @@ static inline void hr_asof_sweep_plain(
     const hr_asof_queries *queries, hr_asof_sweep *sweep, const hr_asof_batch *batch, int64_t start, int count,
     const uint32_t *entities, int64_t past)
 {
+    const int64_t *event_us = batch->event_us + start, cutoff_us = batch->cutoff_us;
+    hr_asof_match *latest = sweep->latest.matches, *held;
+    int64_t next_us = sweep->end < past ? queries->queries[sweep->end].time : INT64_MAX;
+    int64_t mark = 2 * (batch->first_index + start);
     int i;
+    for (i = 0; i < count; i++, mark += 2) {
+        if (event_us[i] > next_us) {
+            hr_asof_sweep_pass(queries, sweep, event_us[i], past);
+            next_us = sweep->end < past ? queries->queries[sweep->end].time : INT64_MAX;
+        }
+        if (entities[i] == HR_ASOF_NONE || event_us[i] > cutoff_us) continue;
+        held = &latest[entities[i]];
+        if (event_us[i] > held->event_us || held->mark < 0 || (event_us[i] == held->event_us && mark < held->mark))
+            *held = (hr_asof_match){event_us[i], mark};
+    }
+}
+
+/* Some rows of any batch. */
+static inline void hr_asof_sweep_rows(
+    const hr_asof_queries *queries, hr_asof_sweep *sweep, const hr_asof_batch *batch, int64_t start, int count,
+    const uint32_t *entities, int64_t past)
+{
+    int i, is_known;
     for (i = 0; i < count; i++) {
-        hr_asof_match row = {batch->event_us[start + i], 2 * (batch->first_index + start + i)}, *held;
-        hr_asof_sweep_pass(queries, sweep, row.event_us, past);
-        if (entities[i] == HR_ASOF_NONE || row.event_us > batch->cutoff_us) continue;
-        held = &sweep->latest.matches[entities[i]];
-        if (held->mark < 0 || row.event_us > held->event_us ||
-            (row.event_us == held->event_us && row.mark < held->mark))
-            *held = row;
+        hr_asof_sweep_pass(queries, sweep, hr_asof_seen_us(batch, start + i, &is_known), past);
+        if (batch->event_us[start + i] > sweep->greatest_us) sweep->greatest_us = batch->event_us[start + i];
+        if (entities[i] != HR_ASOF_NONE && is_known) hr_asof_keep(&sweep->latest, batch, start + i, entities[i]);
     }
 }
 
 /* Takes a batch whose rows are seen in order, none before those taken so far; else HR_ASOF_UNORDERED. */
 static inline int hr_asof_sweep_feed(const hr_asof_queries *queries, hr_asof_sweep *sweep, const hr_asof_batch *batch)
 {
-    uint32_t entities[HR_ASOF_BLOCK];
+    uint32_t entities[2][HR_ASOF_BLOCK];  /* of some rows, and of those behind them, which are fetched meanwhile */
     int64_t start, past, row_count = batch->keys.row_count;
-    int i, count, is_known, is_plain = hr_asof_is_plain(sweep, batch);
+    int count, ahead, turn = 0, is_known, is_plain = hr_asof_is_plain(sweep, batch);
     if (row_count == 0) return HR_ASOF_OK;
     if (!hr_asof_ascends(batch, sweep->is_begun ? sweep->last_us : INT64_MIN, is_plain)) return HR_ASOF_UNORDERED;
     if (!sweep->is_begun) {
         sweep->begin = sweep->end = hr_asof_first_seeing(queries, 0, hr_asof_seen_us(batch, 0, &is_known));
+        sweep->greatest_us = INT64_MIN;
         sweep->is_begun = 1;
     }
     sweep->last_us = hr_asof_seen_us(batch, row_count - 1, &is_known);
     past = hr_asof_first_seeing(queries, sweep->end, sweep->last_us);
     if (hr_asof_sweep_reserve(sweep, past - sweep->begin) != HR_ASOF_OK) return HR_ASOF_NO_MEMORY;
-    for (start = 0; start < row_count; start += HR_ASOF_BLOCK) {
-        count = row_count - start < HR_ASOF_BLOCK ? (int)(row_count - start) : HR_ASOF_BLOCK;
-        hr_asof_batch_entities(queries, batch, start, count, entities);
-        for (i = 0; i < count; i++)
-            if (entities[i] != HR_ASOF_NONE) __builtin_prefetch(&sweep->latest.matches[entities[i]], 1);
-        if (is_plain) {
-            hr_asof_sweep_plain(queries, sweep, batch, start, count, entities, past);
-            continue;
-        }
-        for (i = 0; i < count; i++) {
-            hr_asof_sweep_pass(queries, sweep, hr_asof_seen_us(batch, start + i, &is_known), past);
-            if (entities[i] != HR_ASOF_NONE && is_known) hr_asof_keep(&sweep->latest, batch, start + i, entities[i]);
-        }
+    count = hr_asof_sweep_fetch(queries, sweep, batch, 0, entities[turn]);
+    for (start = 0; count > 0; start += count, count = ahead, turn = !turn) {
+        ahead = hr_asof_sweep_fetch(queries, sweep, batch, start + count, entities[!turn]);
+        if (is_plain) hr_asof_sweep_plain(queries, sweep, batch, start, count, entities[turn], past);
+        else hr_asof_sweep_rows(queries, sweep, batch, start, count, entities[turn], past);
     }
+    if (is_plain && sweep->last_us > sweep->greatest_us) sweep->greatest_us = sweep->last_us;
     return HR_ASOF_OK;
 }
 
@@ -327,9 +314,10 @@ static inline void hr_asof_sweeps_resolve(
     for (q = from; q < past; q++) {
         const hr_asof_query *query = &queries->queries[q];
         hr_asof_found best = {NULL, NULL};
-        for (k = 0; k < sweep_count; k++) {
+        for (k = sweep_count; k-- > 0;) {  /* the last are the latest as a rule, and settle it */
             const hr_asof_sweep *sweep = sweeps[k];
             if (!sweep->is_begun || q < sweep->begin) continue;
+            if (best.match != NULL && best.match->event_us > sweep->greatest_us) continue;
             if (q < sweep->end) hr_asof_found_more(&best, &sweep->passed, q - sweep->begin);
             else hr_asof_found_more(&best, &sweep->latest, query->entity);
         }

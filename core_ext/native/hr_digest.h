@@ -92,23 +92,53 @@ static inline void hr_digest_measure(
     for (i = 0; i < count; i++) lengths[i] += 1 + hr_digest_value_bytes(column, array, start + i);
 }
 
-/* hr_digest_write for values of 4 or 8 bytes; `width` is a constant wherever this is called. A cell is hashed from what
- * it is made of, as bytes that were just written in pieces are slow to read at once. */
+/* Canonical bytes of a row where none of its columns varies in size, else 0. */
+static inline size_t hr_digest_row_bytes(const hr_column *columns, int64_t column_count)
+{
+    size_t bytes = 0;
+    int64_t c;
+    for (c = 0; c < column_count; c++) {
+        if (columns[c].is_variable || columns[c].shape != HR_SINGLE) return 0;
+        bytes += 1 + (size_t)columns[c].element_bytes;
+    }
+    return bytes;
+}
+
+/* Rows of one column of values of 4 or 8 bytes, the first at `to` and each `row_bytes` behind the one before; `width`
+ * is a constant wherever this is called. Returns the sum of the cells' hashes. A cell is hashed from what it is made
+ * of, as bytes that were just written in pieces are slow to read at once. */
 static inline uint64_t hr_digest_write_plain(
-    const hr_column *column, const hr_arrow *array, const uint8_t *statuses, int64_t start, int64_t count,
-    uint8_t **cursors, uint32_t width)
+    const hr_column *column, const hr_arrow *array, const uint8_t *statuses, int64_t start, int64_t count, uint8_t *to,
+    size_t row_bytes, uint32_t width)
 {
     int64_t i;
     uint64_t sum = 0, value = 0;
-    for (i = 0; i < count; i++) {
-        uint8_t *to = cursors[i], status = statuses[start + i];
+    for (i = 0; i < count; i++, to += row_bytes) {
+        uint8_t status = statuses[start + i];
         hr_digest_element(column, array, start + i, (uint8_t *)&value);
         if (array->validity != NULL && hr_arrow_is_null(array, start + i)) value = 0;
         *to = status;
         memcpy(to + 1, &value, width);
-        cursors[i] = to + 1 + width;
         sum += width == 4 ? hr_xxh3_4_to_8((uint32_t)value << 8 | status, (uint32_t)value, 5)
                           : hr_xxh3_9_to_16(value << 8 | status, value, 9);
+    }
+    return sum;
+}
+
+/* The same for columns of any single value of fixed width. */
+static inline uint64_t hr_digest_write_single(
+    const hr_column *column, const hr_arrow *array, const uint8_t *statuses, int64_t start, int64_t count, uint8_t *to,
+    size_t row_bytes)
+{
+    int64_t i;
+    uint64_t sum = 0;
+    if (column->scalar == HR_F32)  /* most features are */
+        return hr_digest_write_plain(column, array, statuses, start, count, to, row_bytes, 4);
+    if (column->element_bytes == 8)
+        return hr_digest_write_plain(column, array, statuses, start, count, to, row_bytes, 8);
+    for (i = 0; i < count; i++, to += row_bytes) {
+        *to = statuses[start + i];
+        sum += hr_xxh3_64(to, (size_t)(hr_digest_value(column, array, start + i, to + 1) - to));
     }
     return sum;
 }
@@ -120,10 +150,13 @@ static inline uint64_t hr_digest_write(
 {
     int64_t i;
     uint64_t sum = 0;
-    if (column->shape == HR_SINGLE && column->scalar == HR_F32)  /* most features are */
-        return hr_digest_write_plain(column, array, statuses, start, count, cursors, 4);
-    if (column->shape == HR_SINGLE && column->element_bytes == 8)
-        return hr_digest_write_plain(column, array, statuses, start, count, cursors, 8);
+    if (column->shape == HR_SINGLE && column->element_bytes > 0) {
+        for (i = 0; i < count; i++) {
+            sum += hr_digest_write_single(column, array, statuses, start + i, 1, cursors[i], 0);
+            cursors[i] += 1 + column->element_bytes;
+        }
+        return sum;
+    }
     for (i = 0; i < count; i++) {
         uint8_t *to = cursors[i];
         *to = statuses[start + i];

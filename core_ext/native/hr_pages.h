@@ -30,6 +30,7 @@ typedef struct {
     int64_t row_count;
     const uint8_t *dictionary;
     int64_t dictionary_count;
+    size_t dictionary_gap;    /* bytes between two stretches of a dictionary that is read where it stands compressed */
     hr_page_room dictionary_room, page_room, level_room;
     hr_page_inflate inflate;
     void *context;            /* of inflate */
@@ -56,7 +57,7 @@ typedef struct {
 /* Which rows of the chunk go where; nulls[target] becomes 1 where the value is null. Without `sources` they are all
  * rows, none of them null, and they go to their own number. */
 typedef struct {
-    const int64_t *sources, *targets;
+    const uint32_t *sources, *targets;
     int64_t count;
     uint8_t *values, *nulls;
 } hr_page_wanted;
@@ -133,9 +134,14 @@ static inline uint32_t hr_runs_number(const hr_runs *runs, int64_t i)
 /* Bytes of a page as they were before they were compressed, NULL where they are not whole. */
 static inline const uint8_t *hr_page_plain(const hr_pages *pages, const hr_page_header *header, hr_page_room *room)
 {
+    const uint8_t *stands;
     uint8_t *to;
     if (pages->codec == HR_CODEC_NONE) return header->plain_bytes == header->stored_bytes ? pages->at : NULL;
     if (header->plain_bytes > HR_PAGE_BYTES_MAX) return NULL;
+    if (pages->codec == HR_CODEC_SNAPPY && header->plain_bytes <= HR_SNAPPY_STRETCH) {
+        stands = hr_snappy_literals(pages->at, (size_t)header->stored_bytes, (size_t)header->plain_bytes);
+        if (stands != NULL) return stands;
+    }
     to = hr_page_reserve(room, (size_t)header->plain_bytes + 1);
     if (to == NULL) return NULL;
     if (pages->codec == HR_CODEC_SNAPPY)
@@ -149,8 +155,13 @@ static inline int hr_pages_take_dictionary(hr_pages *pages, const hr_page_header
     int is_plain = header->encoding == HR_ENCODING_PLAIN || header->encoding == HR_ENCODING_OLD_DICTIONARY;
     if (pages->dictionary != NULL || !is_plain || header->value_count < 0) return HR_PAGES_OTHER;
     if (header->value_count > header->plain_bytes / pages->width) return HR_PAGES_OTHER;
-    pages->dictionary = hr_page_plain(pages, header, &pages->dictionary_room);
     pages->dictionary_count = header->value_count;
+    pages->dictionary_gap = HR_SNAPPY_GAP;
+    pages->dictionary = pages->codec == HR_CODEC_SNAPPY && header->plain_bytes <= HR_PAGE_BYTES_MAX
+        ? hr_snappy_literals(pages->at, (size_t)header->stored_bytes, (size_t)header->plain_bytes) : NULL;
+    if (pages->dictionary != NULL) return HR_PAGES_OK;
+    pages->dictionary_gap = 0;
+    pages->dictionary = hr_page_plain(pages, header, &pages->dictionary_room);
     return pages->dictionary == NULL ? HR_PAGES_OTHER : HR_PAGES_OK;
 }
 
@@ -208,6 +219,13 @@ static inline int hr_page_open(hr_pages *pages, const hr_page_header *header, hr
     return HR_PAGES_OK;
 }
 
+/* Where a number of the dictionary leads; no value crosses the end of a stretch. */
+static inline const uint8_t *hr_page_entry(const hr_pages *pages, uint64_t number, uint32_t width)
+{
+    size_t offset = (size_t)number * width;
+    return pages->dictionary + offset + offset / HR_SNAPPY_STRETCH * pages->dictionary_gap;
+}
+
 /* Where value v of a page lies, NULL where it is not there. Values are asked for in ascending order. */
 static inline const uint8_t *hr_page_value(const hr_pages *pages, hr_page_values *values, int64_t v, uint32_t width)
 {
@@ -216,7 +234,43 @@ static inline const uint8_t *hr_page_value(const hr_pages *pages, hr_page_values
     while (v >= values->runs.past)
         if (!hr_runs_next(&values->runs)) return NULL;
     number = hr_runs_number(&values->runs, v);
-    return number < pages->dictionary_count ? pages->dictionary + (size_t)number * width : NULL;
+    return number < pages->dictionary_count ? hr_page_entry(pages, number, width) : NULL;
+}
+
+/* Past the numbers of a packed run that can be read eight bytes at once, up to the end of the page. */
+static inline int64_t hr_runs_safe(const hr_runs *runs)
+{
+    int64_t safe;
+    if (runs->packed == NULL || runs->bits == 0 || runs->end - runs->packed < 8) return runs->first;
+    safe = 8 * (runs->end - runs->packed - 8) / runs->bits + runs->first;
+    return safe < runs->past ? safe : runs->past;
+}
+
+/* hr_page_pick where the page has numbers of the dictionary and no null. */
+static inline int hr_page_pick_numbers(
+    const hr_pages *pages, hr_runs *runs, int64_t first, const hr_page_wanted *wanted, int64_t from, int64_t to,
+    uint32_t width)
+{
+    const uint64_t mask = (1ULL << runs->bits) - 1, dictionary_count = (uint64_t)pages->dictionary_count;
+    int64_t i = from, row, safe;
+    uint64_t number, bit;
+    while (i < to) {
+        row = wanted->sources[i] - first;
+        while (row >= runs->past)
+            if (!hr_runs_next(runs)) return HR_PAGES_OTHER;
+        for (safe = hr_runs_safe(runs); row < safe; row = wanted->sources[i] - first) {
+            bit = (uint64_t)(row - runs->first) * runs->bits;
+            number = hr_load_u64(runs->packed + (bit >> 3)) >> (bit & 7) & mask;
+            if (number >= dictionary_count) return HR_PAGES_OTHER;
+            memcpy(wanted->values + (size_t)wanted->targets[i] * width, hr_page_entry(pages, number, width), width);
+            if (++i == to) return HR_PAGES_OK;
+        }
+        if (row >= runs->past) continue;
+        number = hr_runs_number(runs, row);
+        if (number >= dictionary_count) return HR_PAGES_OTHER;
+        memcpy(wanted->values + (size_t)wanted->targets[i++] * width, hr_page_entry(pages, number, width), width);
+    }
+    return HR_PAGES_OK;
 }
 
 /* Wanted rows [from, to), all of them in the page whose first row is `first`; `width` is a constant wherever called. */
@@ -225,22 +279,24 @@ static inline int hr_page_pick(
     int64_t to, uint32_t width)
 {
     int64_t i, row, counted = 0, before = 0;  /* `before` values stand in the rows [0, counted) of the page */
+    if (values->levels == NULL && values->plain == NULL)
+        return hr_page_pick_numbers(pages, &values->runs, first, wanted, from, to, width);
     for (i = from; i < to; i++) {
-        int64_t target = wanted->targets[i];
+        size_t target = wanted->targets[i];
         const uint8_t *value;
         row = wanted->sources[i] - first;
         if (values->levels != NULL) {
             for (; counted < row; counted++) before += values->levels[counted];
             if (values->levels[row] == 0) {
                 wanted->nulls[target] = 1;
-                memset(wanted->values + (size_t)target * width, 0, width);
+                memset(wanted->values + target * width, 0, width);
                 continue;
             }
             row = before;
         }
         value = hr_page_value(pages, values, row, width);
         if (value == NULL) return HR_PAGES_OTHER;
-        memcpy(wanted->values + (size_t)target * width, value, width);
+        memcpy(wanted->values + target * width, value, width);
     }
     return HR_PAGES_OK;
 }
@@ -252,8 +308,8 @@ static inline int hr_page_fill(
     const uint64_t mask = (1ULL << values->runs.bits) - 1, dictionary_count = (uint64_t)pages->dictionary_count;
     const uint32_t bits = values->runs.bits;
     hr_runs *runs = &values->runs;
-    int64_t i = 0, past;
-    uint64_t number;
+    int64_t i = 0, past, safe;
+    uint64_t number, bit;
     if (values->plain != NULL) {
         if (count > values->plain_count) return HR_PAGES_OTHER;
         memcpy(to, values->plain, (size_t)count * width);
@@ -262,21 +318,17 @@ static inline int hr_page_fill(
     while (i < count) {
         if (!hr_runs_next(runs)) return HR_PAGES_OTHER;
         past = runs->past < count ? runs->past : count;
-        if (runs->packed != NULL && bits > 0 && runs->packed_end - runs->packed >= 8) {
-            /* up to here eight bytes can be read at once */
-            int64_t safe = (8 * (runs->packed_end - runs->packed - 8)) / bits + runs->first;
-            uint64_t bit = 0;
-            if (safe > past) safe = past;
-            for (; i < safe; i++, bit += bits) {
-                number = hr_load_u64(runs->packed + (bit >> 3)) >> (bit & 7) & mask;
-                if (number >= dictionary_count) return HR_PAGES_OTHER;
-                memcpy(to + (size_t)i * width, pages->dictionary + number * width, width);
-            }
+        safe = hr_runs_safe(runs);
+        if (safe > past) safe = past;
+        for (bit = 0; i < safe; i++, bit += bits) {
+            number = hr_load_u64(runs->packed + (bit >> 3)) >> (bit & 7) & mask;
+            if (number >= dictionary_count) return HR_PAGES_OTHER;
+            memcpy(to + (size_t)i * width, hr_page_entry(pages, number, width), width);
         }
         for (; i < past; i++) {
             number = hr_runs_number(runs, i);
             if (number >= dictionary_count) return HR_PAGES_OTHER;
-            memcpy(to + (size_t)i * width, pages->dictionary + number * width, width);
+            memcpy(to + (size_t)i * width, hr_page_entry(pages, number, width), width);
         }
     }
     return HR_PAGES_OK;
@@ -296,6 +348,19 @@ static inline int hr_page_take(
     if (values.levels != NULL) return HR_PAGES_OTHER;
     return pages->width == 4 ? hr_page_fill(pages, &values, wanted->values + 4 * done, past - done, 4)
                              : hr_page_fill(pages, &values, wanted->values + 8 * done, past - done, 8);
+}
+
+/* The first place from `done` on whose source is `end` or more. */
+static inline int64_t hr_page_wanted_before(const hr_page_wanted *wanted, int64_t done, int64_t end)
+{
+    int64_t past = wanted->count;
+    if (wanted->sources == NULL) return end < past ? end : past;
+    while (done < past) {
+        int64_t middle = done + ((past - done) >> 1);
+        if (wanted->sources[middle] < end) done = middle + 1;
+        else past = middle;
+    }
+    return done;
 }
 
 /* Takes the wanted rows of a chunk, whose sources ascend and are rows of it. */
@@ -318,8 +383,7 @@ static inline int hr_pages_take(hr_pages *pages, const hr_page_wanted *wanted)
             return HR_PAGES_OTHER;
         } else {
             int64_t end = first + header.value_count;
-            if (wanted->sources == NULL) past = end < wanted->count ? end : wanted->count;
-            else for (past = done; past < wanted->count && wanted->sources[past] < end;) past++;
+            past = hr_page_wanted_before(wanted, done, end);
             if (past > done) status = hr_page_take(pages, &header, first, wanted, done, past);
             done = past, first = end;
         }

@@ -6,6 +6,12 @@
 
 #include "hr_layout.h"
 
+enum {
+    HR_SNAPPY_STRETCH = 1 << 16,     /* bytes that are compressed on their own */
+    HR_SNAPPY_LITERAL_16 = 61 << 2,  /* the tag of a literal whose length is a number of 16 bits */
+    HR_SNAPPY_GAP = 3                /* that tag and number */
+};
+
 /* Copies `count` bytes from `distance` back; both ends were checked, and a short distance repeats what it writes. */
 static inline void hr_snappy_repeat(uint8_t *to, const uint8_t *limit, size_t distance, size_t count)
 {
@@ -18,20 +24,45 @@ static inline void hr_snappy_repeat(uint8_t *to, const uint8_t *limit, size_t di
     for (i = 0; i < count; i++) to[i] = from[i];
 }
 
+/* Where a block goes on behind its length, NULL where that is not out_bytes. */
+static inline const uint8_t *hr_snappy_head(const uint8_t *in, const uint8_t *end, size_t out_bytes)
+{
+    uint64_t length = 0;
+    int shift = 0, is_last = 0;
+    while (!is_last) {
+        if (in == end || shift > 28) return NULL;
+        is_last = *in < 0x80;
+        length |= (uint64_t)(*in++ & 0x7F) << shift;
+        shift += 7;
+    }
+    return length == out_bytes ? in : NULL;
+}
+
+/* What does not shrink is stored as literals of HR_SNAPPY_STRETCH bytes, each behind a head of HR_SNAPPY_GAP. Of such a
+ * block this gives the first byte: byte i lies at first + i + i / HR_SNAPPY_STRETCH * HR_SNAPPY_GAP. Of others NULL. */
+static inline const uint8_t *hr_snappy_literals(const uint8_t *in, size_t in_bytes, size_t out_bytes)
+{
+    const uint8_t *end = in + in_bytes, *first;
+    size_t left = out_bytes, count;
+    in = hr_snappy_head(in, end, out_bytes);
+    if (in == NULL || left == 0) return NULL;
+    for (first = in + HR_SNAPPY_GAP; left > 0; left -= count, in += count) {
+        count = left < HR_SNAPPY_STRETCH ? left : HR_SNAPPY_STRETCH;
+        if ((size_t)(end - in) < HR_SNAPPY_GAP + count || in[0] != HR_SNAPPY_LITERAL_16) return NULL;
+        if ((size_t)hr_load_u16(in + 1) + 1 != count) return NULL;
+        in += HR_SNAPPY_GAP;
+    }
+    return in == end ? first : NULL;
+}
+
 /* Whether the block is whole and gives exactly out_bytes. */
 static inline int hr_snappy_decompress(const uint8_t *in, size_t in_bytes, uint8_t *out, size_t out_bytes)
 {
     const uint8_t *end = in + in_bytes;
     uint8_t *to = out, *limit = out + out_bytes;
-    uint64_t length = 0;
-    int shift = 0, is_last = 0;
-    while (!is_last) {  /* the varint of the length */
-        if (in == end || shift > 28) return 0;
-        is_last = *in < 0x80;
-        length |= (uint64_t)(*in++ & 0x7F) << shift;
-        shift += 7;
-    }
-    if (length != out_bytes) return 0;
+    int shift;
+    in = hr_snappy_head(in, end, out_bytes);
+    if (in == NULL) return 0;
     while (in < end) {
         uint8_t tag = *in++;
         size_t count = (size_t)(tag >> 2) + 1, distance = 0, extra;

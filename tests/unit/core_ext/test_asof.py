@@ -121,6 +121,37 @@ def test_integers_are_the_keys_that_they_make(
     assert by_integers.resolve(0, 0)[0].tolist() == by_keys.resolve(0, 0)[0].tolist()
 
 
+@given(
+    st.lists(st.tuples(st.integers(-3, 3) | st.just(1_100), TIMES), max_size=40),
+    st.lists(st.integers(-5, 5) | st.just(2**62), max_size=20),
+    st.sampled_from([0, 1, 64]),
+    st.booleans(),
+)
+def test_integers_that_lie_close_are_numbered_by_their_first_row(
+    spine: list[tuple[int, int]], asked: list[int], hash_bits: int, as_keys: bool
+) -> None:
+    def keys(numbers: list[int]) -> KeyBatch:
+        return encode_keys([Scalar.I64], [arrow_column(pa.array(numbers, pa.int64()))])
+
+    first_rows: dict[int, int] = {}
+    numbers = [first_rows.setdefault(key, len(first_rows)) for key, _ in spine]
+    given_keys = [key for key, _ in spine]
+    held = keys(given_keys) if as_keys else np.array(given_keys, np.int64)
+    table = asof.Spine(held, np.array([at for _, at in spine], np.int64), hash_bits)
+    entities, times = table.entities()
+    assert (entities.tolist(), times.tolist()) == (numbers, [at for _, at in spine])
+    assert table.entity_count == len(first_rows)
+    assert table.find(keys(asked)).tolist() == [first_rows.get(key, -1) for key in asked]
+
+
+def test_keys_of_few_slots_do_not_crowd_in_the_table() -> None:
+    names = [f"user {number}" for number in range(200_000)]
+    few = [name for name, slot in zip(names, keys_of(names).slots.tolist(), strict=True) if slot < 8]
+    spine = asof.Spine(keys_of(few), np.zeros(len(few), np.int64))
+    assert spine.entity_count == len(few) > 1_000
+    assert spine.longest_search < 64  # by the low bits of their hashes it would be hundreds
+
+
 def test_many_entities_and_times_are_found(seed: int) -> None:
     random = np.random.default_rng(seed)
     spine_keys, history_keys = random.integers(0, 3_000, 20_000), random.integers(0, 4_000, 50_000)
@@ -184,6 +215,8 @@ def test_wrong_sizes_are_refused() -> None:
     two, one = keys_of(["a", "b"]), np.zeros(1, np.int64)
     with pytest.raises(ValueError, match="1 times are given for 2 keys"):
         asof.Spine(two, one)
+    with pytest.raises(ValueError, match="2 times are given for 1 keys"):
+        asof.Spine(one, np.zeros(2, np.int64))
     with pytest.raises(ValueError, match="0 to 64 bits"):
         asof.Spine(two, np.zeros(2, np.int64), 65)
     table = asof.Spine(two, np.zeros(2, np.int64))

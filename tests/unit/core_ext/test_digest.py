@@ -1,6 +1,7 @@
 """Digest of result rows against its twin: every type, chunk and slice; NaN, zero and refusals."""
 
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import hypothesis.strategies as st
@@ -74,6 +75,33 @@ def test_more_rows_than_a_block_equal_the_twin() -> None:
     digest.update([arrow_column(array)], [np.ones(5_000, np.uint8)])
     rows: list[list[tuple[int, Any]]] = [[(1, value)] for value in array.to_pylist()]
     assert (digest.hexdigest(), digest.column_hashes()) == twin.digest([column], rows)
+
+
+@pytest.mark.parametrize("names", [("f", "d") * 16, ("f", "d", "b"), ("f", "text"), ("list", "d")])
+def test_a_thread_that_hashes_changes_nothing(names: tuple[str, ...], seed: int) -> None:
+    count = 3 * 4_096 + 5  # more than one block, also of the wide rows
+    random = np.random.default_rng(seed)
+    numbers, mask = random.integers(0, 50, count), random.random(count) < 0.2
+    columns = {
+        "f": ((Scalar.F32, Shape.SINGLE, 0, 4), pa.array(numbers, pa.int64(), mask=mask).cast(pa.float32())),
+        "d": ((Scalar.F64, Shape.SINGLE, 0, 8), pa.array(numbers / 7, mask=mask)),
+        "b": ((Scalar.BOOL, Shape.SINGLE, 0, 1), pa.array(numbers > 9, mask=mask)),
+        "text": ((Scalar.STRING, Shape.SINGLE, 0, 0), pa.array([f"{n}" for n in numbers], mask=mask)),
+        "list": ((Scalar.I64, Shape.FIXED, 2, 8), pa.array([[int(n), 1] for n in numbers], pa.list_(pa.int64(), 2))),
+    }
+    kinds = [(name, columns[name][0]) for name in names]
+    arrays = [arrow_column(columns[name][1]) for name in names]
+    statuses = [random.integers(0, 4, count).astype(np.uint8) for _ in names]
+    alone, beside = RowDigest(kinds), RowDigest(kinds)
+    alone.update(arrays, statuses)
+    with ThreadPoolExecutor(1) as hashing:
+        beside.update(arrays, statuses, hashing)
+    assert (alone.hexdigest(), alone.column_hashes()) == (beside.hexdigest(), beside.column_hashes())
+    listed = [columns[name][1].to_pylist() for name in names]
+    rows = [
+        [(int(status[i]), values[i]) for status, values in zip(statuses, listed, strict=True)] for i in range(count)
+    ]
+    assert (alone.hexdigest(), alone.column_hashes()) == twin.digest(kinds, rows)
 
 
 def test_what_does_not_fit_is_refused() -> None:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 
-from core_ext.pages import CODECS, ChunkKind, PageReader
+from core_ext.pages import CODECS, PLACES_MAX, ChunkKind, PageReader, Places
 from core_ext.twin import pages as twin
 
 
@@ -43,7 +43,8 @@ def taken(kind: ChunkKind, chunk: bytes, sources: list[int]) -> list[bytes | Non
     """Values at some rows, brought to places in the reverse order."""
     values, nulls = np.zeros(len(sources) * kind.width, np.uint8), np.zeros(len(sources), np.uint8)
     places = np.arange(len(sources))[::-1].copy()
-    if not PageReader(inflate).take(kind, chunk, np.array(sources, np.int64), places, values, nulls):
+    wanted = Places(np.array(sources, np.int64), places, kind.row_count, len(sources))
+    if not PageReader(inflate).take(kind, chunk, wanted, values, nulls):
         return None
     cells = values.reshape(-1, kind.width)[places]
     return [None if null else cell.tobytes() for cell, null in zip(cells, nulls[places], strict=True)]
@@ -192,6 +193,27 @@ def test_pages_without_wanted_rows_are_passed_by() -> None:
     assert read(kind, bytes(broken)) != read(kind, chunk)
 
 
+STRETCH: Final = 1 << 16  # bytes that snappy compresses on their own
+
+
+@pytest.mark.parametrize("kind_of_values", [np.float32, np.int64])
+@pytest.mark.parametrize("more", [0, 8, 256, 264, 30_000])
+def test_a_dictionary_that_does_not_shrink_is_read_where_it_stands(kind_of_values: type, more: int, seed: int) -> None:
+    count = (2 * STRETCH + more) // np.dtype(kind_of_values).itemsize
+    random = np.random.default_rng(seed)
+    floats = random.permutation(2**22)[:count] / 2**22
+    integers = random.integers(2**40, 2**62, count)
+    array = pa.array(integers if kind_of_values is np.int64 else floats.astype(np.float32))
+    kind, chunk = written(array, nullable=False, compression="snappy", write_statistics=False)
+    assert chunk.count(b"\xf4\xff\xff") >= 2, "the dictionary stands as literals of 64 KiB"
+    expected = cells_of(array)
+    assert read(kind, chunk) == expected
+    assert taken(kind, chunk, list(range(0, count, 3))) == expected[::3]
+    broken = bytearray(chunk)
+    broken[chunk.index(b"\xf4\xff\xff") + 1] = 0xFE
+    assert read(kind, bytes(broken)) == twin.chunk_values(kind, bytes(broken), count)
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -211,9 +233,15 @@ def test_what_does_not_fit_is_refused() -> None:
     reader, values, nulls = PageReader(), np.zeros(24, np.uint8), np.zeros(3, np.uint8)
     for sources, targets in (([1, 0], [0, 1]), ([3], [0]), ([-1], [0]), ([0], [3]), ([0], [-1])):
         with pytest.raises(ValueError, match="out of range or order"):
-            reader.take(kind, chunk, np.array(sources), np.array(targets), values, nulls)
+            Places(np.array(sources), np.array(targets), 3, 3)
     with pytest.raises(ValueError, match="do not fit together"):
-        reader.take(kind, chunk, np.array([0]), np.array([0, 1]), values, nulls)
+        Places(np.array([0]), np.array([0, 1]), 3, 3)
+    for rows, slots in ((-1, 3), (3, -1), (PLACES_MAX + 1, 3), (3, PLACES_MAX + 1)):
+        with pytest.raises(ValueError, match="are none of 0 to"):
+            Places(np.array([0]), np.array([0]), rows, slots)
+    for rows, slots, room in ((4, 3, values), (3, 2, values), (3, 3, values[:16])):
+        with pytest.raises(ValueError, match=r"are given for 3 rows|are no 3 slots"):
+            reader.take(kind, chunk, Places(np.array([0]), np.array([0]), rows, slots), room, nulls)
     with pytest.raises(ValueError, match="no room for"):
         reader.read(kind, chunk, values[:16])
     for wrong in (kind._replace(width=2), kind._replace(codec=9)):

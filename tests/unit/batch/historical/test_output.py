@@ -7,7 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batch.historical.output import WIDE_BATCH_ROWS, ResultFile, schema_of
+from batch.historical.group_encoder import WIDE_BATCH_ROWS
+from batch.historical.output import ResultFile, schema_of
 from headrace.types import parse_type
 
 FEATURES = [("text", parse_type("string")), ("vector", parse_type("list<f32,1024>"))]
