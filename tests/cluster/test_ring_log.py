@@ -3,12 +3,14 @@
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from core_ext.keys import encode_key, storage_key
 from core_ext.row_codec import Schema
@@ -21,8 +23,8 @@ from headrace.types import Scalar, parse_type
 from loadtest.events.encoding import arrow_message
 from loadtest.events.shapes import Shape, definitions, view_name
 from tests.cluster.processes import ServerProcess, wait_for
-from tests.cluster.ring import LIMIT_S, SHARD_COUNT, RingProcesses, ring_of, shard_of_key
-from tests.cluster.ring_log import RingWriter, ends_of, fold, positions, stored
+from tests.cluster.ring import LIMIT_S, SHARD_COUNT, TIMEOUT_S, RingProcesses, ring_of, shard_of_key
+from tests.cluster.ring_log import RingWriter, Row, ends_of, fold, positions, stored
 from tests.streams.fold import SPAN_FEATURES, folded, read_topic, served
 from tests.streams.platform import apply, make_topic, produce
 from tests.streams.test_events_to_features import recent
@@ -114,6 +116,11 @@ def check_all(ring: RingProcesses, bootstrap: str, topic: str, writers: Sequence
     for writer in writers:
         for key, age in writer.acknowledged.items():
             assert age <= newest[key].age <= writer.attempted[key]
+    check_copies(ring, newest, ends)
+
+
+def check_copies(ring: RingProcesses, newest: Mapping[int, Row], ends: Sequence[int]) -> None:
+    """Both owners of every shard hold the rows that its log leaves, at its end."""
     held, names = ring.ring(), names_by_id(ring)
     check_level(ring, ends)
     key_of, schema = stored_as(ring)
@@ -209,6 +216,25 @@ def test_without_its_broker_the_ring_serves_on_and_takes_writes_when_it_is_back(
     for writer in writers:
         writer.stop()
     check_all(ring, brokers.bootstrap, f"{prefix}rows.ring", writers)
+
+
+def test_a_server_that_was_down_for_longer_than_the_log_is_kept_is_filled_by_its_peers(
+    ring: RingProcesses, writers: Sequence[RingWriter], brokers: Brokers, prefix: str
+) -> None:
+    topic = f"{prefix}rows.ring"
+    wait_writes(ring, writers)
+    ring.servers["blue"].kill()
+    wait_writes(ring, writers, 10)
+    for writer in writers:
+        writer.stop()
+    newest, ends = fold(brokers.bootstrap, topic)
+    places = [TopicPartition(topic, number, end) for number, end in enumerate(ends)]
+    for cut in AdminClient({"bootstrap.servers": brokers.bootstrap}).delete_records(places).values():
+        cut.result(TIMEOUT_S)
+    ring.start("blue")
+    at_rest(ring, 3)
+    check_copies(ring, newest, ends)
+    assert "LOG_GAP" in ring.servers["blue"].log.read_text()
 
 
 def test_rows_of_the_offline_store_reach_both_owners_by_the_log(ring: RingProcesses) -> None:
