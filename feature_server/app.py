@@ -103,8 +103,7 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
         folder = stack.enter_context(closing(StoreFolder(options.data, options.shards)))
         config = TelemetryConfig("feature_server", options.metrics_port, options.otlp_endpoint)
         telemetry = stack.enter_context(closing(Telemetry(config)))
-        health = Health()
-        table = RowTable(options.table_bytes)
+        health, table = Health(), RowTable(options.table_bytes)
         shards = _open_shards(folder, table, options, health, log)
         stack.callback(shards.close)
         core = RequestCore(table, len(shards))
@@ -137,8 +136,7 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
             Explanations(table, shards, catalogue, reads, now_us), storage, reclaim, authenticator.current_principal
         )
         name = options.transport or default_transport(log)
-        forwarded = ForwardedIdentities()
-        is_grpcio = name == GrpcioTransport.name
+        forwarded, is_grpcio = ForwardedIdentities(), name == GrpcioTransport.name
         server = build_server(
             authenticator, permissions(), options.host, WORKERS, forwarded=forwarded,
             asks_peer=is_grpcio and asks_peer(tls), niceness=0 if is_grpcio else BESIDE_READS,

@@ -4,6 +4,7 @@ import random
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -283,7 +284,7 @@ def test_events_of_a_stream_count_once_at_both_owners_whoever_is_killed(
         assert sum(one[0] for one in expected.values()) == 3 * EVENTS
         features = [f"{view_name(Shape.CLICKS, key)}:{name}" for name in SPAN_FEATURES]
         for name in NAMES:
-            wait_for(lambda name=name: read_clicks(ring, name, features, key, expected), LIMIT_S, tails(ring))  # type: ignore[misc]
+            wait_for(partial(read_clicks, ring, name, features, key, expected), LIMIT_S, tails(ring))
     check_level(ring, ends_of(brokers.bootstrap, f"{prefix}rows.ring"))
 
 
@@ -295,7 +296,10 @@ def clicks_by(bootstrap: str, topic: str, key: str) -> dict[int, tuple[Any, ...]
             table = reader.read_all()
         plain = table.set_column(0, "event_time", table.column("event_time").cast(pa.int64()))
         events += [
-            ((event["event_time"], message.time_us, message.partition, message.offset * EVENTS_PER_MESSAGE + row), event)
+            (
+                (event["event_time"], message.time_us, message.partition, message.offset * EVENTS_PER_MESSAGE + row),
+                event,
+            )
             for row, event in enumerate(plain.to_pylist())
         ]
     return folded(events, key, "dwell_ms", "page")

@@ -193,8 +193,8 @@ def test_a_copy_that_is_emptied_under_the_reader_is_read_from_its_beginning(star
     positions = server.write([1, 2, 3, 4], 1)
     wait_for(lambda: server.is_past(positions))
     before = server.states()
-    server.copies._stores[0].begin()  # noqa: SLF001 - what a join does on the thread of the ring
-    server.copies._stores[0].complete()  # noqa: SLF001
+    server.copies._stores[0].begin()  # what a join does on the thread of the ring
+    server.copies._stores[0].complete()
     (last,) = server.write(server.parts.keys_on(0, 1), 2)
     wait_for(lambda: server.is_past([last]))
     assert server.states()[1] == before[1]
