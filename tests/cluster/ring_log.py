@@ -11,7 +11,6 @@ import grpc
 import pyarrow as pa
 
 from core_ext.row_codec import Schema, decode_row
-from headrace.client.shards import ShardClient
 from headrace.errors import HeadraceError, Unavailable
 from headrace.status import from_rpc_error
 from protos.feature.v1 import online_feature_service_pb2 as pb
@@ -147,10 +146,12 @@ def ends_of(bootstrap: str, topic: str) -> list[int]:
     return ends
 
 
-def positions(ring: RingProcesses, name: str) -> dict[int, tuple[int, int, str]]:
+def positions(ring: RingProcesses, name: str) -> dict[int, tuple[int, int, bytes]]:
     """Epoch, offset and content hash by shard of a server."""
-    with ShardClient(ring.address(name)) as client:
-        return {one.shard: (one.epoch, one.offset, one.content_hash) for one in client.list()[1]}
+    with grpc.insecure_channel(ring.address(name)) as channel:
+        stub = shard_service_pb2_grpc.ShardServiceStub(channel)
+        shards = stub.ListShards(shard_service_pb2.ListShardsRequest(), timeout=TIMEOUT_S).shards
+    return {one.shard: (one.epoch, one.offset, one.content_hash) for one in shards}
 
 
 def stored(ring: RingProcesses, name: str, keys: Mapping[int, bytes], schema: Schema) -> dict[int, Row]:

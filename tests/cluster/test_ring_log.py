@@ -230,7 +230,8 @@ def test_a_server_that_was_down_for_longer_than_the_log_is_kept_is_filled_by_its
         writer.stop()
     newest, ends = fold(brokers.bootstrap, topic)
     places = [TopicPartition(topic, number, end) for number, end in enumerate(ends)]
-    for cut in AdminClient({"bootstrap.servers": brokers.bootstrap}).delete_records(places).values():
+    admin = AdminClient({"bootstrap.servers": brokers.bootstrap})
+    for cut in admin.delete_records(places).values():
         cut.result(TIMEOUT_S)
     ring.start("blue")
     at_rest(ring, 3)

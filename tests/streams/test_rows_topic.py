@@ -44,9 +44,9 @@ def test_the_range_of_a_shard_is_what_its_partition_keeps(brokers: Brokers) -> N
     for _ in range(5):
         producer.produce(topic.name, b"x", partition=2)
     assert producer.flush(LIMIT_S) == 0
-    cut = AdminClient({"bootstrap.servers": brokers.bootstrap}).delete_records([TopicPartition(topic.name, 2, 3)])
-    for one in cut.values():
-        one.result(LIMIT_S)
+    admin = AdminClient({"bootstrap.servers": brokers.bootstrap})
+    for cut in admin.delete_records([TopicPartition(topic.name, 2, 3)]).values():
+        cut.result(LIMIT_S)
     assert topic.range(2) == LogRange(3, 5)
     assert topic.range(1) == LogRange(0, 0)
     topic.close()

@@ -38,6 +38,7 @@ def parts(tmp_path: Path) -> Iterator[Parts]:
 def opened_again(parts: Parts) -> Parts:
     """The store as a killed process leaves it, opened by another one."""
     for shard in parts.shards.shards:
+        assert shard._store is not None
         shard._store.close()
     return Parts(parts.folder, follows_log=True)
 
