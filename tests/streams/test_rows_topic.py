@@ -9,6 +9,7 @@ from feature_server.pipeline.clusters import Cluster
 from feature_server.pipeline.rows_topic import RowsTopic
 from feature_server.ring.log import LogRange
 from headrace.errors import FailedPrecondition, Unavailable
+from tests.cluster.processes import wait_for
 from tests.streams.platform import make_topic
 from tools.kafka import Brokers
 
@@ -28,6 +29,14 @@ def reason_of(topic: RowsTopic) -> str:
     return error.value.reason
 
 
+def range_of(topic: RowsTopic, shard: int) -> LogRange | None:
+    """What is told of a partition, None before its leader is known."""
+    try:
+        return topic.range(shard)
+    except Unavailable:
+        return None
+
+
 def test_who_comes_second_finds_the_log_that_the_first_has_made(brokers: Brokers) -> None:
     first, second = topic_of(brokers, "twice."), topic_of(brokers, "twice.")
     with pytest.raises(Unavailable):
@@ -39,7 +48,7 @@ def test_who_comes_second_finds_the_log_that_the_first_has_made(brokers: Brokers
 def test_the_range_of_a_shard_is_what_its_partition_keeps(brokers: Brokers) -> None:
     topic = topic_of(brokers, "range.")
     topic.find()
-    assert topic.range(2) == LogRange(0, 0)
+    wait_for(lambda: range_of(topic, 2) == LogRange(0, 0), LIMIT_S)
     producer = Producer({"bootstrap.servers": brokers.bootstrap})
     for _ in range(5):
         producer.produce(topic.name, b"x", partition=2)
@@ -48,7 +57,7 @@ def test_the_range_of_a_shard_is_what_its_partition_keeps(brokers: Brokers) -> N
     for cut in admin.delete_records([TopicPartition(topic.name, 2, 3)]).values():
         cut.result(LIMIT_S)
     assert topic.range(2) == LogRange(3, 5)
-    assert topic.range(1) == LogRange(0, 0)
+    wait_for(lambda: range_of(topic, 1) == LogRange(0, 0), LIMIT_S)
     topic.close()
 
 
