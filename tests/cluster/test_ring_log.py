@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pyarrow as pa
 import pytest
 from confluent_kafka import TopicPartition
@@ -20,6 +21,7 @@ from headrace.definitions import DefinitionKind
 from headrace.definitions.registered import RegisteredEntity, RegisteredView
 from headrace.errors import NotFound, Unavailable
 from headrace.ring.values import Phase, Ring
+from headrace.status import from_rpc_error
 from headrace.types import Scalar, parse_type
 from loadtest.events.encoding import arrow_message
 from loadtest.events.shapes import Shape, definitions, view_name
@@ -234,9 +236,18 @@ def test_a_server_that_was_down_for_longer_than_the_log_is_kept_is_filled_by_its
     for cut in admin.delete_records(places).values():
         cut.result(TIMEOUT_S)
     ring.start("blue")
-    at_rest(ring, 3)
-    check_copies(ring, newest, ends)
-    assert "LOG_GAP" in ring.servers["blue"].log.read_text()
+    wait_for(lambda: "LOG_GAP" in ring.servers["blue"].tail(), LIMIT_S, tails(ring))
+
+    def are_filled() -> bool:
+        at_rest(ring, 3)
+        try:
+            check_copies(ring, newest, ends)
+        except grpc.RpcError as error:  # another shard was found to be behind, and is being copied
+            assert from_rpc_error(error).reason == "RING_EPOCH"
+            return False
+        return True
+
+    wait_for(are_filled, LIMIT_S, tails(ring))
 
 
 def test_rows_of_the_offline_store_reach_both_owners_by_the_log(ring: RingProcesses) -> None:
