@@ -21,11 +21,9 @@ from feature_server.domain.read_counts import COUNTS_NAME
 from feature_server.domain.reads import Reads
 from feature_server.domain.reclaim import Reclaim
 from feature_server.domain.registry_keeper import RegistryKeeper
-from feature_server.domain.replays import Replays
 from feature_server.domain.shard import Shard, ShardState
 from feature_server.domain.shard_set import ShardSet
 from feature_server.domain.storage_use import StorageUse
-from feature_server.domain.writes import Writes
 from feature_server.observed import observe_store, observe_writes
 from feature_server.optional_parts import (
     join_ring,
@@ -37,6 +35,7 @@ from feature_server.optional_parts import (
     ring_of,
 )
 from feature_server.options import parse_options
+from feature_server.ring_log import follow_log, replays_of, ring_log_of, writes_of
 from feature_server.rpc.feature_servicer import STREAM_COUNT_MAX, FeatureServicer
 from feature_server.rpc.inspection_servicer import InspectionServicer
 from feature_server.rpc.native_front import (
@@ -104,8 +103,7 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
         folder = stack.enter_context(closing(StoreFolder(options.data, options.shards)))
         config = TelemetryConfig("feature_server", options.metrics_port, options.otlp_endpoint)
         telemetry = stack.enter_context(closing(Telemetry(config)))
-        health = Health()
-        table = RowTable(options.table_bytes)
+        health, table = Health(), RowTable(options.table_bytes)
         shards = _open_shards(folder, table, options, health, log)
         stack.callback(shards.close)
         core = RequestCore(table, len(shards))
@@ -114,17 +112,20 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
         keeper = RegistryKeeper(catalogue, shards, log)
         keeper.on_first = lambda: _set_serving(health)
         observe_store(telemetry, shards, table, catalogue, served[0] if served is not None else None)
-        ring = ring_of(stack, options, folder, shards=shards, catalogue=catalogue, log=log, tls=registry_tls)
+        ring_log = ring_log_of(stack, options, len(shards))
+        ring = ring_of(
+            stack, options, folder, shards=shards, catalogue=catalogue, log=log, tls=registry_tls, ring_log=ring_log
+        )
         ring_reads = ring.reads if ring is not None else None
         turns = Turns()
         reads = Reads(core, table, shards, catalogue, now_us, ring_reads)
-        writes = Writes(catalogue, shards, now_us, turns.short, *([ring.held.check_write] if ring else []))
+        writes = writes_of(catalogue, shards, now_us, turns, ring=ring, ring_log=ring_log)
         observe_writes(telemetry, writes)
         keep_counts(stack, options.data / COUNTS_NAME, catalogue=catalogue, reads=reads, writes=writes, log=log)
         online = FeatureServicer(reads, writes, Imports(options.import_root, writes), authenticator.current_principal)
         peer = ShardServicer(
             PeerReads(reads, shards, folder.identity.store_id, served[1] if served is not None else None, ring_reads),
-            Replays(catalogue, shards, now_us, *([ring.held.check_replay] if ring else [])),
+            replays_of(catalogue, shards, now_us, ring=ring, ring_log=ring_log),
             authenticator.current_principal,
             ring.snapshots if ring is not None else None,
         )
@@ -135,8 +136,7 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
             Explanations(table, shards, catalogue, reads, now_us), storage, reclaim, authenticator.current_principal
         )
         name = options.transport or default_transport(log)
-        forwarded = ForwardedIdentities()
-        is_grpcio = name == GrpcioTransport.name
+        forwarded, is_grpcio = ForwardedIdentities(), name == GrpcioTransport.name
         server = build_server(
             authenticator, permissions(), options.host, WORKERS, forwarded=forwarded,
             asks_peer=is_grpcio and asks_peer(tls), niceness=0 if is_grpcio else BESIDE_READS,
@@ -153,6 +153,7 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
         stack.callback(transport.drain)
         transport.start()
         _watch_registry(stack, options, keeper, copy, log, registry_tls)
+        follow_log(stack, ring, ring_log, catalogue=catalogue, shards=shards, turns=turns, telemetry=telemetry, log=log)
         join_ring(stack, options, ring, port, telemetry)
         read_streams(stack, options, folder.identity.store_id, catalogue, shards, turns, telemetry, log)
         address = f"{options.host}:{port}"
@@ -212,6 +213,7 @@ def _open_shards(
 
     for shard in shards.shards:
         shard.on_state = tell_health
+        shard.follows_log = options.ring and bool(options.kafka)
     shards.open()
     shards.start()
     return shards

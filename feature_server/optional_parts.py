@@ -24,6 +24,7 @@ from feature_server.pipeline.clusters import Cluster, read_access
 from feature_server.pipeline.ingest import Ingest
 from feature_server.pipeline.meters import Meters
 from feature_server.ring.shard_copy import ShardCopy, check_new
+from feature_server.ring_log import RingLog
 from feature_server.rpc.peer_channels import PeerChannels
 from feature_server.rpc.peer_copies import PeerCopies
 from feature_server.rpc.placement_client import PlacementClient, RingCopy
@@ -91,6 +92,7 @@ def ring_of(
     catalogue: Catalogue,
     log: EventLog,
     tls: Tls | None,
+    ring_log: RingLog | None,
 ) -> RingParts | None:
     """What a server in a ring has beside the others, where it is to be in one."""
     if not options.ring:
@@ -108,13 +110,6 @@ def ring_of(
             "start without it",
             reason="RING_WITH_RECLAIM",
             field="reclaim_every_s",
-        )
-    if options.kafka:
-        raise InvalidArgument(
-            "--kafka reads every partition of the keyed topics, and --ring keeps the shards of this server alone; "
-            "start without one of them",
-            reason="RING_WITH_KAFKA",
-            field="kafka",
         )
     if read_layout(folder.path).packings:
         raise InvalidArgument(
@@ -136,7 +131,8 @@ def ring_of(
     ]
     return RingParts(
         folder.identity.store_id, shards, copies, copy=ring_copy, channels=channels, placement=placement,
-        folders=SentFolders(options.data), source=lambda held: PeerCopies(held, sinks, token, tls), log=log,
+        folders=SentFolders(options.data), log=log,
+        source=lambda held: PeerCopies(held, sinks, token, tls, *([ring_log.topic.range] if ring_log else [])),
     )  # fmt: skip
 
 
@@ -187,7 +183,7 @@ def read_streams(  # noqa: PLR0917 - every one is a different thing
     log: EventLog,
 ) -> None:
     """Keyed topics into the shards, where a cluster is given; ends with the stack, before the shards close."""
-    if not options.kafka:
+    if not options.kafka or options.ring:
         return
     meters = Meters()
     meters.observe(telemetry)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from feature_server.pipeline.rows_topic import REPLICAS, RETENTION_S
 from feature_server.rpc.native_front import CONNECTION_BYTES, TRANSPORTS
 from feature_server.storage.rocks_options import BLOCK_CACHE_BYTES, WRITE_BUFFER_BYTES
 from feature_server.storage.store_folder import SHARD_COUNT
@@ -62,7 +63,17 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--served-log-bytes", type=byte_count, default=SERVED_LOG_BYTES, help="disk for logged reads on their way"
     )
-    parser.add_argument("--kafka", default="", help="HOST:PORT,... of brokers whose keyed topics are read")
+    parser.add_argument(
+        "--kafka",
+        default="",
+        help="HOST:PORT,... of brokers: their keyed topics are read, or with --ring their log of rows",
+    )
+    parser.add_argument(
+        "--rows-replicas", type=int, default=REPLICAS, help="of the log of rows, where this server makes its topic"
+    )
+    parser.add_argument(
+        "--rows-retention-s", type=int, default=RETENTION_S, help="seconds that a log which is made keeps rows"
+    )
     parser.add_argument("--kafka-access", type=Path, help="file of name=value lines: security.*, sasl.*, ssl.*")
     parser.add_argument("--topic-prefix", default="", help="before the names of the topics, as the pipeline has it")
     parser.add_argument("--metrics-port", type=port, help="port of the Prometheus endpoint; none without it")

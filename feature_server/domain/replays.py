@@ -12,6 +12,7 @@ from core_ext.row_codec import encode_tombstone
 from feature_server.domain.batch_rows import BatchWrite
 from feature_server.domain.catalogue import Catalogue
 from feature_server.domain.layouts import ViewLayout
+from feature_server.domain.logged_rows import ANY_TIME_US, MadeRows
 from feature_server.domain.shard import Position
 from feature_server.domain.shard_set import ShardSet
 from feature_server.domain.shard_writes import Durability
@@ -89,10 +90,9 @@ class Replays:
         positions: list[Position] = []
         row_count = stale_count = 0
         for batch in batches():
-            plain, order = _split(batch)
+            plain, order = split_order(batch)
             parts = list(encode_batch(plain, target, self._clock_us()))  # checks the columns
-            event_times = plain.column(plain.schema.get_field_index(EVENT_TIME))
-            order[EVENT_TIME] = event_times.cast(_TIME).view(pa.int64()).to_numpy()
+            order[EVENT_TIME] = event_times(plain)
             for number, part in enumerate(parts):
                 start = number * ENCODE_ROWS
                 own = {name: column[start : start + len(part.keys)] for name, column in order.items()}
@@ -117,15 +117,15 @@ class Replays:
         for start in range(0, len(indexes), WRITE_ROWS_MAX):
             chosen = indexes[start : start + WRITE_ROWS_MAX]
             keys = part.keys.storage_keys(target.entity.entity_id, target.view_id, chosen)
-            rows = _rows(part, order, chosen, target)
+            rows = ordered_rows(part, order, chosen, target)
             position, stale = self._shards[shard].append(keys, lambda *_, made=rows: made, durability, is_logged=False)
             positions.append(position)
             stale_count += stale
         return stale_count
 
 
-def _split(batch: pa.RecordBatch) -> tuple[pa.RecordBatch, Order]:
-    """Columns as a write has them, and the order of every row."""
+def split_order(batch: pa.RecordBatch) -> tuple[pa.RecordBatch, Order]:
+    """Columns as a write has them, and the order of every row. Raises InvalidArgument naming the column."""
     order: Order = {}
     for name, kind in ORDER_COLUMNS.items():
         index = batch.schema.get_field_index(name)
@@ -137,11 +137,34 @@ def _split(batch: pa.RecordBatch) -> tuple[pa.RecordBatch, Order]:
                 metadata={"column": name},
             )
         column = batch.column(index)
-        order[name] = (column.view(pa.int64()) if kind == _TIME else column).to_numpy(zero_copy_only=False)
+        order[name] = _numbers(column)
     return batch.select([name for name in batch.schema.names if name not in ORDER_COLUMNS]), order
 
 
-def _rows(part: EncodedRows, order: Order, chosen: NDArray[np.int64], target: ViewLayout) -> list[bytes]:
+def event_times(plain: pa.RecordBatch) -> NDArray[np.generic]:
+    """Event times of checked columns in us."""
+    return _numbers(plain.column(plain.schema.get_field_index(EVENT_TIME)).cast(_TIME))
+
+
+def replayed_rows(target: ViewLayout, batch: pa.RecordBatch) -> MadeRows:
+    """Keys and rows of a batch with an order, as a copy takes them from a log."""
+    plain, order = split_order(batch)
+    (part,) = encode_batch(plain, target, ANY_TIME_US)
+    every = np.arange(len(part.keys))
+    order[EVENT_TIME] = event_times(plain)
+    keys = part.keys.storage_keys(target.entity.entity_id, target.view_id, every)
+    return MadeRows(keys, ordered_rows(part, order, every, target))
+
+
+def _numbers(column: pa.Array) -> NDArray[np.generic]:
+    found: NDArray[np.generic] = (column.view(pa.int64()) if column.type == _TIME else column).to_numpy(
+        zero_copy_only=False
+    )
+    return found
+
+
+def ordered_rows(part: EncodedRows, order: Order, chosen: NDArray[np.int64], target: ViewLayout) -> list[bytes]:
+    """Finished rows, tombstones among them, each with the order that it was given before."""
     fields = [order[name] for name in list(ORDER_COLUMNS)[:-1]]
     rows = part.rows.stamp_each(chosen, *map(np.ascontiguousarray, fields))  # type: ignore[arg-type]
     erased: Sequence[int] = np.flatnonzero(order["_tombstone"][chosen]).tolist()

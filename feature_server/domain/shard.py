@@ -1,4 +1,4 @@
-"""One shard, and what is done to it as a whole: copied, replaced, emptied, walked over, rid of rows nobody reads."""
+"""One shard, and what is done to it as a whole: fed by a log, copied, replaced, emptied, walked over, rid of rows."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -7,19 +7,52 @@ from pathlib import Path
 
 from core_ext.hashing import content_hash_of
 from core_ext.row_table import UNKNOWN
+from feature_server.domain.log_writes import LogWrite, groups, other_log
 from feature_server.domain.row_store import RowStore
 from feature_server.domain.shard_core import ShardCore
 from feature_server.domain.shard_moves import check_not_logged, moving, other_snapshot
 from feature_server.domain.shard_record import HASH_MASK, RECORD_KEY, ShardRecord
 from feature_server.domain.shard_state import Position, ShardState, ShardStatus
-from feature_server.domain.shard_writes import Durability, checked
-from headrace.errors import DataLoss, HeadraceError
+from feature_server.domain.shard_writes import Durability, Entry, checked
+from headrace.errors import DataLoss, HeadraceError, InternalError
 
 __all__ = ["Position", "Shard", "ShardState", "ShardStatus"]
 
 
 class Shard(ShardCore):
     """Owns the store, the record and the queue of one shard."""
+
+    def follow(self, epoch: int, first_offset: int, next_offset: int, writes: Sequence[LogWrite]) -> bool:
+        """Applies a range of the log that all copies share, rows and offset in one batch after the other.
+
+        False, and nothing is changed, where the range does not begin where this copy ends. Raises DataLoss for a range
+        of another log, and what a shard raises that takes no writes.
+        """
+        with self._commit:
+            record = self._record
+            if record.next_offset != first_offset:
+                return False
+            store = self._store
+            if store is None or self.state is not ShardState.SERVING:
+                raise self._unwritable()
+            if record.next_offset and record.epoch != epoch:
+                raise other_log(self.number, epoch, record.epoch)
+            self._record = replace(record, epoch=epoch, epoch_offset=0)
+            for group in groups(writes, next_offset):
+                self._commit_followed(store, group)
+            return True
+
+    def _commit_followed(self, store: RowStore, group: Sequence[Entry]) -> None:
+        try:
+            self._commit_entries(store, group)
+        except HeadraceError as error:
+            self._fail(error)
+            raise
+        except BaseException:
+            # Nobody knows whether the table still agrees with the disk: the shard is opened again before it goes on.
+            self._table.clear()
+            self._set_state(ShardState.READ_ONLY, InternalError("a write failed inside the server", reason="INTERNAL"))
+            raise
 
     def freeze(self) -> None:
         """Takes no writes until `thaw`: what was taken before is all that a snapshot has to hold."""
@@ -61,16 +94,16 @@ class Shard(ShardCore):
                 lost = other_snapshot(self.number)
                 self.quarantine(lost)
                 raise lost
-            epoch = max(before.epoch, record.epoch) + 1
-            self._take_record(
-                self._write_record(self._store, replace(record, epoch=epoch, epoch_offset=record.next_offset))
-            )
+            if not self.follows_log:
+                record = replace(record, epoch=max(before.epoch, record.epoch) + 1, epoch_offset=record.next_offset)
+                self._take_record(self._write_record(self._store, record))
             self._table.clear()  # of what was read while it closed
 
     def empty(self) -> None:
         """Drops every row, and goes on in the next epoch: no token of before is good any more.
 
-        Raises FailedPrecondition where rows are logged for the offline store, and what the disk refuses.
+        A copy that follows a log begins it again. Raises FailedPrecondition where rows are logged for the offline
+        store, and what the disk refuses.
         """
         with self._commit:
             if self.state is ShardState.SERVING and not self._record.next_offset and not self._queue:
@@ -81,13 +114,11 @@ class Shard(ShardCore):
             self._open()
             if self._store is None or self.state is not ShardState.SERVING:
                 raise self._unwritable()
-            next_offset = max(before.next_offset, self._next_offset)
-            self._take_record(
-                self._write_record(
-                    self._store,
-                    replace(self._record, epoch=before.epoch + 1, epoch_offset=next_offset, next_offset=next_offset),
-                )
-            )
+            record = self._record
+            if not self.follows_log:
+                next_offset = max(before.next_offset, self._next_offset)
+                record = replace(record, epoch=before.epoch + 1, epoch_offset=next_offset, next_offset=next_offset)
+            self._take_record(self._write_record(self._store, record))
             self._table.clear()  # of what was read while it closed
 
     def _close_for_good(self) -> None:

@@ -71,6 +71,7 @@ class ShardCore:
         self._time_us = 0
         self._has_begun = False
         self._is_frozen = False
+        self.follows_log = False  # set before it is opened: offsets and epoch are those of a log that copies share
         self._refusal: HeadraceError | None = None
         self.on_state: Callable[[Any], None] = lambda shard: None  # Any: the shard as its owner knows it
         self.on_applied: Callable[[int, int, int], None] = lambda shard, epoch, offset: None
@@ -158,7 +159,8 @@ class ShardCore:
         record = self._record
         if epoch == record.epoch - 1 and offset < record.epoch_offset:
             return
-        if epoch != record.epoch:
+        has_begun = bool(record.next_offset) or not self.follows_log
+        if epoch != record.epoch and has_begun:
             raise FailedPrecondition(
                 f"shard {self.number} is in epoch {record.epoch}, and the token is of epoch {epoch}: "
                 "a restart may have lost that write; write it again",
@@ -194,6 +196,7 @@ class ShardCore:
         logged for it again. With `deltas` a row is merged with what is stored; one that would grow beyond what a row
         may hold refuses the whole write. `records` are kept beside the rows, in the same batch as them.
         """
+        assert not self.follows_log, "what a log orders comes by `follow`"
         with self._order:
             self.check_writable()
             time_us = max(self._clock_us(), self._time_us)
@@ -307,7 +310,7 @@ class ShardCore:
         record = decode_record(data) if data is not None else ShardRecord()
         if self.row_log is not None:
             self.row_log.open(record.epoch, record.epoch_offset, record.next_offset)
-        if not self._has_begun and not record.is_clean:
+        if not self._has_begun and not record.is_clean and not self.follows_log:
             # Offsets after the last durable one may have been acknowledged in memory and lost: tokens of the old
             # epoch hold only below here.
             record = replace(record, epoch=record.epoch + 1, epoch_offset=record.next_offset)

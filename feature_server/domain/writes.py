@@ -4,7 +4,7 @@ import itertools
 import threading
 import uuid
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Final
@@ -76,10 +76,7 @@ class Writes:
         if known is not None:
             return known
         target = self._view(feature_view)
-        now_us = self._clock_us()
-        with self._beside_reads():
-            encoded = [part for batch in batches(target) for part in self._encoded(batch, target, now_us)]
-            answer = self._append(encoded, target, durability)
+        answer = self._commit(batches(target), target, durability)
         self._answers.remember(principal, request, answer)
         return answer
 
@@ -100,8 +97,7 @@ class Writes:
         known = self._answers.find(principal, request)
         if known is not None:
             return known
-        with self._beside_reads():
-            answer = self._append(list(self._encoded(batch, target, self._clock_us())), target, durability)
+        answer = self._commit([batch], target, durability)
         self._answers.remember(principal, request, answer)
         return answer
 
@@ -128,13 +124,7 @@ class Writes:
         by_shard: dict[int, list[bytes]] = {}
         for key in dict.fromkeys(encoded):
             by_shard.setdefault(shard_of_slot(slot_of_key(key), len(self._shards)), []).append(key)
-        self._check_writable(by_shard)
-        with self._beside_reads():
-            positions = [
-                position
-                for number, shard_keys in by_shard.items()
-                for position in self._erase_on(self._shards[number], shard_keys, layout.entity_id, views, durability)
-            ]
+        positions = self._erase(by_shard, layout.entity_id, views, durability)
         answer = WriteAck(highest_positions(positions), len(set(encoded)), 0)
         self._answers.remember(principal, request, answer)
         return answer
@@ -149,6 +139,24 @@ class Writes:
                 metadata={"feature_view": view.ref},
             )
         return view
+
+    def _commit(self, batches: Iterable[pa.RecordBatch], target: ViewLayout, durability: Durability) -> WriteAck:
+        now_us = self._clock_us()
+        with self._beside_reads():
+            encoded = [part for batch in batches for part in self._encoded(batch, target, now_us)]
+            return self._append(encoded, target, durability)
+
+    def _erase(
+        self, by_shard: Mapping[int, Sequence[bytes]], entity_id: int, views: Sequence[ViewLayout],
+        durability: Durability,
+    ) -> list[Position]:  # fmt: skip
+        self._check_writable(by_shard)
+        with self._beside_reads():
+            return [
+                position
+                for number, keys in by_shard.items()
+                for position in self._erase_on(self._shards[number], keys, entity_id, views, durability)
+            ]
 
     def _erase_on(
         self,
@@ -199,9 +207,11 @@ class Writes:
                     )
                     positions.append(position)
                     stale_count += stale
-        row_count = sum(part.row_count for part in parts)
+        return self._counted(positions, target, sum(part.row_count for part in parts), stale_count)
+
+    def _counted(self, positions: Sequence[Position], target: ViewLayout, row_count: int, stale_count: int) -> WriteAck:
         self.row_count += row_count
-        self.rows_by_view[view_id] += row_count
+        self.rows_by_view[target.view_id] += row_count
         self.stale_count += stale_count
         return WriteAck(highest_positions(positions), row_count, stale_count)
 

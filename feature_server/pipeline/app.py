@@ -52,7 +52,9 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
         meters, health = Meters(), Health()
         meters.observe(telemetry)
         access = read_access(options.kafka_access)
-        cluster = Cluster(options.kafka, options.partitions, options.replicas, options.topic_prefix, access)
+        cluster = Cluster(
+            options.kafka, options.partitions, options.replicas, options.topic_prefix, access, options.ring_shards
+        )
         clocks = Clocks(time.monotonic, lambda: time.time_ns() // 1_000)
         workers = Workers(cluster, options.schemas, meters, log, clocks, Random())
         stack.callback(workers.close)
@@ -105,6 +107,9 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--partitions", type=int, default=PARTITION_COUNT, help="of keyed topics that are made: a power of two, at "
         "least the shards of a store",
     )  # fmt: skip
+    parser.add_argument(
+        "--ring-shards", type=int, default=0, help="shards of a ring: events go to its log of rows, not to keyed topics"
+    )
     parser.add_argument("--replicas", type=int, default=REPLICAS, help="of topics that are made")
     parser.add_argument("--topic-prefix", default="", help="before the names of the topics that Headrace makes")
     parser.add_argument("--metrics-port", type=port, help="port of the Prometheus endpoint; none without it")

@@ -25,7 +25,7 @@ from feature_server.domain.stream_rows import Taken, append_events
 from feature_server.pipeline.consumer import Batch
 from feature_server.pipeline.keyed import ROW_BITS, KeyedEvents, read_keyed, write_keyed
 from feature_server.pipeline.meters import Meters
-from feature_server.pipeline.sources import columns_of, takes_stream
+from feature_server.pipeline.sources import takes_stream, view_batch
 from feature_server.pipeline.topics import shard_of_partition
 from headrace.definitions.entities import EVENT_TIME
 from headrace.definitions.registered import RegistryState
@@ -151,7 +151,7 @@ class Applying:
         meter.replayed_count += len(events.positions) - len(fresh)
         if not len(fresh):
             return
-        columns = _view_batch(events.batch, view, state)
+        columns = view_batch(events.batch, view, state)
         if columns is None:  # sent before the view was registered
             meter.skipped_count += len(fresh)
             return
@@ -263,16 +263,6 @@ def _check_none_refused(state: RegistryState, views: Mapping[str, ViewLayout], s
 def _moved(mark: InputMark, place: SourcePartition, position: int, next_offset: int | None) -> InputMark:
     taken = {**mark.taken, place: position}
     return InputMark(mark.topic, mark.next_offset if next_offset is None else next_offset, taken)
-
-
-def _view_batch(batch: pa.RecordBatch, view: ViewLayout, state: RegistryState) -> pa.RecordBatch | None:
-    """Columns of a write of the view, out of those of the source; None where the message lacks one."""
-    source = state.sources[view.definition.source].definition
-    wanted = {**{name: name for name in view.key_names}, **columns_of(view)}
-    wanted[EVENT_TIME] = source.event_time_column
-    if not set(wanted.values()) <= set(batch.schema.names):
-        return None
-    return pa.RecordBatch.from_arrays([batch.column(name) for name in wanted.values()], names=list(wanted))
 
 
 def _continues(last: KeyedEvents, events: KeyedEvents) -> bool:

@@ -12,6 +12,7 @@ REPLICAS: Final = 1
 RECONNECT_MS_MAX: Final = 1_000  # a broker that is back is found as soon
 KEYED: Final = "keyed"
 DEAD_LETTERS: Final = "deadletter"
+ROWS: Final = "rows.ring"
 _ALLOWED: Final = ("security.", "sasl.", "ssl.", "client.id", "broker.address.family", "client.dns.lookup")
 _FORBIDDEN: Final = ("sasl.login", "ssl.engine", "ssl.provider")  # what loads code of somebody else
 
@@ -20,7 +21,8 @@ _FORBIDDEN: Final = ("sasl.login", "ssl.engine", "ssl.provider")  # what loads c
 class Cluster:
     """A cluster and how topics are made on it. `prefix` keeps several installations apart on one.
 
-    `access` are settings of librdkafka that say how to be let in.
+    `access` are settings of librdkafka that say how to be let in. With `ring_shards` events go to the log of a ring of
+    so many shards, else to keyed topics.
     """
 
     bootstrap: str
@@ -28,6 +30,7 @@ class Cluster:
     replicas: int = REPLICAS
     prefix: str = ""
     access: Mapping[str, str] = field(default_factory=dict)
+    ring_shards: int = 0
 
     @property
     def client(self) -> dict[str, str | int | float | bool]:
@@ -38,6 +41,11 @@ class Cluster:
             "reconnect.backoff.max.ms": RECONNECT_MS_MAX,
             "log_level": 0,
         }
+
+    @property
+    def rows(self) -> str:
+        """Topic of the rows of a ring, partitioned by shard."""
+        return f"{self.prefix}{ROWS}"
 
     def keyed(self, entity: str) -> str:
         """Topic of the events of an entity, partitioned by slot."""

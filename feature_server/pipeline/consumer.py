@@ -33,7 +33,7 @@ OnAssign = Callable[[Mapping[Partition, int]], None]
 OnRevoke = Callable[[Sequence[Partition]], None]
 
 # librdkafka goes on by itself after these.
-_PASSING: Final = frozenset(
+PASSING: Final = frozenset(
     {
         KafkaError._PARTITION_EOF,
         KafkaError._ALL_BROKERS_DOWN,
@@ -47,7 +47,7 @@ _PASSING: Final = frozenset(
         KafkaError.NOT_LEADER_FOR_PARTITION,
     }
 )
-_LOST: Final = frozenset({KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET, KafkaError._LOG_TRUNCATION})
+LOST: Final = frozenset({KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET, KafkaError._LOG_TRUNCATION})
 
 
 class Event(NamedTuple):
@@ -302,9 +302,9 @@ class BatchConsumer(Consumer[Batch]):
                 self._waiting.append(BrokerValue(Batch(topic, number, events), partition, events[-1].offset, now))
 
     def _judge(self, error: KafkaError, message: Message) -> None:
-        if error.code() in _LOST:
+        if error.code() in LOST:
             raise lost(message.topic() or "", message.partition() or 0, message.offset() or 0, -1)
-        if error.code() not in _PASSING and not error.retriable():
+        if error.code() not in PASSING and not error.retriable():
             raise unavailable("Kafka refuses", KafkaException(error))
 
     def _next(self) -> BrokerValue[Batch]:

@@ -23,7 +23,7 @@ from feature_server.pipeline.meters import Meters
 from feature_server.pipeline.outbox import Outbox
 from feature_server.pipeline.sources import takes_stream
 from feature_server.pipeline.supervision import Supervised
-from feature_server.pipeline.topics import ASK_LIMIT_S, check_partitions, make_topics, unavailable
+from feature_server.pipeline.topics import ASK_LIMIT_S, check_partitions, make_topics, topic_id, unavailable
 from headrace.errors import HeadraceError, Unavailable
 from headrace.serving.logging import EventLog
 from headrace.serving.priority import BESIDE_READS
@@ -32,7 +32,6 @@ GROUP: Final = "apply"
 BATCH_MESSAGES: Final = 512  # of up to a thousand events each
 DEAD_LETTER_LIMIT_S: Final = 30.0
 ALARM_EVERY_S: Final = 60.0
-_U64: Final = (1 << 64) - 1
 SETTLE_S: Final = 5.0
 HOLD_S: Final = 30.0  # before a partition without a good start is tried again
 
@@ -172,7 +171,7 @@ class Ingest:
             except HeadraceError as error:
                 self._alarm(name, error)
                 continue
-            self._topics[name] = KeyedTopic(name, _topic_id(one.topic_id), by_name[name], count)
+            self._topics[name] = KeyedTopic(name, topic_id(one.topic_id), by_name[name], count)
 
     def _alarm(self, what: str, error: HeadraceError) -> None:
         if self._clock_s() >= self._alarms.get(what, 0.0):
@@ -279,11 +278,6 @@ class _Strategy(ProcessingStrategy[Batch]):
         """Nothing is under way."""
         self._ingest.settle(at_once=True)
         self._commit({}, force=True)
-
-
-def _topic_id(given: object) -> bytes:
-    low, high = given.get_least_significant_bits(), given.get_most_significant_bits()  # type: ignore[attr-defined]
-    return ((int(high) & _U64) << 64 | int(low) & _U64).to_bytes(16, "big")
 
 
 def _partitions(topic: KeyedTopic) -> list[Partition]:

@@ -11,15 +11,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from feature_server.domain import log_messages
 from feature_server.domain.write_columns import read_ipc
 from feature_server.pipeline.consumer import NO_TIME, Event
 from feature_server.pipeline.outbox import Headers
 from headrace.errors import DataLoss, InvalidArgument
 
-POSITION: Final = "_position"
-WRITE_TIME: Final = "_write_us"
+POSITION: Final = log_messages.POSITION
+WRITE_TIME: Final = log_messages.WRITE_TIME
 ROW_BITS: Final = 20
-ROWS_MAX: Final = 1_024  # of one message: what a shard commits at once
+ROWS_MAX: Final = log_messages.ROWS_MAX  # of one message: what a shard commits at once
 
 
 class KeyedEvents(NamedTuple):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from core_ext.arrow import arrow_column
 from core_ext.keys import KEY_BYTES_MAX, encode_keys
 from feature_server.domain.layouts import EntityLayout
+from feature_server.domain.log_messages import Kind, Origin, log_headers
 from feature_server.domain.write_columns import FUTURE_MAX_US
 from feature_server.pipeline.clusters import Cluster
 from feature_server.pipeline.consumer import Batch
@@ -20,7 +21,7 @@ from feature_server.pipeline.dead_letters import DeadLetter
 from feature_server.pipeline.decoding import Decoded, Decoder
 from feature_server.pipeline.keyed import POSITION, ROWS_MAX, WRITE_TIME, headers_of, positions_of, write_keyed
 from feature_server.pipeline.meters import StageMeter
-from feature_server.pipeline.outbox import DELIVERY_MS, Outbox, Parcel
+from feature_server.pipeline.outbox import DELIVERY_MS, Headers, Outbox, Parcel
 from feature_server.pipeline.sources import Feed
 from feature_server.pipeline.topics import partitions_of
 from headrace.types import Scalar
@@ -81,13 +82,11 @@ class Rekeying:
     def _send_entity(self, work: "_Work", table: pa.RecordBatch, chosen: Rows, entity: EntityLayout) -> None:
         if not len(chosen):
             return
-        stream = self._feed.stream
-        topic = self._cluster.keyed(entity.name)
-        headers = headers_of(stream.source, stream.source_id, work.batch.partition)
+        topic, partition_count, headers = self._way(entity, work.batch.partition)
         if len(chosen) < table.num_rows:
             table = table.take(pa.array(chosen))
         keys = encode_keys(entity.key_types, [arrow_column(table.column(name)) for name in entity.key_names])
-        partitions = partitions_of(keys.slots, self._cluster.partition_count)
+        partitions = partitions_of(keys.slots, partition_count)
         order = np.argsort(partitions, kind="stable")  # positions go on rising within a partition
         numbers, starts = np.unique(partitions[order], return_index=True)
         table = table.take(pa.array(order))
@@ -95,6 +94,16 @@ class Rekeying:
             for at in range(int(start), int(end), ROWS_MAX):
                 part = table.slice(at, min(ROWS_MAX, int(end) - at))
                 self._outbox.send(work.parcel, topic, number, write_keyed(part), headers)
+
+    def _way(self, entity: EntityLayout, partition: int) -> tuple[str, int, Headers]:
+        """Topic of the events of an entity, how many partitions it has, and what their messages say of them."""
+        stream, cluster = self._feed.stream, self._cluster
+        if not cluster.ring_shards:
+            headers = headers_of(stream.source, stream.source_id, partition)
+            return cluster.keyed(entity.name), cluster.partition_count, headers
+        origin = Origin(stream.source, stream.source_id, partition)
+        headers = log_headers(Kind.EVENTS, self._feed.views[entity.name], self._feed.revision, origin)
+        return cluster.rows, cluster.ring_shards, headers
 
     def _bury_rows(self, work: "_Work", is_bad: NDArray[np.bool_], reason: str, entity: str = "") -> int:
         """One dead letter per message: of a single event the message itself, else the rows of it that are wrong."""

@@ -2,12 +2,15 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 from urllib.parse import parse_qsl
 
+import pyarrow as pa
+
 from feature_server.domain.layouts import EntityLayout, ViewLayout, entity_layout
+from headrace.definitions.entities import EVENT_TIME
 from headrace.definitions.registered import RegisteredSource, RegistryState
 from headrace.definitions.sources import SourceKind
 from headrace.definitions.transforms import Latest
@@ -44,11 +47,16 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """What one stream feeds: its columns that any view reads, keys and event time included, and their entities."""
+    """What one stream feeds: its columns that any view reads, keys and event time included, and their entities.
+
+    `views` are the ids of the views by entity, as the registry of `revision` has them.
+    """
 
     stream: Stream
     columns: Mapping[str, ValueType]
     entities: Sequence[EntityLayout]
+    views: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    revision: int = field(default=0, compare=False)  # read anew for other views alone
 
 
 def stream_of(record: RegisteredSource) -> Stream:
@@ -93,7 +101,9 @@ def feeds_of(state: RegistryState, views: Mapping[str, ViewLayout]) -> tuple[dic
         if missing:
             refused[name] = _lacks(name, sorted(missing)[0])
             continue
-        found[name] = Feed(stream, {column: stream.types[column] for column in sorted(names)}, [*entities.values()])
+        columns = {column: stream.types[column] for column in sorted(names)}
+        ids = {entity: sorted(view.view_id for view in fed if view.entity.name == entity) for entity in entities}
+        found[name] = Feed(stream, columns, [*entities.values()], ids, state.revision)
     return found, refused
 
 
@@ -111,6 +121,16 @@ def columns_of(view: ViewLayout) -> dict[str, str]:
         return {name: name for name in view.computed.given}
     features = view.definition.features
     return {one.name: one.transform.column for one in features if isinstance(one.transform, Latest)}
+
+
+def view_batch(batch: pa.RecordBatch, view: ViewLayout, state: RegistryState) -> pa.RecordBatch | None:
+    """Columns of a write of the view, out of those of the source; None where one is missing."""
+    source = state.sources[view.definition.source].definition
+    wanted = {**{name: name for name in view.key_names}, **columns_of(view)}
+    wanted[EVENT_TIME] = source.event_time_column
+    if not set(wanted.values()) <= set(batch.schema.names):
+        return None
+    return pa.RecordBatch.from_arrays([batch.column(name) for name in wanted.values()], names=list(wanted))
 
 
 def _bad_uri(uri: str, why: str, source: str) -> InvalidArgument:

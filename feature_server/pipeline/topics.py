@@ -18,6 +18,7 @@ MESSAGE_BYTES_MAX: Final = 32 << 20  # of one message of the pipeline, and of an
 RETENTION_MS: Final = 7 * 24 * 3_600 * 1_000
 ASK_LIMIT_S: Final = 15.0
 WAIT_STEP_S: Final = 0.1
+_U64: Final = (1 << 64) - 1
 _LOG_APPEND: Final = {"message.timestamp.type": "LogAppendTime"}
 
 
@@ -72,10 +73,34 @@ def make_topics(client: AdminClient, cluster: Cluster, keyed: Sequence[str], dea
         time.sleep(WAIT_STEP_S)
 
 
+def check_rows_topic(client: AdminClient, cluster: Cluster) -> None:
+    """Raises Unavailable before a server of the ring has made the topic, FailedPrecondition for another ring."""
+    count = _counts(client).get(cluster.rows)
+    if count is None:
+        raise Unavailable(
+            f"topic {cluster.rows!r} is not there yet: start the feature servers of the ring",
+            reason="KAFKA_UNAVAILABLE",
+        )
+    if count != cluster.ring_shards:
+        raise FailedPrecondition(
+            f"topic {cluster.rows!r} has {count} partitions, and --ring-shards is {cluster.ring_shards}: give the "
+            "shards of the ring",
+            reason="ROWS_PARTITIONS",
+            field="ring_shards",
+            metadata={"partitions": str(count), "shards": str(cluster.ring_shards)},
+        )
+
+
 def partition_counts(client: AdminClient, topics: Sequence[str]) -> dict[str, int]:
     """Partitions of those of the topics that exist. Raises Unavailable."""
     found = _counts(client)
     return {topic: found[topic] for topic in topics if topic in found}
+
+
+def topic_id(given: object) -> bytes:
+    """Id of a topic, which one of the same name that is made later does not have, of what describes it."""
+    low, high = given.get_least_significant_bits(), given.get_most_significant_bits()  # type: ignore[attr-defined]
+    return ((int(high) & _U64) << 64 | int(low) & _U64).to_bytes(16, "big")
 
 
 def unavailable(what: str, error: KafkaException) -> HeadraceError:

@@ -24,7 +24,7 @@ from feature_server.pipeline.outbox import Outbox
 from feature_server.pipeline.rekeying import Rekeying, RekeyingStrategy
 from feature_server.pipeline.sources import Feed, feeds_of
 from feature_server.pipeline.supervision import Supervised
-from feature_server.pipeline.topics import make_topics
+from feature_server.pipeline.topics import check_rows_topic, make_topics
 from headrace.definitions.registered import RegistryState
 from headrace.errors import HeadraceError, InternalError
 from headrace.serving.logging import EventLog
@@ -110,8 +110,10 @@ class Workers:
     def _processor(self, feed: Feed) -> StreamProcessor[Batch]:
         cluster, stream = self._cluster, feed.stream
         admin = AdminClient(cluster.client)
-        keyed = [cluster.keyed(entity.name) for entity in feed.entities]
+        keyed = [] if cluster.ring_shards else [cluster.keyed(entity.name) for entity in feed.entities]
         make_topics(admin, cluster, keyed, [cluster.dead_letters(stream.source)])
+        if cluster.ring_shards:
+            check_rows_topic(admin, cluster)
         box = Outbox(Producer(outbox.settings(cluster)))
         client = KafkaClient(consumer.settings(cluster, cluster.group(stream.source)))
         batches = BatchConsumer(client, self._clocks.monotonic_s)

@@ -1,5 +1,6 @@
 """The copies of shards that a server has: what the ring asks of them, and how far they are."""
 
+import threading
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
@@ -44,12 +45,13 @@ Join: TypeAlias = Generator[Step, Answer, None]
 class Copies:
     """Copies by shard number. A driver runs the joins, feeds the log to `follow`, and sends `ready` and `damaged`.
 
-    Not safe between threads: one thread adopts, joins and follows; any may ask whether a copy serves.
+    One thread adopts and joins, another may follow, and any may ask whether a copy serves.
     """
 
     def __init__(self, held: HeldRing, stores: Sequence[CopyStore]) -> None:
         self._held = held
         self._stores = stores
+        self._lock = threading.RLock()  # between a look at a store and what follows from it
         self._running: set[int] = set()  # shards of which a join runs; the next begins when it has ended
         self._filled: set[int] = set()  # of these, those that the log may be applied to
         self._tries: dict[int, int] = {}
@@ -77,6 +79,10 @@ class Copies:
         To be called when a ring was accepted, when a join has ended, and before each heartbeat: a copy that was ready
         may have ceased to be whole.
         """
+        with self._lock:
+            return self._adopted()
+
+    def _adopted(self) -> list[Join]:
         begun: list[Join] = []
         failure: HeadraceError | None = None
         ring = self._held.ring
@@ -106,10 +112,18 @@ class Copies:
             if self._stores[shard].is_complete or shard in self._filled
         ]
 
+    def next_offset(self, shard: int) -> int:
+        """First offset of the log that a copy does not have."""
+        return self._stores[shard].next_offset
+
     def follow(self, shard: int, log_rows: LogRows) -> None:
         """Takes the next rows of the log, read from the offset of the store. What was read from another place, as a
         late answer is, changes nothing; where the log has lost what the store needs, the copy is not whole any more.
         """
+        with self._lock:
+            self._follow(shard, log_rows)
+
+    def _follow(self, shard: int, log_rows: LogRows) -> None:
         store = self._stores[shard]
         if shard not in self.followed() or log_rows.first_offset < store.next_offset:
             return
@@ -174,8 +188,10 @@ class Copies:
                 reason="NO_SOURCE",
                 metadata={"shard": str(shard)},
             )
-        elif self._is_wanted(shard, replica):
-            store.begin()
+        else:
+            with self._lock:
+                if self._is_wanted(shard, replica):
+                    store.begin()
 
     def _catch_up(self, shard: int, replica: Replica) -> Join:
         store = self._stores[shard]
@@ -184,10 +200,11 @@ class Copies:
         while self._is_wanted(shard, replica):
             if shard not in self._filled:
                 raise Unavailable(f"the log left shard {shard} behind", reason="LOG_GAP")
-            if log is None or store.next_offset >= log.next_offset:
-                store.complete()
-                self._joined[shard] = replica.phase_epoch
-                return
+            with self._lock:
+                if shard in self._filled and (log is None or store.next_offset >= log.next_offset):
+                    store.complete()
+                    self._joined[shard] = replica.phase_epoch
+                    return
             yield Wait(PAUSE_FIRST_S)
 
     def _is_ready(self, shard: int, replica: Replica) -> bool:

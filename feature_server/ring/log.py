@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+from feature_server.domain.log_writes import LOG_EPOCH_BIT, LogWrite
+
 
 class LogRange(NamedTuple):
     """Offsets that the log of a shard holds: the first that is kept, and the next to be written."""
@@ -12,14 +14,14 @@ class LogRange(NamedTuple):
 
 
 class LogRows(NamedTuple):
-    """Rows of a log in order, with their storage keys, and the offset behind them. `first_offset` is where they begin:
-    between the two may be offsets without rows.
+    """Writes of a log in order, and the offset behind them. `first_offset` is where they begin: between the two may be
+    offsets without writes. `epoch` tells the log from every other.
     """
 
     first_offset: int
     next_offset: int
-    keys: Sequence[bytes] = ()
-    rows: Sequence[bytes] = ()
+    writes: Sequence[LogWrite] = ()
+    epoch: int = LOG_EPOCH_BIT
 
 
 class CopyStore(Protocol):

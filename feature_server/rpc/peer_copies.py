@@ -9,6 +9,7 @@ import grpc
 
 from feature_server.ring.copies import Answer, AskLog, TakeSnapshot
 from feature_server.ring.held_ring import HeldRing
+from feature_server.ring.log import LogRange
 from feature_server.ring.snapshot import SnapshotChunk, SnapshotEnd, SnapshotIntake, SnapshotSink
 from headrace.client.channel import CHANNEL_OPTIONS, metadata
 from headrace.client.tls import Tls, channel_credentials, open_channel
@@ -21,13 +22,20 @@ COPY_TIMEOUT_S: Final = 600.0  # of one shard; 60 GB at the least rate that is o
 
 
 class PeerCopies:
-    """Satisfies CopySource where copies share no log: a shard takes no writes while it is copied, so that nothing is
-    left to catch up with. `sinks` make the place of a snapshot, by shard.
+    """Satisfies CopySource. `sinks` make the place of a snapshot, by shard; `log_range` tells what a log holds.
+
+    Where copies share no log, a shard takes no writes while it is copied, so that nothing is left to catch up with.
     """
 
     def __init__(
-        self, held: HeldRing, sinks: Sequence[Callable[[], SnapshotSink]], token: str | None, tls: Tls | None
+        self,
+        held: HeldRing,
+        sinks: Sequence[Callable[[], SnapshotSink]],
+        token: str | None,
+        tls: Tls | None,
+        log_range: Callable[[int], LogRange | None] = lambda shard: None,
     ) -> None:
+        self._log_range = log_range
         self._held = held
         self._sinks = sinks
         self._metadata = metadata(token)
@@ -39,7 +47,7 @@ class PeerCopies:
     def perform(self, step: AskLog | TakeSnapshot) -> Answer:
         """Does a step to its end."""
         if isinstance(step, AskLog):
-            return None
+            return self._log_range(step.shard)
         ring = self._held.ring
         source = ring.servers.get(step.source_id)
         replica = ring.shards[step.shard].of(self._held.server_id)

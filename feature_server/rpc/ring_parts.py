@@ -39,14 +39,14 @@ class RingParts:
     ) -> None:
         self.held = HeldRing(server_id, copy.keep, copy.load())
         self.outliers = Outliers(time.monotonic)
-        self._copies = Copies(self.held, stores)
+        self.copies = Copies(self.held, stores)
         self._shard_count = len(stores)
         self._channels = channels
         self._placement = placement
         self._log = log
         self._fan_out = FanOut(self.held, self.outliers, time.monotonic)
-        self.reads = RingReads(self.held, self._copies, self._fan_out, channels)
-        self.snapshots = ShardSnapshots(shards, self.held, self._copies, folders)
+        self.reads = RingReads(self.held, self.copies, self._fan_out, channels)
+        self.snapshots = ShardSnapshots(shards, self.held, self.copies, folders)
         self._source = source(self.held)
 
     def join(self, stack: ExitStack, address: str, zone: str, weight: int) -> None:
@@ -55,7 +55,7 @@ class RingParts:
             RingServer(self.held.server_id, address, zone, weight),
             self._shard_count,
             held=self.held,
-            copies=self._copies,
+            copies=self.copies,
             placement=self._placement,
             source=self._source,
             workers=ThreadPoolExecutor(COPIES_AT_ONCE, "ring-copy"),

@@ -38,6 +38,7 @@ class RingProcesses:
 
     folder: Path
     replica_count: int
+    options: Sequence[str] = ()
     servers: dict[str, ServerProcess] = field(default_factory=dict)
     ports: dict[str, int] = field(default_factory=dict)
     ids: dict[str, str] = field(default_factory=dict)
@@ -55,6 +56,7 @@ class RingProcesses:
         arguments = [
             *("--data", str(self.folder / name), "--port", str(self.ports.get(name, 0)), "--ring", "--zone", name),
             *("--registry", f"127.0.0.1:{self.ports['control']}", "--shards", str(SHARD_COUNT)),
+            *self.options,
         ]
         self._start(name, "feature_server.app", arguments)
 
@@ -131,9 +133,11 @@ class RingProcesses:
 
 
 @contextmanager
-def ring_of(folder: Path, names: Sequence[str], replica_count: int) -> Iterator[RingProcesses]:
-    """A settled ring that serves the shop."""
-    processes = RingProcesses(folder, replica_count)
+def ring_of(
+    folder: Path, names: Sequence[str], replica_count: int, options: Sequence[str] = ()
+) -> Iterator[RingProcesses]:
+    """A settled ring that serves the shop; `options` are those of every feature server."""
+    processes = RingProcesses(folder, replica_count, options)
     try:
         processes.start_control()
         processes.apply()

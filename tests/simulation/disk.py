@@ -69,5 +69,6 @@ class SimStore:
             self.rows[key] = b"rotten"
 
     def _put(self, log_rows: LogRows) -> None:
-        self.rows.update(zip(log_rows.keys, log_rows.rows, strict=True))
+        for write in log_rows.writes:
+            self.rows.update(zip(write.keys, write.rows, strict=True))
         self.offset = log_rows.next_offset

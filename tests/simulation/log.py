@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
+from feature_server.domain.log_writes import LogWrite
 from feature_server.ring.log import LogRange, LogRows
 
 CHUNK_ROWS: Final = 8
@@ -28,7 +29,8 @@ class SimLog:
         """Rows from an offset on, or from the first that is kept."""
         first = max(start, self._first[shard])
         chunk = self._rows[shard][first : first + CHUNK_ROWS]
-        return LogRows(first, first + len(chunk), [key for key, _ in chunk], [row for _, row in chunk])
+        writes = [LogWrite(offset + 1, [key], [row]) for offset, (key, row) in enumerate(chunk, first)]
+        return LogRows(first, first + len(chunk), writes)
 
     def trim(self, shard: int, offset: int) -> None:
         """Drops what lies before an offset."""

@@ -79,8 +79,8 @@ def _follow_late_answers(self: Copies, shard: int, log_rows: LogRows) -> None:
 
 def _follow_offset_only(self: Copies, shard: int, log_rows: LogRows) -> None:
     # The offset before the data: a batch of which the rows are lost on the way.
-    if len(log_rows.rows) > 1:
-        log_rows = LogRows(log_rows.first_offset, log_rows.next_offset, log_rows.keys[:-1], log_rows.rows[:-1])
+    if len(log_rows.writes) > 1:
+        log_rows = LogRows(log_rows.first_offset, log_rows.next_offset, log_rows.writes[:-1])
     FOLLOW(self, shard, log_rows)
 
 

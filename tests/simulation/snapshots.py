@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
+from feature_server.domain.log_writes import LogWrite
 from feature_server.ring.log import LogRows
 from feature_server.ring.snapshot import SnapshotChunk, SnapshotEnd, digest_after, made_chunk
 from tests.simulation.disk import SimStore
@@ -45,7 +46,8 @@ class SimSink:
 
     def install(self, end: SnapshotEnd) -> None:
         pairs = [line.split(_GAP) for line in self._data.split(_BREAK) if line]
-        self._store.apply(LogRows(0, end.next_offset, [key for key, _ in pairs], [row for _, row in pairs]))
+        write = LogWrite(end.next_offset, [key for key, _ in pairs], [row for _, row in pairs])
+        self._store.apply(LogRows(0, end.next_offset, [write]))
 
     def discard(self) -> None:
         self._data = b""

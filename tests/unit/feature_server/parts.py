@@ -187,6 +187,7 @@ class Parts:
         served_share: float | None = None,
         queue_bytes: int = 16 << 20,
         function_modules: Sequence[str] = (),
+        follows_log: bool = False,
     ) -> None:
         folder.mkdir(exist_ok=True)
         self.folder = folder
@@ -219,6 +220,8 @@ class Parts:
             ],
             self.log,
         )
+        for shard in self.shards.shards:
+            shard.follows_log = follows_log
         self.shards.open()
         self.core = RequestCore(self.table, shard_count)
         self.catalogue = Catalogue(self.core, self.log, function_modules)

@@ -124,7 +124,8 @@ def served(parts: Parts, user: int, references: dict[str, str]) -> dict[str, Any
         row = parts.shards[shard_of_slot(int(key.slots[0]), SHARDS)].read(storage)[0]
         if view.computed is not None:
             row = view.computed.view.image(row, NOW_US)
-        values = decode_row(view.schema, row)[1] if row is not None else [None] * len(view.columns)
+        values = decode_row(view.schema, row)[1] if row is not None else []
+        values = values or [None] * len(view.columns)  # a tombstone has none
         found[name] = values[view.columns[feature]]
     return found
 

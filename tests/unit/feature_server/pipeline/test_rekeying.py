@@ -10,11 +10,12 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from feature_server.domain.layouts import view_layouts
+from feature_server.domain.log_messages import Kind, Logged, Origin, read_message
 from feature_server.pipeline import outbox
 from feature_server.pipeline.clusters import Cluster
 from feature_server.pipeline.consumer import NO_TIME, Batch, Event, headers_of
 from feature_server.pipeline.decoders import decoder_of
-from feature_server.pipeline.keyed import ROW_BITS, read_keyed
+from feature_server.pipeline.keyed import POSITION, ROW_BITS, read_keyed
 from feature_server.pipeline.outbox import Outbox
 from feature_server.pipeline.rekeying import Rekeying
 from feature_server.pipeline.sources import feeds_of
@@ -28,8 +29,8 @@ PARTITIONS = 2  # the mock gives topics four; the first two are used
 class First:
     """A first stage whose messages can be read."""
 
-    def __init__(self, mock: Mock, form: str) -> None:
-        self.cluster = Cluster(mock.bootstrap, partition_count=PARTITIONS)
+    def __init__(self, mock: Mock, form: str, ring_shards: int = 0) -> None:
+        self.cluster = Cluster(mock.bootstrap, partition_count=PARTITIONS, ring_shards=ring_shards)
         self.box = Outbox(Producer(outbox.settings(self.cluster)))
         state = state_of(definitions(f"kafka:orders?format={form}"))
         feed = feeds_of(state, view_layouts(state))[0][SOURCE]
@@ -71,6 +72,25 @@ def mock() -> Mock:
 
 def order(user: Any, cents: int, at: Any = NOW_US) -> bytes:
     return json.dumps({"user_id": user, "at": at, "cents": cents, "shop": "s"}).encode()
+
+
+def test_events_of_a_ring_go_to_the_log_of_their_shard_with_the_views_that_take_them(mock: Mock) -> None:
+    first = First(mock, "json", ring_shards=PARTITIONS)
+    events = [Event(100 + at, order(at % 7, at), NOW_US - at, ()) for at in range(50)]
+    assert first.send(*events) == (50, 0, NOW_US)
+    state = state_of(definitions("kafka:orders?format=json"))
+    views = sorted(view.view_id for view in view_layouts(state).values())
+    seen: list[int] = []
+    for number, event in first.read(first.cluster.rows):
+        message = read_message(Logged(event.offset, NO_TIME, event.value, event.headers))
+        assert (message.kind, message.views, message.revision) == (Kind.EVENTS, views, state.revision)
+        assert message.origin == Origin(SOURCE, 1, 3)
+        users = message.batch.column("user_id").to_pylist()
+        assert {partition_of(user) for user in users} == {number}
+        positions = message.batch.column(POSITION).to_pylist()
+        assert positions == sorted(positions)
+        seen += [position >> ROW_BITS for position in positions]
+    assert sorted(seen) == [100 + at for at in range(50)]
 
 
 def test_events_go_to_the_partition_of_their_key_in_the_order_of_positions(mock: Mock) -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from feature_server.domain.log_writes import LogWrite
 from feature_server.ring.copies import AskLog, Copies, Join, TakeSnapshot, Wait
 from feature_server.ring.held_ring import HeldRing
 from feature_server.ring.log import LogRange, LogRows
@@ -10,7 +11,7 @@ from headrace.ring.values import Phase, Replica, Ring, RingServer, RingShard, Wr
 from tests.simulation.disk import SimStore
 
 SERVERS = {name: RingServer(name, f"{name}:1") for name in ("me", "a", "b")}
-ROWS = LogRows(0, 2, [b"k", b"l"], [b"1", b"2"])
+ROWS = LogRows(0, 2, [LogWrite(2, [b"k", b"l"], [b"1", b"2"])])
 
 
 def ring(epoch: int, *replicas: Replica) -> Ring:
@@ -35,7 +36,7 @@ class Bench:
 
     def snapshot(self, next_offset: int) -> None:
         self.store.begin()
-        self.store.apply(LogRows(0, next_offset, ROWS.keys, ROWS.rows))
+        self.store.apply(LogRows(0, next_offset, ROWS.writes))
 
 
 @pytest.fixture
@@ -64,7 +65,7 @@ def test_a_shard_with_owners_is_copied_and_then_follows(bench: Bench) -> None:
     bench.snapshot(2)
     assert join.send(None) == AskLog(0)
     assert isinstance(join.send(LogRange(1, 3)), Wait)
-    bench.copies.follow(0, LogRows(2, 3, [b"k"], [b"3"]))
+    bench.copies.follow(0, LogRows(2, 3, [LogWrite(3, [b"k"], [b"3"])]))
     with pytest.raises(StopIteration):
         join.send(None)
     assert bench.copies.ready() == [(0, 4)]
@@ -156,7 +157,7 @@ def test_a_gap_in_the_log_makes_a_copy_not_whole(bench: Bench) -> None:
     bench.accept(ring(2, Replica("me", Phase.SERVING, 2)))
     bench.copies.check_read([0], 2)
     with pytest.raises(DataLoss) as error:
-        bench.copies.follow(0, LogRows(5, 6, [b"k"], [b"9"]))
+        bench.copies.follow(0, LogRows(5, 6, [LogWrite(6, [b"k"], [b"9"])]))
     assert error.value.reason == "LOG_GAP"
     assert bench.copies.damaged() == [(0, 2)]
     with pytest.raises(DataLoss):
@@ -179,7 +180,7 @@ def test_what_was_read_from_another_place_of_the_log_changes_nothing(bench: Benc
     bench.store.apply(ROWS)
     bench.store.complete()
     bench.accept(ring(2, Replica("me", Phase.SERVING, 2)))
-    bench.copies.follow(0, LogRows(1, 3, [b"l", b"k"], [b"2", b"late"]))
+    bench.copies.follow(0, LogRows(1, 3, [LogWrite(3, [b"l", b"k"], [b"2", b"late"])]))
     bench.copies.follow(0, LogRows(2, 2))
     assert (bench.store.next_offset, bench.store.rows[b"k"]) == (2, b"1")
 
