@@ -32,7 +32,7 @@ class Waits:
         self._numbers = count()
 
     def add(self, asks: Sequence[Pending], done: Done) -> None:
-        """Calls `done` once these are over; whoever adds leaves them alone until then. `done` must not raise or wait."""
+        """Calls `done`, which must not raise or wait, once these are over; until then they are left alone."""
         wait = _Wait(asks, done)
         for ask in asks:
             ask.tell(partial(self._woken.put, wait))

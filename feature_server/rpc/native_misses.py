@@ -76,7 +76,7 @@ class MissReads:
         self._again = ThreadPoolExecutor(AGAIN_COUNT, "read-again")
 
     def answer(self, turn: Sequence[Missed]) -> None:
-        """Gives each read its response, or why there is none; those that wait for peers get it later. Raises nothing."""
+        """Gives each read its response, or why there is none; to those that wait for peers later. Raises nothing."""
         for read, outcome in zip(turn, self._outcomes(turn), strict=True):
             self._settle(read, outcome)
 

@@ -154,7 +154,9 @@ class FeatureBatch:
     def _float_type(self) -> ValueType | None:
         if not self.row_count or len(self._positions) != len(self._answer):
             return None
-        return self._outputs.float_type if self._outputs else float_type_of({self._at(name)[1] for name in self.columns})
+        if self._outputs:
+            return self._outputs.float_type
+        return float_type_of({self._at(name)[1] for name in self.columns})
 
     def _floats(self, slot_bytes: int) -> bytearray:
         try:

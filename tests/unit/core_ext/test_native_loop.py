@@ -9,9 +9,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 import pytest
+
+if TYPE_CHECKING:
+    from core_ext.native_loop import MissedRead
 
 native_loop = pytest.importorskip("core_ext.native_loop", reason="the native loop was not compiled in")
 
@@ -37,14 +41,14 @@ DATA = request(feature_service="nobody.knows.it")  # so every read is a miss
 LARGE = (16 << 20) + 1
 OPEN, STREAMS = 4_096, 1_000  # HR_H2_OPEN_MAX; below HR_H2_STREAMS_MAX
 Outcome = bytes | tuple[int, bytes, bytes]
-Answer = Callable[[native_loop.MissedRead], Outcome]
-AnswerTurn = Callable[[list[native_loop.MissedRead]], None]
+Answer = Callable[["MissedRead"], Outcome]
+AnswerTurn = Callable[[list["MissedRead"]], None]
 
 
 def giving(answer: Answer) -> AnswerTurn:
     """Gives every read of a turn its outcome at once."""
 
-    def give(turn: list[native_loop.MissedRead]) -> None:
+    def give(turn: "list[MissedRead]") -> None:
         for read in turn:
             read.give(answer(read))
 
@@ -110,9 +114,9 @@ def running(
 
 
 def test_request_and_header_come_as_they_were_sent() -> None:
-    seen: list[native_loop.MissedRead] = []
+    seen: "list[MissedRead]" = []
 
-    def answer(read: native_loop.MissedRead) -> bytes:
+    def answer(read: "MissedRead") -> bytes:
         seen.append(read)
         return b"answer"
 
@@ -181,10 +185,10 @@ def test_thread_that_fails_leaves_its_reads_to_the_server_behind_and_the_others_
 
 
 def test_outcomes_of_one_turn_are_given_in_any_order_by_any_thread() -> None:
-    held: list[native_loop.MissedRead] = []
+    held: "list[MissedRead]" = []
     begun, go_on = threading.Event(), threading.Event()
 
-    def answer(turn: list[native_loop.MissedRead]) -> None:
+    def answer(turn: "list[MissedRead]") -> None:
         if not begun.is_set():
             begun.set()
             assert go_on.wait(LIMIT_S)
@@ -217,7 +221,7 @@ def test_outcomes_of_one_turn_are_given_in_any_order_by_any_thread() -> None:
 
 
 def test_a_read_has_one_outcome() -> None:
-    def answer(turn: list[native_loop.MissedRead]) -> None:
+    def answer(turn: "list[MissedRead]") -> None:
         for read in turn:
             read.give(b"one")
             read.give(b"another")
@@ -233,9 +237,9 @@ def test_read_that_is_dropped_is_left_to_the_server_behind() -> None:
 
 
 def test_reads_of_a_turn_that_raises_are_left_to_the_server_behind_though_somebody_holds_them() -> None:
-    held: list[native_loop.MissedRead] = []
+    held: "list[MissedRead]" = []
 
-    def answer(turn: list[native_loop.MissedRead]) -> None:
+    def answer(turn: "list[MissedRead]") -> None:
         held.extend(turn)
         raise ValueError("broken")
 
@@ -246,7 +250,7 @@ def test_reads_of_a_turn_that_raises_are_left_to_the_server_behind_though_somebo
 
 
 def test_reads_without_an_outcome_are_bounded() -> None:
-    held: list[native_loop.MissedRead] = []
+    held: "list[MissedRead]" = []
     with answering(held.extend) as loop, ExitStack() as stack:
 
         def counts() -> tuple[int, int]:
@@ -393,7 +397,7 @@ def p99_s(loop: Loop, calls: int = 300) -> float:
 def test_slow_readers_of_large_answers_stay_within_the_memory_and_others_are_served() -> None:
     large = bytes(LARGE_BYTES)
 
-    def answer(read: native_loop.MissedRead) -> bytes:
+    def answer(read: "MissedRead") -> bytes:
         return b"small" if read.authorization == b"small" else large
 
     with running(answer, 2, memory=CAP) as loop, ExitStack() as stack:

@@ -11,7 +11,7 @@ from feature_server.ring.copies import Copies
 from feature_server.ring.fan_out import FanOut, Found, Rows, Send
 from feature_server.ring.held_ring import HeldRing
 from feature_server.ring.peers import Outliers
-from feature_server.ring.ring_reads import Pending, PeerTransport, RingReads
+from feature_server.ring.ring_reads import PeerTransport, Pending, RingReads
 from headrace.errors import HeadraceError, InvalidArgument, Unavailable
 from headrace.ring.values import Phase, Replica, Ring, RingServer, RingShard
 from tests.simulation.disk import SimStore
