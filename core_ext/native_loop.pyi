@@ -154,6 +154,6 @@ class NativeServer:
     def drain(self) -> None:
         """Accepts no more and tells clients to leave; streams that run go on."""
     def stop(self) -> None:
-        """Waits for the threads in `answer_misses` and for the reads that they took, closes every connection and ends the loops."""
+        """Waits for the threads in `answer_misses` and the reads that they took, then closes connections and loops."""
     def counts(self) -> Counts:
         """Totals, which stay when the server is stopped."""

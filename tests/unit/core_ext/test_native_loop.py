@@ -114,7 +114,7 @@ def running(
 
 
 def test_request_and_header_come_as_they_were_sent() -> None:
-    seen: "list[MissedRead]" = []
+    seen: list[MissedRead] = []
 
     def answer(read: "MissedRead") -> bytes:
         seen.append(read)
@@ -185,7 +185,7 @@ def test_thread_that_fails_leaves_its_reads_to_the_server_behind_and_the_others_
 
 
 def test_outcomes_of_one_turn_are_given_in_any_order_by_any_thread() -> None:
-    held: "list[MissedRead]" = []
+    held: list[MissedRead] = []
     begun, go_on = threading.Event(), threading.Event()
 
     def answer(turn: "list[MissedRead]") -> None:
@@ -237,7 +237,7 @@ def test_read_that_is_dropped_is_left_to_the_server_behind() -> None:
 
 
 def test_reads_of_a_turn_that_raises_are_left_to_the_server_behind_though_somebody_holds_them() -> None:
-    held: "list[MissedRead]" = []
+    held: list[MissedRead] = []
 
     def answer(turn: "list[MissedRead]") -> None:
         held.extend(turn)
@@ -250,7 +250,7 @@ def test_reads_of_a_turn_that_raises_are_left_to_the_server_behind_though_somebo
 
 
 def test_reads_without_an_outcome_are_bounded() -> None:
-    held: "list[MissedRead]" = []
+    held: list[MissedRead] = []
     with answering(held.extend) as loop, ExitStack() as stack:
 
         def counts() -> tuple[int, int]:
