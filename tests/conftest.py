@@ -24,7 +24,9 @@ hypothesis.settings.load_profile("headrace")
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
     # Folders that the command line names may have a conftest.py that loads cores; it is read next.
-    put_first(_core_build(pluginmanager.get_plugin("pytestconfig")))
+    config = pluginmanager.get_plugin("pytestconfig")
+    assert isinstance(config, pytest.Config)
+    put_first(_core_build(config))
     parser.addoption("--seed", type=_seed, default=SEED, help="what random choices begin with, or `random`")
     parser.addoption(
         "--core-build",

@@ -50,7 +50,7 @@ class Outputs(tuple[OutputColumn, ...]):
         return float_type_of({output.value_type for output in self})
 
     @cached_property
-    def index(self) -> "pd.Index[str]":
+    def frame_columns(self) -> "pd.Index[str]":
         """Names as the columns of a data frame."""
         import pandas as pd  # optional
 
@@ -148,7 +148,7 @@ class FeatureBatch:
             frame: pd.DataFrame = self.to_arrow().to_pandas()
             return frame
         floats = np.frombuffer(self._floats(kind.slot_bytes), kind.numpy).reshape(len(self._positions), self.row_count)
-        index = self._outputs.index.view() if self._outputs else list(self._positions)  # a view may be given a name
+        index = self._outputs.frame_columns.view() if self._outputs else list(self._positions)  # a view may be given a name
         return pd.DataFrame(floats.T, columns=index, copy=False)
 
     def _float_type(self) -> ValueType | None:
