@@ -148,8 +148,9 @@ class FeatureBatch:
             frame: pd.DataFrame = self.to_arrow().to_pandas()
             return frame
         floats = np.frombuffer(self._floats(kind.slot_bytes), kind.numpy).reshape(len(self._positions), self.row_count)
-        index = self._outputs.frame_columns.view() if self._outputs else list(self._positions)  # a view may be given a name
-        return pd.DataFrame(floats.T, columns=index, copy=False)
+        # A view, as whoever has the frame may name its columns.
+        columns = self._outputs.frame_columns.view() if self._outputs else list(self._positions)
+        return pd.DataFrame(floats.T, columns=columns, copy=False)
 
     def _float_type(self) -> ValueType | None:
         if not self.row_count or len(self._positions) != len(self._answer):
