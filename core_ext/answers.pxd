@@ -35,12 +35,20 @@ cdef extern from "hr_read_answer.h" nogil:
     int hr_check_blocks(const hr_answer_column *column, int64_t row_count, uint64_t slot_bytes)
 
 
+cdef extern from "hr_answer_floats.h" nogil:
+    uint64_t hr_fitting_columns(const hr_answer_column *columns, const hr_answer_head *head, uint64_t slot_bytes)
+    void hr_answer_floats(const hr_answer_column *columns, const hr_answer_head *head, uint64_t slot_bytes,
+                          uint8_t *out)
+
+
 @cython.final
 cdef class Answer:
     cdef bytes message  # what the spans of the columns point into
     cdef hr_answer_head head
     cdef hr_answer_column *columns
-    cdef uint8_t *bytes  # the blocks of all columns, each at an aligned place
+    cdef uint8_t *bytes  # the blocks of all columns, each at an aligned place; NULL until somebody looks
     cdef Py_ssize_t byte_count
+
+    cdef int lay_out(self) except -1
 
     cdef hr_answer_column *at(self, Py_ssize_t position) except NULL

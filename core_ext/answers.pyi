@@ -39,5 +39,11 @@ class Answer:
     def check(self, position: int, slot_bytes: int) -> None:
         """Raises MalformedAnswerError unless the blocks fit the rows; slot_bytes is 0 where a value's size varies."""
 
+    def floats(self, slot_bytes: int) -> bytearray:
+        """Values of every column one after another, NaN where there is none; of slots of 4 or 8 bytes.
+
+        Raises MalformedAnswerError where `check` would for a column.
+        """
+
     def place(self, position: int, block: int) -> tuple[int, int]:
         """Start and length in bytes of VALUES, OFFSETS, STATUSES or EVENT_TIMES of a column in `blocks`."""

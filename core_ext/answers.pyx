@@ -2,6 +2,7 @@
 
 import cython
 from cpython.buffer cimport PyBuffer_FillInfo
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.stdlib cimport free
 from posix.stdlib cimport posix_memalign
@@ -18,7 +19,6 @@ class MalformedAnswerError(ValueError):
 cdef class Answer:
     def __cinit__(self, bytes message not None):
         cdef hr_span span
-        cdef void *room = NULL
         span.at = message
         span.end = span.at + len(message)
         self.message = message
@@ -30,16 +30,23 @@ cdef class Answer:
         if not hr_read_answer(span, &self.head, self.columns):
             raise MalformedAnswerError("a column is no message of this contract")
         self.byte_count = hr_place_blocks(self.columns, self.head.column_count)
-        if posix_memalign(&room, HR_BLOCK_ALIGNMENT, self.byte_count + HR_BLOCK_ALIGNMENT) != 0:
-            raise MemoryError
-        self.bytes = <uint8_t *>room
-        hr_copy_blocks(self.columns, self.head.column_count, self.bytes)
 
     def __dealloc__(self):
         free(self.bytes)
         PyMem_Free(self.columns)
 
+    cdef int lay_out(self) except -1:
+        cdef void *room = NULL
+        if self.bytes != NULL:
+            return 0
+        if posix_memalign(&room, HR_BLOCK_ALIGNMENT, self.byte_count + HR_BLOCK_ALIGNMENT) != 0:
+            raise MemoryError
+        self.bytes = <uint8_t *>room
+        hr_copy_blocks(self.columns, self.head.column_count, self.bytes)
+        return 0
+
     def __getbuffer__(self, Py_buffer *view, int flags):
+        self.lay_out()
         PyBuffer_FillInfo(view, self, self.bytes, self.byte_count, 1, flags)
 
     def __len__(self):
@@ -74,6 +81,18 @@ cdef class Answer:
         if not hr_check_blocks(column, self.head.row_count, slot_bytes):
             sizes = tuple([hr_span_bytes(column.blocks[k]) for k in range(HR_BLOCK_COUNT)])
             raise MalformedAnswerError(f"{self.head.row_count} rows in blocks of {sizes} bytes, or wrong offsets")
+
+    def floats(self, uint64_t slot_bytes):
+        cdef bytearray out
+        cdef uint64_t fitting
+        if slot_bytes != 4 and slot_bytes != 8:
+            raise ValueError(f"a float has 4 or 8 bytes, not {slot_bytes}")
+        fitting = hr_fitting_columns(self.columns, &self.head, slot_bytes)
+        if fitting < self.head.column_count:
+            self.check(fitting, slot_bytes)
+        out = PyByteArray_FromStringAndSize(NULL, self.head.column_count * self.head.row_count * slot_bytes)
+        hr_answer_floats(self.columns, &self.head, slot_bytes, <uint8_t *>PyByteArray_AS_STRING(out))
+        return out
 
     def place(self, Py_ssize_t position, int block):
         cdef hr_answer_column *column = self.at(position)

@@ -105,4 +105,12 @@ cdef class NativeServer:
     cdef tuple refusals        # owns the texts of the refusals that the loops send
     cdef bint is_started, is_tls, has_secret
     cdef int serve_turn(self, hr_job **jobs, uint32_t count, object answer) except -1
-    cdef int give(self, hr_job *job, object outcome) except -1
+
+
+cdef class MissedRead:
+    cdef readonly bytes request, authorization, identity
+    cdef readonly double begun_s
+    cdef readonly object deadline_s
+    cdef NativeServer server
+    cdef hr_job *job           # NULL once it has its outcome
+    cdef void leave(self) noexcept

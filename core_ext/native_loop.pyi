@@ -18,7 +18,7 @@ CREDENTIAL_TOKEN: int
 CREDENTIAL_CERTIFICATE: int
 SECRET_LENGTH: int
 
-_Missed: TypeAlias = tuple[bytes, bytes, bytes, float, float | None]
+_Outcome: TypeAlias = bytes | tuple[int, bytes, bytes]
 
 @type_check_only
 class Calls(TypedDict):
@@ -62,6 +62,31 @@ class Counts(TypedDict):
     failed_handshakes: int
     evicted_handshakes: int
     """Closed in the middle, as they were the oldest of too many."""
+
+@final
+class MissedRead:
+    """A read that waits for its outcome; one that is dropped without it is left to the server behind."""
+
+    @property
+    def request(self) -> bytes: ...
+    @property
+    def authorization(self) -> bytes:
+        """The header, or nothing."""
+    @property
+    def identity(self) -> bytes:
+        """That of the client's certificate, or nothing."""
+    @property
+    def begun_s(self) -> float:
+        """When it was handed over, by the monotonic clock."""
+    @property
+    def deadline_s(self) -> float | None:
+        """By the same clock."""
+    def give(self, outcome: _Outcome) -> None:
+        """The response, or the code, grpc-message and grpc-status-details-bin of a refusal; any thread may give it.
+
+        Does nothing for a read that has an outcome, or whose `answer` has raised. Raises ValueError for an outcome of
+        another form, and leaves the read to the server behind.
+        """
 
 @final
 class NativeServer:
@@ -120,18 +145,15 @@ class NativeServer:
         """What all connections hold of requests, answers and frames, with what the loops took ahead."""
     def stream_count(self) -> int:
         """Streams that are open."""
-    def answer_misses(self, answer: Callable[[list[_Missed]], list[bytes | tuple[int, bytes, bytes]]]) -> None:
+    def answer_misses(self, answer: Callable[[list[MissedRead]], object]) -> None:
         """Answers reads on this thread until `stop`; any number of threads may.
 
-        `answer` is given a few reads at once: of each the request, the authorization header or nothing, the identity
-        of the client's certificate or nothing, and two times of the monotonic clock: when the read was handed over and
-        when its deadline is. It returns as many outcomes: the response, or the code, grpc-message and
-        grpc-status-details-bin of a refusal. Reads whose `answer` raises are left to the server behind, and the error
-        ends this call.
+        `answer` is given a few reads at once and gives each its outcome, or hands it to another thread that does.
+        Reads whose `answer` raises are left to the server behind, and the error ends this call.
         """
     def drain(self) -> None:
         """Accepts no more and tells clients to leave; streams that run go on."""
     def stop(self) -> None:
-        """Waits for the threads in `answer_misses`, closes every connection and ends the loops."""
+        """Waits for the threads in `answer_misses` and the reads that they took, then closes connections and loops."""
     def counts(self) -> Counts:
         """Totals, which stay when the server is stopped."""

@@ -1,5 +1,6 @@
 """A gRPC server of native threads: reads are answered without the interpreter, everything else by a server behind."""
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cython cimport final
 from libc.stdlib cimport malloc
@@ -43,6 +44,58 @@ cdef hr_span span_of(bytes data):
     span.at = <const uint8_t *>PyBytes_AS_STRING(data)
     span.end = span.at + PyBytes_GET_SIZE(data)
     return span
+
+
+@final
+@cython.no_gc_clear  # the server must outlive the job, whose loop and whose count of open jobs are of it
+cdef class MissedRead:
+    def give(self, outcome):
+        cdef hr_job *job = self.job
+        if job == NULL:
+            return
+        self.job = NULL  # from here on nobody else has it, whatever an outcome does when it is looked at
+        try:
+            answer_job(job, outcome)
+        finally:  # one left without an answer is given one by the server behind
+            hr_job_post(job)
+
+    cdef void leave(self) noexcept:
+        cdef hr_job *job = self.job
+        self.job = NULL
+        if job != NULL:
+            hr_job_post(job)
+
+    def __dealloc__(self):
+        self.leave()
+
+
+cdef MissedRead read_of(NativeServer server, hr_job **jobs, uint32_t at):
+    """The read of a job, which is from now on its own."""
+    cdef MissedRead read = MissedRead()
+    cdef hr_job *job = jobs[at]
+    read.request = PyBytes_FromStringAndSize(<char *>job.data, job.request_bytes)
+    read.authorization = PyBytes_FromStringAndSize(<char *>job.data + job.request_bytes, job.authorization_bytes)
+    read.identity = PyBytes_FromStringAndSize(<char *>job.identity, job.identity_bytes)
+    read.begun_s = job.begin_ns / NS_PER_S
+    read.deadline_s = job.deadline_ns / NS_PER_S or None
+    read.server = server
+    read.job = job
+    jobs[at] = NULL
+    return read
+
+
+cdef int answer_job(hr_job *job, object outcome) except -1:
+    cdef bytes response, message, details
+    cdef uint32_t code
+    if type(outcome) is bytes:
+        response = outcome
+        hr_job_answer(job, <const uint8_t *>PyBytes_AS_STRING(response), PyBytes_GET_SIZE(response))
+        return 0
+    code, message, details = outcome
+    if not 1 <= code <= GRPC_CODE_MAX or message is None or details is None:
+        raise ValueError(f"a refusal is a code of 1 to {GRPC_CODE_MAX}, a message and details, not {outcome!r}")
+    hr_job_refuse(job, code, PyBytes_AS_STRING(message), PyBytes_AS_STRING(details))
+    return 0
 
 
 @final
@@ -173,49 +226,27 @@ cdef class NativeServer:
                     if count > 0:
                         self.serve_turn(jobs, count, answer)
                 finally:
-                    for at in range(count):  # one left without an answer is given one by the server behind
-                        hr_job_post(jobs[at])
+                    for at in range(count):  # what became no read is left to the server behind
+                        if jobs[at] != NULL:
+                            hr_job_post(jobs[at])
         finally:
             hr_misses_leave(&self.server.misses)
 
     cdef int serve_turn(self, hr_job **jobs, uint32_t count, object answer) except -1:
-        cdef hr_job *begun[HR_H2_TURN_MAX]
-        cdef uint32_t begun_count = 0, at
         cdef list turn = []
-        cdef hr_job *job
+        cdef MissedRead read
+        cdef uint32_t at
         for at in range(count):
-            job = jobs[at]
-            if hr_job_is_cancelled(job):
-                continue
-            begun[begun_count] = job
-            begun_count += 1
-            turn.append((
-                PyBytes_FromStringAndSize(<char *>job.data, job.request_bytes),
-                PyBytes_FromStringAndSize(<char *>job.data + job.request_bytes, job.authorization_bytes),
-                PyBytes_FromStringAndSize(<char *>job.identity, job.identity_bytes),
-                job.begin_ns / NS_PER_S,
-                job.deadline_ns / NS_PER_S or None,
-            ))
-        if begun_count == 0:
+            if not hr_job_is_cancelled(jobs[at]):
+                turn.append(read_of(self, jobs, at))
+        if not turn:
             return 0
-        outcomes = answer(turn)
-        if type(outcomes) is not list or len(outcomes) != begun_count:
-            raise ValueError(f"{begun_count} reads have a list of as many outcomes, not {outcomes!r}")
-        for at in range(begun_count):
-            self.give(begun[at], outcomes[at])
-        return 0
-
-    cdef int give(self, hr_job *job, object outcome) except -1:
-        cdef bytes response, message, details
-        cdef uint32_t code
-        if type(outcome) is bytes:
-            response = outcome
-            hr_job_answer(job, <const uint8_t *>PyBytes_AS_STRING(response), PyBytes_GET_SIZE(response))
-            return 0
-        code, message, details = outcome
-        if not 1 <= code <= GRPC_CODE_MAX or message is None or details is None:
-            raise ValueError(f"a refusal is a code of 1 to {GRPC_CODE_MAX}, a message and details, not {outcome!r}")
-        hr_job_refuse(job, code, PyBytes_AS_STRING(message), PyBytes_AS_STRING(details))
+        try:
+            answer(turn)
+        except BaseException:
+            for read in turn:
+                read.leave()
+            raise
         return 0
 
     def drain(self):

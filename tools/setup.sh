@@ -80,6 +80,20 @@ npm_packages() { # SET FOLDER : .cache/npm/SET/node_modules, of the versions and
   stamp "$into/.stamp" "$key"
 }
 
+go_modules() { # FOLDER : .cache/go with the modules and hashes of FOLDER/go.sum, compiled; without Go its test is left out
+  local go="$ROOT/.cache/go" key
+  if ! (cd "$1" && GOTOOLCHAIN=local go list -m >/dev/null 2>&1); then
+    say "no Go on PATH, or one older than $1/go.mod asks for: clients of Go are not tested"
+    return
+  fi
+  key="$(digest "$1"/go.mod "$1"/go.sum)"
+  done_already "$go/.stamp" "$key" && return
+  say "Go modules of $1 into .cache/go: download about 15 MB, disk about 200 MB"
+  (cd "$1" && env GOTOOLCHAIN=local GOMODCACHE="$go/mod" GOCACHE="$go/build" GOFLAGS=-modcacherw go build -o /dev/null .) ||
+    die "go could not bring or compile the modules of $1/go.sum: the Go module proxy must be reachable for this first set-up"
+  stamp "$go/.stamp" "$key"
+}
+
 find_base_python() { # the first interpreter that may carry the environment; prefers the version of the locks
   local candidate
   while IFS= read -r candidate; do
@@ -229,7 +243,7 @@ main() {
     test)
       programs redis-server h2load nghttpd valgrind java javac node npm; java_is_new_enough
       environment dev 655 1300; checkout; cores checked; jars spark; jars grpc; jars kafka
-      npm_packages interop tests/interop/node ;;
+      npm_packages interop tests/interop/node; go_modules tests/interop/go ;;
     spark) programs java; java_is_new_enough; environment dev 655 1300; checkout; cores checked; jars spark ;;
     sanitize) environment dev 655 1300; checkout; cores sanitize ;;
     program) programs "$@" ;;

@@ -53,9 +53,10 @@ enum {
     HR_H2_TOKEN_BYTES_MAX = 4096,             /* headrace/serving/auth.py */
     HR_H2_AUTHORIZATION_KEPT = 256,           /* longer headers are hashed at every call */
     HR_H2_MISSES_MAX = 1024,                  /* reads that wait for a worker, as many as the grpcio server runs */
-    HR_H2_MISSES_BYTES_MAX = 32 << 20,        /* of their requests */
+    HR_H2_OPEN_MAX = 4096,                    /* with those that workers took and that wait for peers */
+    HR_H2_MISSES_BYTES_MAX = 32 << 20,        /* of the requests of all of them */
     HR_H2_TURN_MAX = 16,                      /* jobs that a worker takes at once: about a millisecond of Python */
-    HR_H2_TURN_BYTES_MAX = 2 << 10,           /* of their requests, as all of a turn are answered at its end */
+    HR_H2_TURN_BYTES_MAX = 2 << 10,           /* of their requests, as those of a turn wait for one another's rows here */
     HR_GRPC_PREFIX_BYTES = 5,
     HR_GRPC_EXHAUSTED = 8,
     HR_H2_BUCKETS = 42                        /* latency buckets of headrace/serving/call_metrics.py, plus one */
@@ -139,8 +140,9 @@ typedef struct {
     pthread_mutex_t lock;
     pthread_cond_t changed, gone;             /* a job or the end came; a worker left */
     hr_job *first, *last;
-    size_t bytes;
+    size_t bytes;                             /* of the requests that wait or are open */
     uint32_t count, worker_count, idle_count;
+    uint32_t open_count;                      /* jobs that were taken and are not posted */
     int is_waking, is_closed;
 } hr_misses;
 

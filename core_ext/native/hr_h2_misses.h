@@ -1,7 +1,8 @@
 /* Reads that the loop cannot answer, on their way to threads that hold the interpreter, and back.
  *
- * A job belongs to the queue, then to the worker that took it, then to its loop, which frees it. `stream` is the
- * loop's alone: it is NULL once the stream is gone. `is_cancelled` tells a worker that nobody waits any more. */
+ * A job belongs to the queue, then to the worker that took it, or to whom that gives it, then to its loop, which frees
+ * it. It is open from when it is taken to when it is posted, by any thread. `stream` is the loop's alone: it is NULL
+ * once the stream is gone. `is_cancelled` tells a worker that nobody waits any more. */
 #ifndef HR_H2_MISSES_H
 #define HR_H2_MISSES_H
 
@@ -61,7 +62,9 @@ static inline hr_push hr_misses_push(hr_misses *misses, hr_job *job)
     hr_push pushed = HR_PUSHED;
     pthread_mutex_lock(&misses->lock);
     if (misses->is_closed || misses->worker_count == 0) pushed = HR_NO_WORKERS;
-    else if (misses->count == HR_H2_MISSES_MAX || misses->bytes + job->request_bytes > HR_H2_MISSES_BYTES_MAX) pushed = HR_FULL;
+    else if (misses->count == HR_H2_MISSES_MAX || misses->count + misses->open_count >= HR_H2_OPEN_MAX
+             || misses->bytes + job->request_bytes > HR_H2_MISSES_BYTES_MAX)
+        pushed = HR_FULL;
     else {
         if (misses->last != NULL) misses->last->next = job;
         else misses->first = job;
@@ -108,7 +111,7 @@ static inline int hr_misses_wait(hr_misses *misses)
     return is_open;
 }
 
-/* Takes this worker's share of what waits, so that the others' reads of the disk run beside its own. They are answered
+/* Takes this worker's share of what waits, so that the others' reads of the disk run beside its own. They are read
  * together: a job that may sleep for a long time is taken alone, and large ones end the turn. */
 static inline uint32_t hr_misses_take(hr_misses *misses, hr_job **jobs)
 {
@@ -124,24 +127,25 @@ static inline uint32_t hr_misses_take(hr_misses *misses, hr_job **jobs)
         misses->first = job->next;
         if (misses->first == NULL) misses->last = NULL;
         misses->count--;
-        misses->bytes -= job->request_bytes;
         bytes += job->request_bytes;
         job->next = NULL;
         jobs[taken++] = job;
         if (job->is_alone) break;
     }
+    misses->open_count += taken;
     hr_misses_signal(misses);
     pthread_mutex_unlock(&misses->lock);
     return taken;
 }
 
-/* Lets the workers end and waits until they have. What was not begun stays for hr_misses_free. */
+/* Lets the workers end and waits until they have, and until every job that they took is posted. What was not begun stays
+ * for hr_misses_free. */
 static inline void hr_misses_close(hr_misses *misses)
 {
     pthread_mutex_lock(&misses->lock);
     misses->is_closed = 1;
     pthread_cond_broadcast(&misses->changed);
-    while (misses->worker_count > 0) pthread_cond_wait(&misses->gone, &misses->lock);
+    while (misses->worker_count > 0 || misses->open_count > 0) pthread_cond_wait(&misses->gone, &misses->lock);
     pthread_mutex_unlock(&misses->lock);
 }
 
@@ -150,11 +154,11 @@ static inline void hr_misses_free(hr_misses *misses)
     while (misses->first != NULL) {
         hr_job *job = misses->first;
         misses->first = job->next;
+        misses->bytes -= job->request_bytes;
         hr_job_free(job);
     }
     misses->last = NULL;
     misses->count = 0;
-    misses->bytes = 0;
 }
 
 /* ---- what a worker says ---- */
@@ -198,10 +202,13 @@ static inline void hr_wake(hr_loop *loop)
     (void)ignored;  /* a full counter wakes as well */
 }
 
-/* Gives a job back to its loop, answered or not. */
+/* Gives a job back to its loop, answered or not. The loop may free it at once, and may itself be gone as soon as the job
+ * is no longer open. */
 static inline void hr_job_post(hr_job *job)
 {
     hr_loop *loop = job->loop;
+    hr_misses *misses = &loop->server->misses;
+    size_t bytes = job->request_bytes;
     int was_empty;
     pthread_mutex_lock(&loop->lock);
     was_empty = loop->done == NULL;
@@ -209,6 +216,11 @@ static inline void hr_job_post(hr_job *job)
     loop->done = job;
     pthread_mutex_unlock(&loop->lock);
     if (was_empty) hr_wake(loop);
+    pthread_mutex_lock(&misses->lock);
+    misses->open_count--;
+    misses->bytes -= bytes;
+    if (misses->is_closed) pthread_cond_broadcast(&misses->gone);
+    pthread_mutex_unlock(&misses->lock);
 }
 
 #endif

@@ -1,8 +1,10 @@
 """Twin of core_ext.answers: an answer of GetOnlineFeatures read field by field."""
 
+import math
 import struct
 from dataclasses import dataclass, field
 
+from core_ext.twin.rules import DEFAULTED, EXPIRED, PRESENT, STATE_MASK, WITHHELD
 from core_ext.wire import fields, int32_of, typed_fields, unsigned_to_signed
 
 _DELIMITED, _VARINT = 2, 0
@@ -49,6 +51,22 @@ def read_answer(message: bytes) -> Answer:
         elif number in heads and kind == _VARINT and isinstance(value, int):
             setattr(out, heads[number], unsigned_to_signed(value))
     return out
+
+
+def floats(answer: Answer, slot_bytes: int) -> bytes:
+    """Values of every column one after another, NaN where there is none; of columns that fit slots of 4 or 8 bytes."""
+    nan = struct.pack("<f" if slot_bytes == 4 else "<d", math.nan)
+    out = []
+    for column in answer.columns:
+        values, _, statuses, _ = column.blocks
+        slots = [values[at : at + slot_bytes] for at in range(0, len(values), slot_bytes)]
+        out += [slot if _is_served(status) else nan for slot, status in zip(slots, statuses, strict=True)]
+    return b"".join(out)
+
+
+def _is_served(status: int) -> bool:
+    state = status & STATE_MASK
+    return state == PRESENT or bool(status & DEFAULTED) or (state == EXPIRED and not status & WITHHELD)
 
 
 def _column(data: bytes) -> Column:

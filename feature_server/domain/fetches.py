@@ -1,9 +1,9 @@
-"""Rows that reads miss, fetched for all reads of a turn: from storage together, from peers of the ring side by side."""
+"""Rows that reads miss, fetched for all reads of a turn: from storage together; peers of the ring are only asked."""
 
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, NamedTuple
 
@@ -26,14 +26,18 @@ StoredRows = Callable[[int, Sequence[bytes]], list[bytes | None]]
 
 
 class Pending:
-    """A read between its first look into the table and its outcome."""
+    """A read between its first look into the table and its outcome.
 
-    __slots__ = ("deadline_s", "misses", "outcome", "overlay", "plan", "read_time_us", "request", "trace_id")
+    `asked`: sub-requests to peers, whose rows are in the overlay once `take` was called after their end.
+    """
+
+    __slots__ = ("asked", "deadline_s", "misses", "outcome", "overlay", "plan", "read_time_us", "request", "trace_id")
 
     def __init__(self, request: bytes, read_time_us: int, trace_id: bytes | None) -> None:
         self.request = request
         self.read_time_us = read_time_us
         self.trace_id = trace_id
+        self.asked: list[_Asked] = []
         self.deadline_s = 0.0
         self.plan: Plan | None = None
         self.misses: Misses | None = None
@@ -45,6 +49,17 @@ class Pending:
         self.misses = misses
         self.overlay = Overlay()
         return self.overlay
+
+    @property
+    def sent(self) -> list[ring_reads.Pending]:
+        """Sub-requests that are not over."""
+        return [asked.sent for asked in self.asked if not asked.sent.is_over]
+
+    def take(self) -> None:
+        """Puts what peers answered, or why they did not, into the overlay; every sub-request is over."""
+        for asked in self.asked:
+            _take(self, asked)
+        self.asked.clear()
 
 
 class Fetches:
@@ -68,25 +83,25 @@ class Fetches:
             return {int.from_bytes(view_id, "big"): count for view_id, count in self._counts.items()}
 
     def fetch(self, turn: Sequence[Pending]) -> None:
-        """Puts every missing row, or why there is none, into its overlay; a read that may get no part has an error."""
+        """Puts every missing row of this server, or why there is none, into its overlay, and asks peers for the others.
+
+        A read that may get no part has an error.
+        """
         by_shard: dict[int, list[_Part]] = {}
         key_count = 0
-        sent: list[tuple[Pending, ring_reads.Pending]] = []
         for pending in turn:
             here, elsewhere = self._split(pending)
             for shard, part in here:
                 by_shard.setdefault(shard, []).append(part)
                 key_count += len(part.keys)
             if elsewhere:
-                sent.append((pending, self._ask(pending, elsewhere)))
+                pending.asked.append(_Asked(self._ask(pending, elsewhere)))
         is_wide = key_count >= PARALLEL_KEYS_MIN and len(by_shard) > 1
         wanted = by_shard.items()
         found = self._readers.map(self._read_shard, wanted) if is_wide else map(self._read_shard, wanted)
         for parts in found:
             for part, rows in parts:
                 _tell(part, rows)
-        for pending, asked in sent:
-            _tell_peers(pending, asked)
 
     def _split(self, pending: Pending) -> tuple[list[tuple[int, "_Part"]], dict[int, list[bytes]]]:
         """Parts of shards that are read here, and keys of shards that peers have."""
@@ -103,7 +118,7 @@ class Fetches:
             return [], {}
         return here, elsewhere
 
-    def _ask(self, pending: Pending, elsewhere: dict[int, list[bytes]]) -> ring_reads.Pending:
+    def _ask(self, pending: Pending, elsewhere: Mapping[int, Sequence[bytes]]) -> ring_reads.Pending:
         assert self._peers is not None, "without a ring every shard is here"
         assert pending.misses is not None
         return self._peers.begin(elsewhere, pending.misses.wants_offsets, pending.deadline_s)
@@ -152,15 +167,13 @@ class Fetches:
                 counts[key[-VIEW_ID_BYTES:]] += 1
 
     def _from_peers(self, shard: int, part: "_Part", error: HeadraceError) -> "_Found":
-        """Rows of a shard of this server that has just failed, from its other owners; else why it failed."""
+        """Asks the other owners of a shard of this server that has just failed."""
         if self._peers is None or not isinstance(error, PeerError):
             return error
         try:
-            tokens = part.pending.misses.wants_offsets if part.pending.misses is not None else ()
-            found = self._peers.begin({shard: part.keys}, tokens, part.pending.deadline_s).finish()
+            return _Asked(self._ask(part.pending, {shard: part.keys}), part, error)
         except HeadraceError:
             return error
-        return error if found.causes else [found.rows[key] for key in part.keys]
 
 
 class _Part(NamedTuple):
@@ -170,8 +183,16 @@ class _Part(NamedTuple):
     keys: Sequence[bytes]
 
 
-_Found = list[bytes | None] | HeadraceError | None
-"""Rows of a part, why it cannot be read, or None where its deadline came first."""
+class _Asked(NamedTuple):
+    """A sub-request; of a part that was to be read here with the error why it was not."""
+
+    sent: ring_reads.Pending
+    part: _Part | None = None
+    error: HeadraceError | None = None
+
+
+_Found = list[bytes | None] | _Asked | HeadraceError | None
+"""Rows of a part, who is asked for them, why it cannot be read, or None where its deadline came first."""
 
 
 def batched(keys: Sequence[bytes], count: int) -> Iterator[Sequence[bytes]]:
@@ -212,6 +233,8 @@ def _tell(part: _Part, found: _Found) -> None:
     is_partial = pending.misses.partial
     if isinstance(found, list):
         pending.overlay.add(part.keys, found)
+    elif isinstance(found, _Asked):
+        pending.asked.append(found)
     elif found is None and is_partial:
         pending.overlay.add_unavailable(part.keys, CAUSE_DEADLINE)
     elif isinstance(found, PeerError) and is_partial:
@@ -220,14 +243,20 @@ def _tell(part: _Part, found: _Found) -> None:
         pending.outcome = found or _late()
 
 
-def _tell_peers(pending: Pending, asked: ring_reads.Pending) -> None:
+def _take(pending: Pending, asked: _Asked) -> None:
     """Puts what peers answer beside the table: only rows of this server are kept in it."""
     assert pending.misses is not None
     assert pending.overlay is not None
     try:
-        found = asked.finish()
+        found = asked.sent.result()
     except HeadraceError as error:
-        pending.outcome = pending.outcome or error
+        if asked.part is not None:
+            _tell(asked.part, asked.error)
+        else:
+            pending.outcome = pending.outcome or error
+        return
+    if asked.part is not None and found.causes:
+        _tell(asked.part, asked.error)
         return
     pending.overlay.add(list(found.rows), list(found.rows.values()))
     for cause in (CAUSE_DEADLINE, CAUSE_QUARANTINED):

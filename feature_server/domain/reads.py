@@ -54,19 +54,33 @@ class Reads:
         begun = self._begin(principal, request, remaining, trace_id)
         if isinstance(begun, bytes):
             return begun
-        self._finish([begun])
+        self._fetch([begun])
+        while begun.outcome is None:
+            for sent in begun.sent:
+                sent.wait()
+            if not self._is_over(begun):
+                self._fetch([begun])
         if isinstance(begun.outcome, HeadraceError):
             raise begun.outcome
-        assert begun.outcome is not None
         return begun.outcome
 
-    def get_turn(self, turn: Sequence[Asked]) -> list[bytes | HeadraceError]:
-        """What `get` returns or raises of each; rows of one shard that several miss are read from storage together."""
+    def get_turn(self, turn: Sequence[Asked]) -> list[bytes | HeadraceError | Pending]:
+        """What `get` returns or raises of each, or the read itself where it waits for peers.
+
+        Rows of one shard that several miss are read from storage together.
+        """
         begun = [self._try_begin(*asked) for asked in turn]
-        self._finish([one for one in begun if isinstance(one, Pending)])
-        outcomes = [one.outcome if isinstance(one, Pending) else one for one in begun]
-        assert None not in outcomes
-        return [outcome for outcome in outcomes if outcome is not None]
+        self._fetch([one for one in begun if isinstance(one, Pending)])
+        return [_told(one) if isinstance(one, Pending) else one for one in begun]
+
+    def resume(self, pending: Pending) -> bytes | HeadraceError | None:
+        """What `get` returns or raises of a read whose peers have answered; None where it is to be fetched again."""
+        return pending.outcome if self._is_over(pending) else None
+
+    def fetch_again(self, pending: Pending) -> bytes | HeadraceError | Pending:
+        """What `get_turn` returns of a read for which `resume` has nothing."""
+        self._fetch([pending])
+        return _told(pending)
 
     def fetched(self) -> dict[int, int]:
         """Rows that were asked of storage, by view id."""
@@ -122,25 +136,30 @@ class Reads:
         except HeadraceError as error:
             return error
 
-    def _finish(self, pending: Sequence[Pending]) -> None:
+    def _fetch(self, pending: Sequence[Pending]) -> None:
+        """Fetches until each has its outcome or waits for peers."""
         # Entries that were found at first may be evicted while others are fetched: each round adds keys to the
         # overlays, which hold every key of their requests in the end.
         while pending:
             self._fetches.fetch(pending)
-            pending = [one for one in pending if one.outcome is None and self._still_misses(one)]
+            pending = [one for one in pending if one.outcome is None and not one.sent and not self._is_over(one)]
 
-    def _still_misses(self, pending: Pending) -> bool:
+    def _is_over(self, pending: Pending) -> bool:
+        """Whether a read that waits for nobody has its outcome; else what it misses now is noted."""
+        pending.take()
+        if pending.outcome is not None:
+            return True
         try:
             answer = self._serve(pending)
         except HeadraceError as error:
             pending.outcome = error
-            return False
+            return True
         if isinstance(answer, bytes):
             pending.outcome = answer
-            return False
+            return True
         assert isinstance(answer, Misses)
         pending.misses = answer
-        return True
+        return False
 
     def _serve(self, pending: Pending) -> bytes | Misses | Unresolved:
         try:
@@ -180,6 +199,10 @@ class Reads:
             reason="SHARD_ELSEWHERE",
             metadata={"shard": str(shard), "servers": ",".join(owners)},
         )
+
+
+def _told(pending: Pending) -> bytes | HeadraceError | Pending:
+    return pending if pending.outcome is None else pending.outcome
 
 
 def translated(refused: Refused) -> HeadraceError:

@@ -82,7 +82,7 @@ class RingReads:
 
 
 class Pending:
-    """Sub-requests on their way; of one thread."""
+    """Sub-requests on their way; driven by one thread at a time, by `wait` or by a Waits."""
 
     def __init__(self, reads: RingReads, read: Read, found: Found, deadline_s: float) -> None:
         self._reads = reads
@@ -90,17 +90,45 @@ class Pending:
         self._found = found
         self._deadline_s = deadline_s
         self._came: SimpleQueue[Came] = SimpleQueue()
-        self._until_s = self._until_wait(None)
+        self._on_came: Callable[[], None] | None = None
+        self.until_s = self._until_wait(None)
 
-    def finish(self) -> Found:
-        """Waits for the answers, within the deadline. Raises what every peer would refuse alike."""
-        while self._until_s is not None:
+    @property
+    def is_over(self) -> bool:
+        """Whether everything that can come has come."""
+        return self.until_s is None
+
+    def tell(self, on_came: Callable[[], None]) -> None:
+        """Calls back, from any thread, whenever something came from now on; who asks `take` next misses nothing."""
+        self._on_came = on_came
+
+    def take(self) -> float | None:
+        """Takes what came by now and sends what is due; the time to come back at the latest, None at the end."""
+        while self.until_s is not None:
             try:
-                came = self._came.get(timeout=max(0.0, self._reads.left_s(self._until_s)))
+                came = self._came.get_nowait()
             except Empty:
-                self._until_s = self._until_wait(None)
+                if self._reads.left_s(self.until_s) > 0:
+                    break
+                self.until_s = self._until_wait(None)
             else:
-                self._until_s = self._until_wait(came)
+                self.until_s = self._until_wait(came)
+        return self.until_s
+
+    def wait(self) -> None:
+        """Waits for the answers, within the deadline."""
+        while self.until_s is not None:
+            try:
+                came = self._came.get(timeout=max(0.0, self._reads.left_s(self.until_s)))
+            except Empty:
+                self.until_s = self._until_wait(None)
+            else:
+                self.until_s = self._until_wait(came)
+
+    def result(self) -> Found:
+        """What came. Raises what every peer would refuse alike, and Unavailable where nobody waits any more."""
+        if self.until_s is not None:
+            raise Unavailable("the server is stopping; ask another", reason="STOPPING")
         self._reads.count(self._found)
         if self._found.refusal is not None:
             raise self._found.refusal
@@ -119,6 +147,9 @@ class Pending:
         return step.until_s
 
     def _send(self, asked: Send) -> None:
-        arrived = self._came
-        ask = asked.ask
-        self._reads.send(asked, self._reads.left_s(self._deadline_s), lambda outcome: arrived.put(Came(ask, outcome)))
+        def done(outcome: Rows | HeadraceError) -> None:
+            self._came.put(Came(asked.ask, outcome))
+            if self._on_came is not None:
+                self._on_came()
+
+        self._reads.send(asked, self._reads.left_s(self._deadline_s), done)

@@ -183,6 +183,7 @@ class NativeTransport:
         if self._watch.is_alive():
             self._watch.join()
         self._await_streams(self._native)
+        self._misses.close()
         self._native.stop()
         for worker in self._workers:
             worker.join()

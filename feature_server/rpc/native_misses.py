@@ -3,10 +3,14 @@
 import base64
 import time
 from collections.abc import Callable, Sequence
-from typing import Final, TypeAlias
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Final, Protocol, TypeAlias
 from urllib.parse import quote
 
+from feature_server.domain.fetches import Pending
 from feature_server.domain.reads import Asked, Reads
+from feature_server.ring.waits import Waits
 from headrace.errors import DeadlineExceeded, HeadraceError, InternalError, ResourceExhausted
 from headrace.serving.auth import Authenticator
 from headrace.serving.call_metrics import OK, MethodMeter
@@ -14,13 +18,39 @@ from headrace.serving.logging import EventLog
 from headrace.status import to_status
 
 READ_METHOD: Final = "/headrace.feature.v1.OnlineFeatureService/GetOnlineFeatures"
+AGAIN_COUNT: Final = 2  # threads for rows that were evicted while peers were asked for others
 FULL_RETRY_MS: Final = 10  # a full queue is some hundred milliseconds of work for two cores; most leave before
 
 Refusal: TypeAlias = tuple[int, bytes, bytes]
 """Code, grpc-message and grpc-status-details-bin as they stand in trailers."""
 
-Missed: TypeAlias = tuple[bytes, bytes, bytes, float, float | None]
-"""Request, authorization header, identity of a certificate, when it was handed over, and when its deadline is."""
+
+class Missed(Protocol):
+    """A read of the loop: core_ext.native_loop.MissedRead."""
+
+    @property
+    def request(self) -> bytes:
+        """The message."""
+
+    @property
+    def authorization(self) -> bytes:
+        """The header, or nothing."""
+
+    @property
+    def identity(self) -> bytes:
+        """That of a certificate, or nothing."""
+
+    @property
+    def begun_s(self) -> float:
+        """When it was handed over, by the monotonic clock."""
+
+    @property
+    def deadline_s(self) -> float | None:
+        """By the same clock."""
+
+    def give(self, outcome: bytes | Refusal) -> None:
+        """Ends it."""
+
 
 # What stands for itself in grpc-message: printable ASCII but the per cent sign.
 _PLAIN: Final = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
@@ -42,12 +72,48 @@ class MissReads:
         self._meter = meter
         self._log = log
         self._monotonic = monotonic
+        self._waits = Waits()
+        self._again = ThreadPoolExecutor(AGAIN_COUNT, "read-again")
 
-    def answer(self, turn: Sequence[Missed]) -> list[bytes | Refusal]:
-        """The response to each read, or why there is none. Raises nothing."""
-        return [self._told(read, outcome) for read, outcome in zip(turn, self._outcomes(turn), strict=True)]
+    def answer(self, turn: Sequence[Missed]) -> None:
+        """Gives each read its response, or why there is none; to those that wait for peers later. Raises nothing."""
+        for read, outcome in zip(turn, self._outcomes(turn), strict=True):
+            self._settle(read, outcome)
 
-    def _outcomes(self, turn: Sequence[Missed]) -> list[bytes | HeadraceError]:
+    def close(self) -> None:
+        """Ends the reads that wait for peers."""
+        self._waits.close()
+        self._again.shutdown()
+
+    def _settle(self, read: Missed, outcome: bytes | HeadraceError | Pending) -> None:
+        if isinstance(outcome, Pending):
+            self._waits.add(outcome.sent, partial(self._resume, read, outcome))
+            return
+        told = refusal(outcome) if isinstance(outcome, HeadraceError) else outcome
+        self._meter.record(self._monotonic() - read.begun_s, OK if isinstance(told, bytes) else told[0])
+        read.give(told)
+
+    def _resume(self, read: Missed, pending: Pending, fault: Exception | None) -> None:
+        """On the thread of the waits: what has to be fetched again goes to others, as storage may make it wait."""
+        try:
+            if fault is not None:
+                raise fault
+            outcome = self._reads.resume(pending)
+            if outcome is None:
+                self._again.submit(self._fetch_again, read, pending)
+                return
+        except Exception as error:  # noqa: BLE001 - the outermost servicer answers everything
+            outcome = self._failed(error)
+        self._settle(read, outcome)
+
+    def _fetch_again(self, read: Missed, pending: Pending) -> None:
+        try:
+            outcome = self._reads.fetch_again(pending)
+        except Exception as error:  # noqa: BLE001 - the outermost servicer answers everything
+            outcome = self._failed(error)
+        self._settle(read, outcome)
+
+    def _outcomes(self, turn: Sequence[Missed]) -> list[bytes | HeadraceError | Pending]:
         try:
             begun = [self._begun(read) for read in turn]
             answers = iter(self._reads.get_turn([asked for asked in begun if not isinstance(asked, HeadraceError)]))
@@ -55,11 +121,14 @@ class MissReads:
         except Exception as error:  # noqa: BLE001 - the outermost servicer answers everything
             if len(turn) > 1:  # only the read that brings the fault out fails by it
                 return [self._outcomes([read])[0] for read in turn]
-            self._log.failure("call_failed", error, method=READ_METHOD)
-            return [InternalError(f"{READ_METHOD} failed inside the server; its log has the reason", reason="INTERNAL")]
+            return [self._failed(error)]
+
+    def _failed(self, error: Exception) -> InternalError:
+        self._log.failure("call_failed", error, method=READ_METHOD)
+        return InternalError(f"{READ_METHOD} failed inside the server; its log has the reason", reason="INTERNAL")
 
     def _begun(self, read: Missed) -> Asked | HeadraceError:
-        request, authorization, identity, _, deadline_s = read
+        deadline_s = read.deadline_s
 
         def remaining() -> float | None:
             return None if deadline_s is None else deadline_s - self._monotonic()
@@ -67,16 +136,10 @@ class MissReads:
         if deadline_s is not None and self._monotonic() >= deadline_s:
             return DeadlineExceeded("the deadline was over before the work began", reason="DEADLINE_EXCEEDED")
         try:
-            principal = self._authenticator.authenticate(authorization.decode("utf-8", "replace"), identity)
+            principal = self._authenticator.authenticate(read.authorization.decode("utf-8", "replace"), read.identity)
         except HeadraceError as error:
             return error
-        return principal, request, remaining
-
-    def _told(self, read: Missed, outcome: bytes | HeadraceError) -> bytes | Refusal:
-        told = refusal(outcome) if isinstance(outcome, HeadraceError) else outcome
-        begun_s = read[3]
-        self._meter.record(self._monotonic() - begun_s, OK if isinstance(told, bytes) else told[0])
-        return told
+        return principal, read.request, remaining
 
 
 def refusal(error: HeadraceError) -> Refusal:

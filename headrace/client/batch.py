@@ -1,8 +1,8 @@
 """One answer of GetOnlineFeatures: columns by name, as views of their packed bytes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -36,6 +36,27 @@ class OutputColumn:
     value_type: ValueType
 
 
+class Outputs(tuple[OutputColumn, ...]):
+    """The columns of a selection, with what every answer of it needs of them."""
+
+    @cached_property
+    def positions(self) -> Mapping[str, int]:
+        """Positions by name."""
+        return {output.name: position for position, output in enumerate(self)}
+
+    @cached_property
+    def float_type(self) -> ValueType | None:
+        """The one type of all, where that is a single float."""
+        return float_type_of({output.value_type for output in self})
+
+    @cached_property
+    def frame_columns(self) -> "pd.Index[str]":
+        """Names as the columns of a data frame."""
+        import pandas as pd  # optional
+
+        return pd.Index([output.name for output in self])
+
+
 @dataclass(frozen=True, slots=True)
 class PreparedFeatures:
     """A resolved selection: reads by its handle skip names and resolution, and bring the request fields as data."""
@@ -56,16 +77,18 @@ class FeatureBatch:
             self._answer: Final = Answer(answer)
         except MalformedAnswerError as error:
             raise malformed(str(error)) from error
-        self._blocks: Final = self._answer.blocks
-        self._outputs: Final = outputs
+        self._outputs: Final = outputs if isinstance(outputs, Outputs) else Outputs(outputs)
         self.row_count: Final = self._answer.row_count
         self.registry_revision: Final = self._answer.registry_revision
         self.read_time_us: Final = self._answer.read_time_us
         count = len(self._answer)
         if outputs and len(outputs) != count:
             raise malformed(f"{count} columns where the handle has {len(outputs)}")
-        names = [output.name for output in outputs] if outputs else map(self._answer.name, range(count))
-        self._positions: Final = {name: position for position, name in enumerate(names)}
+        self._positions: Final = (
+            self._outputs.positions
+            if outputs
+            else {name: position for position, name in enumerate(map(self._answer.name, range(count)))}
+        )
         self._checked: Final[dict[int, ValueType]] = {}
 
     @property
@@ -82,12 +105,12 @@ class FeatureBatch:
         if not kind.slot_bytes:
             return as_objects(self._column(name))
         start, byte_count = self._answer.place(position, VALUES)
-        return shaped(np.frombuffer(self._blocks, kind.numpy, byte_count // kind.element_bytes, start), kind)
+        return shaped(np.frombuffer(self._answer.blocks, kind.numpy, byte_count // kind.element_bytes, start), kind)
 
     def statuses(self, name: str) -> NDArray[np.uint8]:
         """Status bytes: state in the low nibble, flags and cause in the high one."""
         start, row_count = self._answer.place(self._at(name)[0], STATUSES)
-        return np.frombuffer(self._blocks, np.uint8, row_count, start)
+        return np.frombuffer(self._answer.blocks, np.uint8, row_count, start)
 
     def states(self, name: str) -> NDArray[np.uint8]:
         """States alone, comparable with headrace.client.ValueState."""
@@ -103,7 +126,7 @@ class FeatureBatch:
                 field="options.include_event_times",
                 metadata={"column": name},
             )
-        return np.frombuffer(self._blocks, "<M8[us]", byte_count // 8, start)
+        return np.frombuffer(self._answer.blocks, "<M8[us]", byte_count // 8, start)
 
     def has_value(self, name: str) -> NDArray[np.bool_]:
         """Which slots hold a value: present, a typed default, or expired and not withheld."""
@@ -119,44 +142,35 @@ class FeatureBatch:
         """All columns as a data frame; needs pandas (`pip install headrace[pandas]`)."""
         import pandas as pd  # optional
 
-        floats = self._floats()
-        if floats is None:
+        # A frame made of one array takes a fraction of the time of one that is made column by column.
+        kind = self._float_type()
+        if kind is None:
             frame: pd.DataFrame = self.to_arrow().to_pandas()
             return frame
-        return pd.DataFrame(floats.T, columns=list(self.columns), copy=False)
+        floats = np.frombuffer(self._floats(kind.slot_bytes), kind.numpy).reshape(len(self._positions), self.row_count)
+        # A view, as whoever has the frame may name its columns.
+        columns = self._outputs.frame_columns.view() if self._outputs else list(self._positions)
+        return pd.DataFrame(floats.T, columns=columns, copy=False)
 
-    def _floats(self) -> NDArray[Any] | None:
-        """Columns by rows in one array, NaN where there is no value; None unless all are of one float type.
+    def _float_type(self) -> ValueType | None:
+        if not self.row_count or len(self._positions) != len(self._answer):
+            return None
+        if self._outputs:
+            return self._outputs.float_type
+        return float_type_of({self._at(name)[1] for name in self.columns})
 
-        A frame made of one array takes a fraction of the time of one that is made column by column.
-        """
-        kinds = {self._at(name)[1] for name in self.columns}
-        if len(kinds) != 1 or not self.row_count:
-            return None
-        kind = kinds.pop()
-        if kind.scalar not in (Scalar.F32, Scalar.F64) or kind.shape is not Shape.SINGLE:
-            return None
-        values, statuses = self._grid(VALUES, kind.numpy), self._grid(STATUSES, np.dtype(np.uint8))
-        if values is None or statuses is None:
-            return None
-        floats: NDArray[Any] = values.copy()
-        has_value = served(statuses)
-        if not has_value.all():
-            floats[~has_value] = np.nan
-        return floats
-
-    def _grid(self, block: int, kind: np.dtype[Any]) -> NDArray[Any] | None:
-        """One block of every column, without a copy; None where columns do not lie at equal distances."""
-        starts = [self._answer.place(position, block)[0] for position in self._positions.values()]
-        step = starts[1] - starts[0] if len(starts) > 1 else kind.itemsize * self.row_count
-        if step <= 0 or starts != list(range(starts[0], starts[0] + step * len(starts), step)):
-            return None
-        return np.ndarray((len(starts), self.row_count), kind, self._blocks, starts[0], (step, kind.itemsize))
+    def _floats(self, slot_bytes: int) -> bytearray:
+        try:
+            return self._answer.floats(slot_bytes)
+        except MalformedAnswerError as error:
+            for name in self.columns:  # one of them is refused under its name
+                self._at(name)
+            raise malformed(str(error)) from error
 
     def _column(self, name: str) -> Column:
         position, kind = self._at(name)
         values, offsets, statuses = (
-            self._blocks[start : start + byte_count]
+            self._answer.blocks[start : start + byte_count]
             for start, byte_count in (self._answer.place(position, block) for block in (VALUES, OFFSETS, STATUSES))
         )
         return Column(name, kind, values, offsets, statuses)
@@ -181,6 +195,14 @@ class FeatureBatch:
                 raise malformed(f"column {name}: {error}") from error
             self._checked[position] = kind
         return position, kind
+
+
+def float_type_of(kinds: Collection[ValueType]) -> ValueType | None:
+    """The one type among these, where it is a single float."""
+    if len(kinds) != 1:
+        return None
+    (kind,) = kinds
+    return kind if kind.scalar in (Scalar.F32, Scalar.F64) and kind.shape is Shape.SINGLE else None
 
 
 def value_type_of(message: value_pb2.ValueType) -> ValueType:

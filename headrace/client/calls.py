@@ -5,9 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import IntEnum
+from functools import lru_cache
 from typing import Final, Generic, TypeVar
 
-from headrace.client.batch import FeatureBatch, OutputColumn, PreparedFeatures, value_type_of
+from headrace.client.batch import FeatureBatch, OutputColumn, Outputs, PreparedFeatures, value_type_of
 from headrace.client.entities import EntityValues, encode_entities
 from headrace.client.ingest import WriteToken, merge_tokens
 from headrace.client.request_data import RequestData, encode_request_data
@@ -17,6 +18,7 @@ from protos.feature.v1 import online_feature_service_pb2 as pb
 
 READ_TIMEOUT_S_DEFAULT: Final = 1.0  # a model waits for it; far above the p99 target of 10 ms
 WRITE_TIMEOUT_S_DEFAULT: Final = 60.0  # a whole stream of batches
+HANDLES_MAX: Final = 1_000  # whose request heads are kept; a model server reads a few
 _ERASED_COLUMNS_FIELD: Final = pb.DeleteEntityRequest.DESCRIPTOR.fields_by_name["entity_columns"].number
 
 T = TypeVar("T")
@@ -102,20 +104,29 @@ def read_call(
     if (service is not None) == bool(features):
         raise _one_selection()
     if prepared is not None:
-        request = pb.GetOnlineFeaturesRequest(handle=prepared.handle, options=options.message())
+        head = _default_head(prepared.handle) if options is READ_DEFAULTS else _head(prepared.handle, options)
     else:
-        request = pb.GetOnlineFeaturesRequest(
+        head = pb.GetOnlineFeaturesRequest(
             feature_service=_name(service), features=features, options=options.message()
-        )
+        ).SerializeToString()
     columns = encode_entities(entities, prepared.join_keys if prepared else {})
     columns += encode_request_data(request_data, prepared.request_fields if prepared else {})
     outputs = prepared.columns if prepared else ()
     return Call(
         "GetOnlineFeatures",
         # Fields of a message may come in any order, so the columns need no copy through protobuf objects.
-        request.SerializeToString() + columns,
+        head + columns,
         lambda answer: FeatureBatch(answer, outputs),
     )
+
+
+def _head(handle: bytes, options: ReadOptions) -> bytes:
+    return pb.GetOnlineFeaturesRequest(handle=handle, options=options.message()).SerializeToString()
+
+
+@lru_cache(HANDLES_MAX)
+def _default_head(handle: bytes) -> bytes:
+    return _head(handle, READ_DEFAULTS)
 
 
 def prepare_call(service: str | None, features: Sequence[str]) -> Call[PreparedFeatures]:
@@ -141,7 +152,7 @@ def _decode_prepared(answer: bytes) -> PreparedFeatures:
     message = pb.PrepareFeatureSetResponse.FromString(answer)
     return PreparedFeatures(
         handle=message.handle,
-        columns=tuple(OutputColumn(c.name, c.feature, value_type_of(c.value_type)) for c in message.columns),
+        columns=Outputs(OutputColumn(c.name, c.feature, value_type_of(c.value_type)) for c in message.columns),
         join_keys={key.name: Scalar(key.scalar_type) for key in message.join_keys},
         registry_revision=message.registry_revision,
         feature_service=message.feature_service,

@@ -1,6 +1,7 @@
 """Join key columns of a request from numpy, Arrow, pandas or plain lists."""
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -12,6 +13,7 @@ from headrace.types import Scalar
 from protos.feature.v1 import online_feature_service_pb2 as pb
 
 EntityValues = Any  # numpy, pyarrow or pandas arrays, or a list with None for null; pandas is optional, so no union
+NAMES_MAX: Final = 1_000  # join keys whose heads are kept
 _ACCEPTED: Final = "numpy int64, pyarrow, pandas or a list of int, str or bytes"
 
 _INT64_VALUES_FIELD: Final = pb.EntityColumn.DESCRIPTOR.fields_by_name["int64_values"].number
@@ -64,9 +66,13 @@ def _packed_integers(name: str, values: "np.ndarray[Any, Any]", null_rows: "np.n
     if not np.can_cast(values.dtype, np.int64):
         raise _wrong_type(name, str(values.dtype))
     block = np.ascontiguousarray(values, dtype="<i8").tobytes()
-    head = pb.EntityColumn(join_key=name).SerializeToString()
     tail = b"" if null_rows is None else pb.EntityColumn(null_rows=null_rows).SerializeToString()
-    return head + delimited(_INT64_VALUES_FIELD, block) + tail
+    return _head(name) + delimited(_INT64_VALUES_FIELD, block) + tail
+
+
+@lru_cache(NAMES_MAX)
+def _head(name: str) -> bytes:
+    return pb.EntityColumn(join_key=name).SerializeToString()
 
 
 def _arrow_keys(name: str, values: EntityValues, key_type: Scalar | None) -> pa.Array:

@@ -13,6 +13,7 @@ SHIM_FOLDER: Final = Path(__file__).parent / "shim"
 COMPILE_LIMIT_S: Final = 60
 _RULE: Final = struct.Struct("<6i104s")  # struct rule of shim/faults.c
 _ARMED_OFFSET: Final = 0
+_COUNTDOWN_OFFSET: Final = 4
 _HITS_OFFSET: Final = 20
 
 
@@ -87,6 +88,12 @@ class FaultRule:
     def hits(self) -> int:
         """How often the fault has happened."""
         (count,) = struct.unpack_from("<i", self._memory, _HITS_OFFSET)
+        return int(count)
+
+    @property
+    def countdown(self) -> int:
+        """How many more matching operations are let through."""
+        (count,) = struct.unpack_from("<i", self._memory, _COUNTDOWN_OFFSET)
         return int(count)
 
     def environment(self, library: Path) -> dict[str, str]:

@@ -16,9 +16,12 @@ from tests.interop.servers import ROOT, Target, target
 
 LIMIT_S = 60
 READERS = 8  # of a client that reads until the server is gone
+LANGUAGES = ("node", "java", "go")
 HERE = Path(__file__).parent
 NODE_PACKAGES = ROOT / ".cache/npm/interop/node_modules"
 JARS = ROOT / ".cache/jars/grpc"
+GO = ROOT / ".cache/go"
+GO_LIMIT_S = 240  # the modules are compiled by `make setup`; this compiles the client and links
 Command = Callable[[Path], list[str]]
 
 
@@ -46,6 +49,22 @@ def java(tmp_path_factory: pytest.TempPathFactory) -> Command:
     return lambda config: [*line, str(config)]
 
 
+@pytest.fixture(scope="session")
+def go(tmp_path_factory: pytest.TempPathFactory) -> Command:
+    """The command line of the client of Go, compiled once, from nothing but what the set-up brought."""
+    if not (GO / ".stamp").exists():
+        pytest.skip("there was no Go that is new enough when `make setup` last ran")
+    program = tmp_path_factory.mktemp("go") / "client"
+    offline = {"GOPROXY": "off", "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly"}
+    caches = {"GOMODCACHE": str(GO / "mod"), "GOCACHE": str(GO / "build")}
+    done = subprocess.run(
+        ["go", "build", "-o", str(program), "."], capture_output=True, text=True, timeout=GO_LIMIT_S, check=False,
+        cwd=HERE / "go", env=os.environ | offline | caches,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return lambda config: [str(program), str(config)]
+
+
 @pytest.fixture(scope="module", params=[f"{name}-{line}" for name in TRANSPORTS for line in ("plain", "tls")])
 def called(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     transport, line = request.param.split("-")
@@ -53,7 +72,7 @@ def called(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         yield found
 
 
-@pytest.mark.parametrize("language", ["node", "java"])
+@pytest.mark.parametrize("language", LANGUAGES)
 def test_client_sees_what_the_contract_says(called: Target, language: str, request: pytest.FixtureRequest) -> None:
     line: Command = request.getfixturevalue(language)
     run = subprocess.run(
@@ -65,7 +84,7 @@ def test_client_sees_what_the_contract_says(called: Target, language: str, reque
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-@pytest.mark.parametrize("language", ["node", "java"])
+@pytest.mark.parametrize("language", LANGUAGES)
 def test_client_loses_no_call_to_another_end_when_the_server_drains(
     transport: str, language: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

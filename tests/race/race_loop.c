@@ -3,8 +3,9 @@
  *   race_loop SECONDS SEED CLIENTS [tls]
  *
  * Clients read features and rows and ask for health over loopback, cancel some calls and leave in the middle of others.
- * Meanwhile rows change, plans are published, tokens, certificates and health are set and workers answer what misses. At
- * the end the server drains beside running clients. Over TLS half of the clients show a certificate in place of a token. */
+ * Meanwhile rows change, plans are published, tokens, certificates and health are set, and workers answer what misses or
+ * leave it to a thread that answers late. At the end the server drains beside running clients. Over TLS half of the
+ * clients show a certificate in place of a token. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 
@@ -25,7 +26,9 @@ enum { FEATURES, ROWS, HEALTH, KINDS };
 static const char *const paths[KINDS] = {HR_H2_FEATURES_PATH, HR_H2_ROWS_PATH, HR_H2_HEALTH_PATH};
 static hr_server server;
 static uint32_t committed[ENTITIES], published[ENTITIES];   /* atomic */
-static int stopping;                                        /* atomic */
+static int stopping, stopped;                               /* atomic */
+static pthread_mutex_t late_lock = PTHREAD_MUTEX_INITIALIZER;
+static hr_job *late;                                        /* under its lock */
 static uint64_t answers[KINDS], others, jobs_done;          /* atomic */
 static uint16_t port;
 static own_certificate own;
@@ -110,6 +113,44 @@ static void *administers(void *argument)
     return NULL;
 }
 
+/* Answers a job, refuses it or leaves it as it is, and posts it. */
+static void settle(worker *self, hr_job *job)
+{
+    uint32_t choice = hr_job_is_cancelled(job) ? 9 : draw(self, 10);
+    if (choice < 6) hr_job_answer(job, job->data, job->request_bytes);
+    else if (choice < 9) hr_job_refuse(job, 9, "no", "CAE");
+    hr_job_post(job);
+    __atomic_add_fetch(&jobs_done, 1, __ATOMIC_RELAXED);
+}
+
+/* Hands a job on to the thread that gives late outcomes. */
+static void put_off(hr_job *job)
+{
+    pthread_mutex_lock(&late_lock);
+    job->next = late;
+    late = job;
+    pthread_mutex_unlock(&late_lock);
+}
+
+/* Gives outcomes of jobs that workers took, also of those that are open while the server stops. */
+static void *gives(void *argument)
+{
+    while (!__atomic_load_n(&stopped, __ATOMIC_ACQUIRE)) {
+        hr_job *job;
+        pthread_mutex_lock(&late_lock);
+        job = late;
+        late = NULL;
+        pthread_mutex_unlock(&late_lock);
+        while (job != NULL) {
+            hr_job *next = job->next;
+            settle(argument, job);
+            job = next;
+        }
+        usleep(2000);
+    }
+    return NULL;
+}
+
 static void *works(void *argument)
 {
     worker *self = argument;
@@ -118,14 +159,10 @@ static void *works(void *argument)
     while (hr_misses_wait(&server.misses)) {
         uint32_t count = hr_misses_take(&server.misses, jobs);
         for (uint32_t i = 0; i < count; i++) {
-            uint32_t choice = draw(self, 10);
-            if (hr_job_is_cancelled(jobs[i])) choice = 9;
             put_one(draw(self, ENTITIES), 0);
-            if (choice < 6) hr_job_answer(jobs[i], jobs[i]->data, jobs[i]->request_bytes);
-            else if (choice < 9) hr_job_refuse(jobs[i], 9, "no", "CAE");
             if (draw(self, 8) == 0) usleep(200);
-            hr_job_post(jobs[i]);
-            __atomic_add_fetch(&jobs_done, 1, __ATOMIC_RELAXED);
+            if (draw(self, 3) == 0) put_off(jobs[i]);
+            else settle(self, jobs[i]);
         }
     }
     hr_misses_leave(&server.misses);
@@ -375,8 +412,8 @@ static void begin(void)
 int main(int count_of_words, char **words)
 {
     static client clients[CLIENTS_MAX];
-    pthread_t threads[CLIENTS_MAX + WORKERS + WRITERS + 1];
-    worker workers[WORKERS + WRITERS + 1];
+    pthread_t threads[CLIENTS_MAX + WORKERS + WRITERS + 1], giving;
+    worker workers[WORKERS + WRITERS + 1], giver;
     uint32_t started = 0, client_count, i;
     uint64_t seed;
     if (count_of_words != 4 && count_of_words != 5) return 2;
@@ -392,6 +429,8 @@ int main(int count_of_words, char **words)
         workers[i] = (worker){(seed + i + 1) * 0x9E3779B97F4A7C15ULL, i};
         pthread_create(&threads[started++], NULL, i < WORKERS ? works : i < WORKERS + WRITERS ? writes : administers, &workers[i]);
     }
+    giver = (worker){(seed + 50) * 0x9E3779B97F4A7C15ULL, 0};
+    pthread_create(&giving, NULL, gives, &giver);
     for (i = 0; i < client_count; i++) {
         clients[i].self = (worker){(seed + 100 + i) * 0x9E3779B97F4A7C15ULL, i};
         pthread_create(&threads[started++], NULL, reads, &clients[i]);
@@ -401,6 +440,9 @@ int main(int count_of_words, char **words)
     usleep(300000);
     __atomic_store_n(&stopping, 1, __ATOMIC_RELAXED);
     hr_server_stop(&server);
+    if (server.misses.open_count != 0 || server.misses.bytes != 0) fault("jobs that are open", server.misses.open_count, 0, 0, 0);
+    __atomic_store_n(&stopped, 1, __ATOMIC_RELEASE);
+    pthread_join(giving, NULL);
     for (i = 0; i < started; i++) pthread_join(threads[i], NULL);
     if (server.connection_count != 0) fault("connections that are left", server.connection_count, 0, 0, 0);
     if (server.memory_bytes != 0) fault("bytes that nobody holds any more", server.memory_bytes, 0, 0, 0);

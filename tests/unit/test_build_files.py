@@ -1,6 +1,8 @@
 """Holds the Bazel targets to the packages, cores and commands that pyproject.toml and setup.py discover."""
 
 import re
+import subprocess
+import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,6 +16,7 @@ from core_ext import keys
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SETUP_LINES_MAX = 40
+LIMIT_S = 120
 LOCKS = ("build", "demo", "dev", "runtime")
 
 
@@ -127,6 +130,17 @@ def test_bazel_compiles_every_core(targets: dict[str, Target]) -> None:
 def test_tests_run_the_chosen_build_of_the_cores(pytestconfig: pytest.Config, repository: Path) -> None:
     chosen = pytestconfig.getoption("--core-build") or "."
     assert Path(keys.__file__).resolve().parent == (repository / chosen / "core_ext").resolve()
+
+
+def test_a_folder_with_its_own_conftest_runs_the_chosen_build_as_well(repository: Path) -> None:
+    """Its conftest.py, which loads cores, is read before pytest has read the options."""
+    folder = "tests/unit/feature_server"
+    assert (repository / folder / "conftest.py").is_file()
+    this = "test_build_files.py::test_tests_run_the_chosen_build_of_the_cores"
+    command = [sys.executable, "-m", "pytest", "-q", "--core-build=build/checked"]
+    command += ["-p", "no:cacheprovider", f"{folder}/domain/test_read_counts.py", f"tests/unit/{this}"]
+    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_bazel_generates_stubs_of_every_contract(targets: dict[str, Target]) -> None:

@@ -7,7 +7,8 @@ from google.protobuf.message import DecodeError
 from hypothesis import given
 
 from core_ext.answers import BLOCK_ALIGNMENT, EVENT_TIMES, OFFSETS, STATUSES, VALUES, Answer, MalformedAnswerError
-from core_ext.twin.answers import read_answer
+from core_ext.twin import rules
+from core_ext.twin.answers import floats, read_answer
 from protos.common.v1 import value_pb2
 from protos.feature.v1.online_feature_service_pb2 import FeatureColumn, GetOnlineFeaturesResponse
 
@@ -123,6 +124,36 @@ def test_offsets_are_judged_as_the_twin_judges_them(ends: list[int], byte_count:
     message = GetOnlineFeaturesResponse(columns=[column], row_count=len(ends)).SerializeToString()
     expected = [0, *ends] == sorted([0, *ends]) and max(ends, default=0) == byte_count
     assert is_accepted(Answer(message), 0, 0) == read_answer(message).columns[0].fits(len(ends), 0) == expected
+
+
+@given(st.data(), st.sampled_from([4, 8]), st.integers(0, 21), st.integers(0, 4))
+def test_floats_are_those_of_the_twin(data: st.DataObject, slot_bytes: int, rows: int, columns: int) -> None:
+    whole = st.just(bytes([rules.PRESENT] * rows))
+    made = [
+        FeatureColumn(
+            values=data.draw(st.binary(min_size=rows * slot_bytes, max_size=rows * slot_bytes)),
+            statuses=data.draw(whole | st.binary(min_size=rows, max_size=rows)),
+        )
+        for _ in range(columns)
+    ]
+    message = GetOnlineFeaturesResponse(columns=made, row_count=rows).SerializeToString()
+    assert Answer(message).floats(slot_bytes) == floats(read_answer(message), slot_bytes)
+
+
+@given(ANSWERS, st.sampled_from([4, 8]))
+def test_floats_are_refused_where_a_column_does_not_fit(message: GetOnlineFeaturesResponse, slot_bytes: int) -> None:
+    answer, twin = Answer(message.SerializeToString()), read_answer(message.SerializeToString())
+    if all(column.fits(message.row_count, slot_bytes) for column in twin.columns):
+        assert answer.floats(slot_bytes) == floats(twin, slot_bytes)
+    else:
+        with pytest.raises(MalformedAnswerError):
+            answer.floats(slot_bytes)
+
+
+@pytest.mark.parametrize("slot_bytes", [0, 1, 16])
+def test_floats_of_another_width_are_refused(slot_bytes: int) -> None:
+    with pytest.raises(ValueError, match="4 or 8 bytes"):
+        Answer(b"").floats(slot_bytes)
 
 
 def is_accepted(answer: Answer, position: int, slot_bytes: int) -> bool:

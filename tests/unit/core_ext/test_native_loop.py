@@ -9,9 +9,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 import pytest
+
+if TYPE_CHECKING:
+    from core_ext.native_loop import MissedRead
 
 native_loop = pytest.importorskip("core_ext.native_loop", reason="the native loop was not compiled in")
 
@@ -35,14 +39,26 @@ LIMIT_S = 20.0
 METHOD = "/headrace.feature.v1.OnlineFeatureService/GetOnlineFeatures"
 DATA = request(feature_service="nobody.knows.it")  # so every read is a miss
 LARGE = (16 << 20) + 1
+OPEN, STREAMS = 4_096, 1_000  # HR_H2_OPEN_MAX; below HR_H2_STREAMS_MAX
 Outcome = bytes | tuple[int, bytes, bytes]
-Answer = Callable[[bytes, bytes, bytes, float, float | None], Outcome]
+Answer = Callable[["MissedRead"], Outcome]
+AnswerTurn = Callable[[list["MissedRead"]], None]
+
+
+def giving(answer: Answer) -> AnswerTurn:
+    """Gives every read of a turn its outcome at once."""
+
+    def give(turn: "list[MissedRead]") -> None:
+        for read in turn:
+            read.give(answer(read))
+
+    return give
 
 
 class Loop:
     """A native server with nobody behind it, and threads that answer."""
 
-    def __init__(self, answer: Answer, thread_count: int, idle_s: int, memory: int, log: ServedRing | None) -> None:
+    def __init__(self, answer: AnswerTurn, thread_count: int, idle_s: int, memory: int, log: ServedRing | None) -> None:
         listener = socket.create_server(("127.0.0.1", 0), backlog=1_024)
         self.core = RequestCore(RowTable(1 << 20), 8)
         if log is not None:
@@ -60,9 +76,9 @@ class Loop:
         self.channel = grpc.insecure_channel(f"127.0.0.1:{self.port}")
         self.read: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self.channel.unary_unary(METHOD)
 
-    def _answer(self, answer: Answer) -> None:
+    def _answer(self, answer: AnswerTurn) -> None:
         try:
-            self.server.answer_misses(lambda turn: [answer(*read) for read in turn])
+            self.server.answer_misses(answer)
         except (TypeError, ValueError) as error:
             self.errors.append(error)
 
@@ -74,8 +90,8 @@ class Loop:
 
 
 @contextmanager
-def running(
-    answer: Answer, thread_count: int = 1, idle_s: int = 60, memory: int = 512 << 20, log: ServedRing | None = None
+def answering(
+    answer: AnswerTurn, thread_count: int = 1, idle_s: int = 60, memory: int = 512 << 20, log: ServedRing | None = None
 ) -> Iterator[Loop]:
     loop = Loop(answer, thread_count, idle_s, memory, log)
     try:
@@ -88,21 +104,31 @@ def running(
             assert not thread.is_alive()
 
 
-def test_request_and_header_come_as_they_were_sent() -> None:
-    seen: list[tuple[bytes, bytes, bytes, float, float | None]] = []
+@contextmanager
+def running(
+    answer: Answer, thread_count: int = 1, idle_s: int = 60, memory: int = 512 << 20, log: ServedRing | None = None
+) -> Iterator[Loop]:
+    """Every read is given its outcome on the thread that took it."""
+    with answering(giving(answer), thread_count, idle_s, memory, log) as loop:
+        yield loop
 
-    def answer(*given: bytes | float | None) -> bytes:
-        seen.append(given)  # type: ignore[arg-type]  # the five that the stub names
+
+def test_request_and_header_come_as_they_were_sent() -> None:
+    seen: list[MissedRead] = []
+
+    def answer(read: "MissedRead") -> bytes:
+        seen.append(read)
         return b"answer"
 
     with running(answer) as loop:
         assert loop.call((("authorization", "Bearer x"),)) == b"answer"
         assert loop.read(DATA) == b"answer"
-    (data, header, identity, begun_s, deadline_s), (_, no_header, _, _, no_deadline_s) = seen
-    assert (data, header, identity, no_header, no_deadline_s) == (DATA, b"Bearer x", b"", b"", None)
-    assert deadline_s is not None
+    first, second = seen
+    assert (first.request, first.authorization, first.identity) == (DATA, b"Bearer x", b"")
+    assert (second.authorization, second.deadline_s) == (b"", None)
+    assert first.deadline_s is not None
     # The client counts from its own clock, which on a busy machine lags behind ours by a tenth of a second.
-    assert LIMIT_S / 2 < deadline_s - begun_s <= 2 * LIMIT_S
+    assert LIMIT_S / 2 < first.deadline_s - first.begun_s <= 2 * LIMIT_S
 
 
 @pytest.mark.parametrize("size", [0, 1, 16_384, 4 << 20, LARGE - 6])
@@ -158,6 +184,99 @@ def test_thread_that_fails_leaves_its_reads_to_the_server_behind_and_the_others_
     assert [str(error) for error in loop.errors] == ["broken"]
 
 
+def test_outcomes_of_one_turn_are_given_in_any_order_by_any_thread() -> None:
+    held: list[MissedRead] = []
+    begun, go_on = threading.Event(), threading.Event()
+
+    def answer(turn: "list[MissedRead]") -> None:
+        if not begun.is_set():
+            begun.set()
+            assert go_on.wait(LIMIT_S)
+            turn[0].give(b"first")
+        else:
+            held.extend(turn)
+
+    with answering(answer) as loop:
+        first = loop.read.future(DATA, timeout=LIMIT_S)
+        assert begun.wait(LIMIT_S)
+        calls = [loop.read.future(DATA, timeout=LIMIT_S) for _ in range(20)]
+        wait_until(lambda: loop.server.counts()["missed"] == 21, "every read is a miss")
+        go_on.set()
+        assert first.result() == b"first"
+        wait_until(lambda: len(held) == 20, "the thread takes what comes while others wait for their outcome")
+        late = held.pop(0)
+        for number, read in enumerate(reversed(held)):
+            read.give(b"%d" % number)
+        wait_until(lambda: sum(call.done() for call in calls) == 19, "each is answered as it is given")
+        stopping = threading.Thread(target=loop.server.stop)
+        stopping.start()
+        stopping.join(0.1)
+        assert stopping.is_alive(), "a read is open"
+        late.give(b"late")
+        stopping.join(LIMIT_S)
+        assert not stopping.is_alive()
+        # The last one is answered or, as its connection ends with the server, cut off.
+        told = {call.result() for call in calls if call.exception() is None} - {b"late"}
+        assert told == {b"%d" % number for number in range(19)}
+
+
+def test_a_read_has_one_outcome() -> None:
+    def answer(turn: "list[MissedRead]") -> None:
+        for read in turn:
+            read.give(b"one")
+            read.give(b"another")
+
+    with answering(answer) as loop:
+        assert [loop.call() for _ in range(3)] == [b"one"] * 3
+
+
+def test_read_that_is_dropped_is_left_to_the_server_behind() -> None:
+    with answering(lambda turn: None) as loop:
+        assert loop.call()[0] == "UNAVAILABLE"
+        assert loop.server.counts()["forwarded"] == 1
+
+
+def test_reads_of_a_turn_that_raises_are_left_to_the_server_behind_though_somebody_holds_them() -> None:
+    held: list[MissedRead] = []
+
+    def answer(turn: "list[MissedRead]") -> None:
+        held.extend(turn)
+        raise ValueError("broken")
+
+    with answering(answer) as loop:
+        assert loop.call()[0] == "UNAVAILABLE"
+        held[0].give(b"too late")
+    assert [str(error) for error in loop.errors] == ["broken"]
+
+
+def test_reads_without_an_outcome_are_bounded() -> None:
+    held: list[MissedRead] = []
+    with answering(held.extend) as loop, ExitStack() as stack:
+
+        def counts() -> tuple[int, int]:
+            found = loop.server.counts()
+            return found["missed"], found["full"]
+
+        calls = []
+        for number in range(1, OPEN // STREAMS + 2):
+            options = [("grpc.use_local_subchannel_pool", 1)]
+            channel = stack.enter_context(grpc.insecure_channel(f"127.0.0.1:{loop.port}", options))
+            read: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(METHOD)
+            calls += [read.future(DATA, timeout=LIMIT_S) for _ in range(STREAMS)]
+            wait_until(lambda: sum(counts()) == number * STREAMS, "they are taken or refused")  # noqa: B023
+        assert counts() == (OPEN, len(calls) - OPEN)
+        assert loop.call() == ("RESOURCE_EXHAUSTED", native_loop.FULL_MESSAGE.decode())
+        wait_until(lambda: len(held) == OPEN, "all are taken")
+        held.pop().give(b"fine")
+        held.pop().give(b"fine")
+        one = loop.read.future(DATA, timeout=LIMIT_S)
+        wait_until(lambda: len(held) == OPEN - 1, "there is room for one")
+        for open_read in [*held]:
+            open_read.give(b"fine")
+        assert one.result() == b"fine"
+        assert sum(call.exception() is None for call in calls) == OPEN
+
+
 def test_misses_without_a_thread_are_left_to_the_server_behind() -> None:
     with running(lambda *_: b"", thread_count=0) as loop:
         assert loop.call()[0] == "UNAVAILABLE"
@@ -183,7 +302,7 @@ def test_stop_waits_for_the_read_that_a_thread_has_and_frees_those_that_wait() -
         stopping.join(LIMIT_S)
         assert not stopping.is_alive()
         assert all(call.exception(LIMIT_S) is not None or call.result() == b"late" for call in calls)
-        loop.server.answer_misses(lambda turn: [answer(*read) for read in turn])  # returns at once
+        loop.server.answer_misses(giving(answer))  # returns at once
 
 
 def test_connection_without_a_stream_is_told_to_leave_and_one_with_a_stream_stays() -> None:
@@ -278,8 +397,8 @@ def p99_s(loop: Loop, calls: int = 300) -> float:
 def test_slow_readers_of_large_answers_stay_within_the_memory_and_others_are_served() -> None:
     large = bytes(LARGE_BYTES)
 
-    def answer(_: bytes, header: bytes, *__: object) -> bytes:
-        return b"small" if header == b"small" else large
+    def answer(read: "MissedRead") -> bytes:
+        return b"small" if read.authorization == b"small" else large
 
     with running(answer, 2, memory=CAP) as loop, ExitStack() as stack:
         before_s, before_bytes, most = p99_s(loop), resident(), 0

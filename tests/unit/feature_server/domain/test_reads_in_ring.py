@@ -45,13 +45,13 @@ class OtherServer:
         return found[0] if found else 0
 
 
-def peers_of(other: Parts, held: HeldRing) -> RingReads:
+def peers_of(other: Parts, held: HeldRing, transport: OtherServer | None = None) -> RingReads:
     """What a ring gives to reads of a server whose copies are whole."""
     stores = [SimStore() for _ in other.shards.shards]
     for store in stores:
         store.complete()
     fan_out = FanOut(held, Outliers(time.monotonic), time.monotonic)
-    return RingReads(held, Copies(held, stores), fan_out, OtherServer(other))
+    return RingReads(held, Copies(held, stores), fan_out, transport or OtherServer(other))
 
 
 def ringed(parts: Parts, other: Parts, held: HeldRing) -> Reads:

@@ -8,10 +8,10 @@ import pytest
 
 from core_ext.rules import CAUSE_DEADLINE
 from feature_server.ring.copies import Copies
-from feature_server.ring.fan_out import FanOut, Rows, Send
+from feature_server.ring.fan_out import FanOut, Found, Rows, Send
 from feature_server.ring.held_ring import HeldRing
 from feature_server.ring.peers import Outliers
-from feature_server.ring.ring_reads import RingReads
+from feature_server.ring.ring_reads import PeerTransport, Pending, RingReads
 from headrace.errors import HeadraceError, InvalidArgument, Unavailable
 from headrace.ring.values import Phase, Replica, Ring, RingServer, RingShard
 from tests.simulation.disk import SimStore
@@ -38,7 +38,7 @@ class ThreadedTransport:
         threading.Timer(self._delay_s, lambda: done(self._answer(asked))).start()
 
 
-def reads(transport: ThreadedTransport, held: Ring = RING, *, is_whole: bool = True) -> RingReads:
+def reads(transport: PeerTransport, held: Ring = RING, *, is_whole: bool = True) -> RingReads:
     ring = HeldRing("me", lambda ring: None, held)
     stores = [SimStore() for _ in range(3)]
     if is_whole:
@@ -52,10 +52,15 @@ def echo(asked: Send) -> Rows:
     return Rows([b"row of " + key for key in asked.keys])
 
 
+def finished(pending: Pending) -> Found:
+    pending.wait()
+    return pending.result()
+
+
 def test_answers_of_all_peers_come_together() -> None:
     transport = ThreadedTransport(echo, 0.01)
     ring = reads(transport)
-    found = ring.begin({1: [b"k", b"l"], 2: [b"m"]}, [], time.monotonic() + 10.0).finish()
+    found = finished(ring.begin({1: [b"k", b"l"], 2: [b"m"]}, [], time.monotonic() + 10.0))
     assert found.rows == {key: b"row of " + key for key in (b"k", b"l", b"m")}
     assert ring.sent_count == 2
     assert all(9.0 < timeout_s <= 10.0 for timeout_s in transport.timeouts_s)
@@ -63,7 +68,7 @@ def test_answers_of_all_peers_come_together() -> None:
 
 def test_a_read_ends_at_its_deadline_and_a_late_answer_harms_nobody() -> None:
     begun_s = time.monotonic()
-    found = reads(ThreadedTransport(echo, 0.3)).begin({1: [b"k"]}, [], begun_s + 0.05).finish()
+    found = finished(reads(ThreadedTransport(echo, 0.3)).begin({1: [b"k"]}, [], begun_s + 0.05))
     assert time.monotonic() - begun_s < 0.25
     assert found.causes == {b"k": CAUSE_DEADLINE}
 
@@ -71,7 +76,7 @@ def test_a_read_ends_at_its_deadline_and_a_late_answer_harms_nobody() -> None:
 def test_what_every_peer_would_refuse_is_raised() -> None:
     refusal = InvalidArgument("bad key", reason="BAD_STORAGE_KEY")
     with pytest.raises(InvalidArgument):
-        reads(ThreadedTransport(lambda asked: refusal)).begin({1: [b"k"]}, [], time.monotonic() + 10.0).finish()
+        finished(reads(ThreadedTransport(lambda asked: refusal)).begin({1: [b"k"]}, [], time.monotonic() + 10.0))
 
 
 def test_a_shard_is_local_where_this_server_owns_it_and_its_copy_is_whole() -> None:

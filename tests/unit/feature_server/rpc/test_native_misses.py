@@ -3,17 +3,26 @@
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 
+import grpc
 import pytest
 
 from core_ext import rules
 from feature_server.domain.fetches import CHUNK_KEYS
+from feature_server.domain.reads import Reads
 from feature_server.domain.shard_core import WAITER_COUNT_MAX
+from feature_server.ring.fan_out import Rows, Send
+from feature_server.ring.held_ring import HeldRing
+from feature_server.rpc import native_front
 from feature_server.rpc.native_front import HAS_NATIVE, TRANSPORTS, NativeTransport
-from feature_server.rpc.native_misses import READ_METHOD, MissReads, refusal
+from feature_server.rpc.native_misses import READ_METHOD, MissReads, Refusal, refusal
 from headrace.errors import HeadraceError, InvalidArgument, NotFound, Unauthenticated
+from headrace.ring.values import Phase, Replica, Ring, RingServer, RingShard
 from headrace.serving.auth import OpenAuthenticator
 from headrace.serving.principal import Principal
 from headrace.serving.server import WORKER_COUNT
@@ -21,10 +30,26 @@ from headrace.serving.telemetry import Telemetry, TelemetryConfig
 from protos.feature.v1 import online_feature_service_pb2 as pb
 from tests.integration import frames
 from tests.unit.feature_server.domain.test_reads import write
+from tests.unit.feature_server.domain.test_reads_in_ring import OtherServer, peers_of
 from tests.unit.feature_server.parts import NOW_US, PRINCIPAL, Parts
 from tests.unit.feature_server.served import LIMIT_S, Served, read_of, request, serving, until
 
 QUEUE = 1024  # HR_H2_MISSES_MAX
+
+
+@dataclass
+class Given:
+    """A read that no loop waits for."""
+
+    request: bytes
+    authorization: bytes = b""
+    identity: bytes = b""
+    begun_s: float = field(default_factory=time.monotonic)
+    deadline_s: float | None = None
+    outcomes: list[bytes | Refusal] = field(default_factory=list)
+
+    def give(self, outcome: bytes | Refusal) -> None:
+        self.outcomes.append(outcome)
 
 
 class Gate:
@@ -223,8 +248,9 @@ def test_bug_in_one_read_of_a_turn_fails_that_read_alone(parts: Parts) -> None:
     other = next(key for key in range(2, 100) if parts.shard_of(key) != broken)
     meter = Telemetry(TelemetryConfig("test")).calls.meter(READ_METHOD, "unary")
     misses = MissReads(parts.reads, OpenAuthenticator(), meter, parts.log)
-    turn = [(request([key]), b"", b"", time.monotonic(), None) for key in (1, other)]
-    told, answer = misses.answer(turn)
+    turn = [Given(request([key])) for key in (1, other)]
+    misses.answer(turn)
+    ((told,), (answer,)) = (read.outcomes for read in turn)
     assert told[0] == 13
     assert isinstance(answer, bytes)
     assert parts.stream.getvalue().count("call_failed") == 1
@@ -232,6 +258,104 @@ def test_bug_in_one_read_of_a_turn_fails_that_read_alone(parts: Parts) -> None:
         ("OK", 1),
         ("INTERNAL", 1),
     ]
+
+
+class SlowPeers(OtherServer):
+    """Peer `slow` answers when it is told to, the others at once."""
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        self.held: list[Callable[[], None]] = []
+
+    def send(self, asked: Send, timeout_s: float, done: Callable[[Rows | HeadraceError], None]) -> None:
+        if asked.peer == "slow":
+            self.held.append(partial(super().send, asked, timeout_s, done))
+        else:
+            super().send(asked, timeout_s, done)
+
+
+@dataclass
+class InRing:
+    """A server of which one shard is its own, one of a slow peer and two of a fast one."""
+
+    served: Served
+    peers: SlowPeers
+    keys: list[list[int]]  # by shard
+
+    def ask(self, shard: int, count: int, timeout_s: float = LIMIT_S) -> list["grpc.Future[bytes]"]:
+        return [self.served.read.future(request([key]), timeout=timeout_s) for key in self.keys[shard][:count]]
+
+
+@pytest.fixture
+def in_ring(tmp_path: Path) -> Iterator[InRing]:
+    if not HAS_NATIVE:
+        pytest.skip("the native loop was not compiled in")
+    mine, other = Parts(tmp_path / "mine", shard_count=4), Parts(tmp_path / "other", shard_count=4, store_id="other")
+    keys = [mine.keys_on(shard, 400) for shard in range(4)]
+    for shard, of in enumerate((mine, other, other, other)):
+        write(of, keys[shard], 40)
+    mine.table.clear()
+    servers = {name: RingServer(name, f"{name}:1") for name in ("me", "slow", "fast")}
+    owners = ("me", "slow", "fast", "fast")
+    shards = [RingShard((Replica(name, Phase.SERVING, 3),), 3, ()) for name in owners]
+    held = HeldRing("me", lambda ring: None, Ring(3, 1, servers, tuple(shards)))
+    peers = SlowPeers(other)
+    ring = peers_of(other, held, peers)
+    mine.reads = Reads(mine.core, mine.table, mine.shards, mine.catalogue, mine.clock, ring)
+    with serving(mine, NativeTransport.name) as served:
+        yield InRing(served, peers, keys)
+        for answer in [*peers.held]:
+            answer()
+    mine.close()
+    other.close()
+
+
+def statuses_of(calls: Sequence["grpc.Future[bytes]"]) -> set[bytes]:
+    return {pb.GetOnlineFeaturesResponse.FromString(call.result()).columns[0].statuses for call in calls}
+
+
+def test_reads_that_wait_for_a_slow_peer_hold_up_no_others(in_ring: InRing) -> None:
+    slow = in_ring.ask(1, 400)
+    until(lambda: len(in_ring.peers.held) == 400)
+    for _ in range(2):  # far more at once than the workers could have taken in their turns
+        together = in_ring.ask(0, 200) + in_ring.ask(2, 200)
+        assert statuses_of(together) == {bytes([rules.PRESENT])}
+    assert not any(call.done() for call in slow)
+    in_ring.peers.held.pop(7)()
+    until(lambda: sum(call.done() for call in slow) == 1)
+    for answer in in_ring.peers.held:
+        answer()
+    assert statuses_of(slow) == {bytes([rules.PRESENT])}
+    assert sum(in_ring.served.meter.snapshot()[1][0][1]) >= 400
+
+
+def test_a_read_of_own_and_peers_rows_is_answered_whole(in_ring: InRing) -> None:
+    wide = in_ring.served.read.future(request([keys[0] for keys in in_ring.keys[:3]]), timeout=LIMIT_S)
+    until(lambda: len(in_ring.peers.held) == 1)
+    assert statuses_of(in_ring.ask(0, 1)) == {bytes([rules.PRESENT])}
+    in_ring.peers.held.pop()()
+    assert statuses_of([wide]) == {bytes([rules.PRESENT] * 3)}
+
+
+def test_a_read_that_waits_for_a_slow_peer_ends_at_its_own_deadline(in_ring: InRing) -> None:
+    data = request([in_ring.keys[1][0], in_ring.keys[0][0]])
+    long = in_ring.served.read.future(data, timeout=LIMIT_S)
+    with frames.raw_client(in_ring.served.port) as client:  # which waits beyond its own deadline
+        block = frames.request_fields(READ_METHOD, ("grpc-timeout", "100m"))
+        client.send(frames.frame(frames.HEADERS, frames.END_HEADERS, 1, block))
+        client.send(frames.frame(frames.DATA, frames.END_STREAM, 1, frames.message(data)))
+        bodies = [body for kind, _, stream, body in until_ended(client) if stream == 1 and kind == frames.DATA]
+    answer = pb.GetOnlineFeaturesResponse.FromString(b"".join(bodies)[5:])
+    assert answer.columns[0].statuses == bytes([rules.UNAVAILABLE | rules.CAUSE_DEADLINE, rules.PRESENT])
+    assert not long.done()
+
+
+def test_drain_ends_the_reads_that_wait_for_a_slow_peer(in_ring: InRing, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native_front, "DRAIN_GRACE_S", 0.2)
+    call = in_ring.ask(1, 1)[0]
+    until(lambda: len(in_ring.peers.held) == 1)
+    in_ring.served.transport.drain()
+    assert isinstance(call.exception(), grpc.RpcError)
 
 
 @pytest.mark.skipif(not HAS_NATIVE, reason="the native loop was not compiled in")
@@ -262,7 +386,9 @@ def test_caller_without_a_good_token_is_refused(parts: Parts) -> None:
 
     meter = Telemetry(TelemetryConfig("test")).calls.meter(READ_METHOD, "unary")
     misses = MissReads(parts.reads, Nobody(), meter, parts.log)
-    (answer,) = misses.answer([(request([1]), b"Bearer x", b"", time.monotonic(), None)])
+    read = Given(request([1]), b"Bearer x")
+    misses.answer([read])
+    (answer,) = read.outcomes
     assert answer[:2] == (16, b"Bearer x is gone")
 
 

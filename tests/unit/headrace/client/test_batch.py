@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.client import FeatureBatch, OutputColumn, ValueState
+from headrace.client.batch import Outputs
 from headrace.errors import InternalError, InvalidArgument
 from headrace.types import Scalar, Shape, ValueType, parse_type
 from protos.common.v1 import value_pb2
@@ -183,6 +184,27 @@ def test_frame_may_be_written_to() -> None:
     frame = batch(column("x", "f64", np.array([1.5, 0]).tobytes(), [PRESENT, PRESENT])).to_pandas()
     frame.loc[0, "x"] = 2.5
     assert frame["x"].tolist() == [2.5, 0]
+
+
+def test_frames_of_one_selection_share_nothing_that_can_be_changed() -> None:
+    bare = pb.FeatureColumn(values=np.array([2.5]).tobytes(), statuses=bytes([PRESENT]))
+    raw = pb.GetOnlineFeaturesResponse(columns=[bare], row_count=1).SerializeToString()
+    outputs = Outputs([OutputColumn("x", "a.b.c@v1:x", ValueType(Scalar.F64, Shape.SINGLE))])
+    first, second = FeatureBatch(raw, outputs).to_pandas(), FeatureBatch(raw, outputs).to_pandas()
+    first.columns.name = "features"
+    first.loc[0, "x"] = 7.0
+    pd.testing.assert_frame_equal(second, pd.DataFrame({"x": [2.5]}))
+    assert second.columns.name is None
+
+
+def test_a_frame_names_the_column_that_is_malformed() -> None:
+    columns = [column("good", "f64", b"\0" * 16, [PRESENT] * 2), column("bad", "f64", b"\0" * 15, [PRESENT] * 2)]
+    raw = pb.GetOnlineFeaturesResponse(columns=columns, row_count=2).SerializeToString()
+    kinds = ValueType(Scalar.F64, Shape.SINGLE)
+    outputs = Outputs(OutputColumn(name, f"a.b.c@v1:{name}", kinds) for name in ("good", "bad"))
+    for found in (FeatureBatch(raw), FeatureBatch(raw, outputs)):
+        with pytest.raises(InternalError, match="column bad: 2 rows"):
+            found.to_pandas()
 
 
 def test_pandas_has_a_column_per_feature() -> None:
