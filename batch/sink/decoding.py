@@ -19,8 +19,10 @@ EVENT_BYTES_MAX: Final = 1 << 20  # as the pipeline has it: docs/decisions/0037-
 ROWS_PER_MESSAGE_MAX: Final = 1 << 20
 PART_BYTES_MAX: Final = 256 << 20  # of the columns that are made at once
 NO_TIME: Final = -1
-# Years 1 to 9999, which is what Iceberg's days and Python's dates hold; other times stand in the source's column alone.
+# Years 1 to 9999, which is all that the libraries of Iceberg tables take: one other time would fail every commit.
+TIME_OUT_OF_RANGE: Final = "TIME_OUT_OF_RANGE"
 _TIMES_US: Final = (-62_135_596_800_000_000, 253_402_300_800_000_000)
+_US_A_DAY: Final = 86_400_000_000
 _TIME: Final = pa.timestamp("us", tz="UTC")
 
 
@@ -86,19 +88,22 @@ class Decoding:
         payloads = [message.value for message in messages]
         found = self._read_arrow(payloads) if self._json is None else self._read_json(self._json, payloads)
         names = self._schema.names
-        times = found.columns[names.index(self._stream.event_time)]
         chosen = found.messages
         written = _of(messages, "write_us", np.int64)[chosen]
         arrays = [
             *found.columns,
-            _within(times),
+            found.columns[names.index(self._stream.event_time)],
             pa.array(written, pa.int64(), mask=written == NO_TIME).cast(_TIME),
             pa.array(_of(messages, "partition", np.int32)[chosen]),
             pa.array(_of(messages, "offset", np.int64)[chosen]),
             pa.array(found.rows.astype(np.int32)),
         ]
         table = pa.table(arrays, [*names, EVENT_TIME, WRITE_TIME, PARTITION, OFFSET, ROW])
-        rejected = [Rejected(messages[at].partition, messages[at].offset, reason) for at, reason in found.faults]
+        is_good = _are_storable(found.columns, len(table))
+        faults = [*found.faults, *((at, TIME_OUT_OF_RANGE) for at in np.unique(chosen[~is_good]).tolist())]
+        rejected = [Rejected(messages[at].partition, messages[at].offset, reason) for at, reason in sorted(faults)]
+        if not is_good.all():
+            table = table.filter(pa.array(is_good))
         return table.cast(self._stream.columns.arrow), rejected
 
     def _read_json(self, decoder: JsonDecoder, payloads: Sequence[bytes]) -> _Found:
@@ -151,11 +156,25 @@ def _fits(actual: pa.DataType, wanted: pa.DataType) -> bool:
     return bool(actual == wanted)
 
 
-def _within(times: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
-    numbers = times.cast(pa.int64())
-    first, end = _TIMES_US
-    is_inside = pc.and_(pc.greater_equal(numbers, first), pc.less(numbers, end))
-    return pc.if_else(is_inside, numbers, None).cast(_TIME)
+def _are_storable(columns: Sequence[pa.Array | pa.ChunkedArray], row_count: int) -> NDArray[np.bool_]:
+    """Rows whose times and dates a table can hold, those in lists included."""
+    good = np.ones(row_count, bool)
+    for column in columns:
+        if pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type):
+            rows = pc.list_parent_indices(column).to_numpy()
+            good[rows[_out_of_range(pc.list_flatten(column))]] = False
+        else:
+            good[_out_of_range(column)] = False
+    return good
+
+
+def _out_of_range(values: pa.Array | pa.ChunkedArray) -> NDArray[np.intp]:
+    is_date = pa.types.is_date32(values.type)
+    if not (is_date or pa.types.is_timestamp(values.type)):
+        return np.zeros(0, np.intp)
+    first, end = (bound // _US_A_DAY for bound in _TIMES_US) if is_date else _TIMES_US
+    numbers = pc.fill_null(values.cast(pa.int32() if is_date else pa.int64()), 0).to_numpy()
+    return np.flatnonzero((numbers < first) | (numbers >= end))
 
 
 def _of(messages: Sequence[Message], name: str, kind: type[np.integer]) -> NDArray[np.int64]:

@@ -78,7 +78,7 @@ def test_sink_that_dies_around_its_commits_keeps_every_event_once(
     for when, number in points:
         produce(brokers.bootstrap, TOPIC, events(source, EVENTS))
         worker.module = "tests.streams.killed_sink"
-        worker.arguments = [when, str(number), *arguments, "--cycle-bytes", "2000"]
+        worker.arguments = [when, str(number), *arguments, "--cycle-messages", "50"]
         worker.launch()
         assert worker.process is not None
         assert worker.process.wait(LIMIT_S) == -signal.SIGKILL, worker.tail()

@@ -48,7 +48,9 @@ def _running(options: argparse.Namespace, log: EventLog) -> Iterator[Brokers]:
             finally:
                 stopping.set()
     except BrokerError as error:
-        raise Unavailable(str(error), reason="KAFKA_NOT_STARTED") from error
+        what, _, tail = str(error).partition("\n")
+        log.error("kafka_not_started", detail=tail)
+        raise Unavailable(what, reason="KAFKA_NOT_STARTED") from error
 
 
 def _choose_ports(folder: Path, count: int, first: int | None) -> None:

@@ -144,6 +144,7 @@ class Brokers:
                 f"the jars of Kafka are not in {jars_folder()}: run `make setup` in a checkout, or name their folder "
                 f"in {JARS_VARIABLE}"
             )
+        self.folder = self.folder.resolve()  # each broker runs in a folder of its own
         self.folder.mkdir(parents=True, exist_ok=True)
         ports = self._kept("ports", lambda: " ".join(map(str, free_ports(2 * self.count)))).split()
         if len(ports) != 2 * self.count:

@@ -195,10 +195,10 @@ def _start_servers(launcher: Launcher, options: ClusterOptions, control: str, ka
             port, metrics_port = chosen[0] + 1, chosen[1] + 1
         if number <= options.servers:
             place = f"server-{number}"
-            words = (*shared, "--ring", "--zone", place, "--shards", str(options.shards))
+            words = [*shared, "--ring", "--zone", place, "--shards", str(options.shards)]
             begun.append(launcher.begin(f"feature server {number}", "feature_server", words, chosen, place))
         else:
-            words = (*shared, "--kafka", kafka, "--shards", str(STREAM_SHARDS))
+            words = [*shared, "--kafka", kafka, "--shards", str(STREAM_SHARDS)]
             begun.append(launcher.begin("stream server", "feature_server", words, chosen, STREAM_PLACE))
     return [launcher.await_healthy(child) for child in begun]
 

@@ -127,12 +127,28 @@ def test_arrow_messages_give_a_row_for_each_of_their_events(
 
 
 def test_time_beyond_every_calendar_stops_nobody(mock: Mock, catalogue: Catalogue, sinks: list[Sink]) -> None:
-    mock.send(0, order(1, at=(1 << 60) - 1), order(2, at=-(1 << 60)), order(3))
-    sink_all(started(mock, catalogue, sinks))
-    table = catalogue.event_table(stream_of(source()).columns)
-    found = table.read(names=("user_id", "_event_time")).read_all().sort_by("user_id")
-    assert found["user_id"].to_pylist() == [1, 2, 3]
-    assert found["_event_time"].is_null().to_pylist() == [True, True, False]
+    types = {
+        "user_id": "i64",
+        "at": "timestamp_us",
+        "day": "date",
+        "seen": "list<timestamp_us>",
+        "days": "list<date,2>",
+    }
+    first_us, last_us = -62_135_596_800_000_000, 253_402_300_799_999_999
+    good = [
+        order(1, at=first_us, day="0001-01-01", seen=[first_us, last_us], days=["0001-01-01", "9999-12-31"]),
+        order(2, at=last_us, day="9999-12-31", seen=[]),
+        order(3, at=None, day=None, seen=None),
+    ]
+    bad = [
+        order(4, at=first_us - 1), order(5, at=last_us + 1), order(6, at=(1 << 60) - 1), order(7, day=1 << 30),
+        order(8, seen=[NOW_US, last_us + 1]), order(9, days=[0, -(1 << 30)]),
+    ]  # fmt: skip
+    mock.send(0, *bad[:3], *good, *bad[3:])
+    (done,) = sink_all(started(mock, catalogue, sinks, of=source(types=types)))
+    assert {one.reason for one in done.rejected} == {"TIME_OUT_OF_RANGE"}
+    assert [one.offset for one in done.rejected] == [0, 1, 2, 6, 7, 8]
+    assert [row["user_id"] for row in rows_of(catalogue, types)] == [1, 2, 3]
 
 
 def test_cycles_of_a_few_messages_take_each_once_and_name_their_ranges(
@@ -143,8 +159,9 @@ def test_cycles_of_a_few_messages_take_each_once_and_name_their_ranges(
     done = sink_all(started(mock, catalogue, sinks), cycle_messages=6)
     assert len(done) >= 4 and sum(one.row_count for one in done) == 20
     assert len(set(places(rows_of(catalogue)))) == 20
-    snapshots = catalogue.load(IDENTIFIER).metadata.snapshots
-    ranges = [text for one in snapshots for text in one.summary.additional_properties[RANGES_PROPERTY].split()]
+    summaries = [one.summary for one in catalogue.load(IDENTIFIER).metadata.snapshots]
+    named = [one.additional_properties[RANGES_PROPERTY] for one in summaries if one is not None]
+    ranges = [text for one in named for text in one.split()]
     taken: list[tuple[int, int]] = []
     for text in ranges:
         log, partition, span = text.split("/")
