@@ -94,8 +94,9 @@ class Sink:
         if len(self._positions) == count:
             return
         self._log = self._topic.identity()
-        self._positions = {number: self._start(number) for number in range(count)}
-        self._topic.begin(self._positions)
+        starts = {number: self._start(number) for number in range(count)}
+        self._topic.begin(starts)
+        self._positions = starts
 
     def _start(self, number: int) -> int:
         taken = self._table.position(LogRange(self._log, number, _EPOCH, 0, 0)).next_offset

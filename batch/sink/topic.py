@@ -100,11 +100,12 @@ class TopicLog:
         held = 0
         wait_s = first_s
         while held < byte_count and len(found) < message_count:
-            batch = self._consumer.consume(min(READ_MESSAGES, message_count - len(found)), wait_s)
-            if not batch:
+            first = self._consumer.poll(wait_s)
+            if first is None:
                 break
             wait_s = QUIET_S
-            for message in batch:
+            more = min(READ_MESSAGES, message_count - len(found)) - 1  # of what has arrived: `consume` waits for all
+            for message in [first, *(self._consumer.consume(more, 0) if more else ())]:
                 error = message.error()
                 if error is not None:
                     self._judge(error, message)
