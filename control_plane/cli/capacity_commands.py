@@ -11,7 +11,7 @@ from control_plane.cli.session import Session
 from control_plane.domain.capacity import plan as plans
 from control_plane.domain.capacity.figures import Results
 from control_plane.domain.capacity.plan import Load, Node, Plan
-from control_plane.domain.capacity.ring_check import RingCheck, check_ring
+from control_plane.domain.capacity.ring_check import RING_SERVERS_MAX, RingCheck, check_ring
 from headrace.errors import InvalidArgument
 
 RESULTS: Final = Path(__file__).resolve().parents[2] / "loadtest" / "results"
@@ -66,8 +66,9 @@ def plan(session: Session, asked: Asked, results: Path | None) -> None:
     load, node = asked.load, asked.node
     made = plans.plan(load, node, Results(results or RESULTS).measured())
     ring = check_ring(made.node_count, node.replicas)
+    largest = check_ring(RING_SERVERS_MAX, node.replicas)
     if session.form is not Format.TABLE:
-        print_document(document(load, node, made, ring), session.form, session.out)
+        print_document(document(load, node, made, ring, largest), session.form, session.out)
         return
     rows = [
         (need.resource, need.what, *amount_of(need.resource, need.amount), need.how, need.origin) for need in made.needs
@@ -80,10 +81,10 @@ def plan(session: Session, asked: Asked, results: Path | None) -> None:
         for name, count in made.nodes_by_resource.items()
     ]
     print_table(("resource", "in all", "unit", "in use of a node", "nodes"), nodes, session.out)
-    session.out.write(_summary(made, ring))
+    session.out.write(_summary(made, ring, largest))
 
 
-def document(load: Load, node: Node, made: Plan, ring: RingCheck) -> Document:
+def document(load: Load, node: Node, made: Plan, ring: RingCheck, largest: RingCheck) -> Document:
     """The plan for programs."""
     return {
         "load": asdict(load),
@@ -93,26 +94,38 @@ def document(load: Load, node: Node, made: Plan, ring: RingCheck) -> Document:
         "binding": made.binding,
         "row_bytes": made.row_bytes,
         "nodes": ring.node_count,
-        "ring": {
-            "rings": ring.ring_count,
-            "simulated_servers": ring.simulated_servers,
-            "shards": ring.shards,
-            "load_factor_max": ring.balance.load_factor_max,
-            "moved_to_fair_mean": ring.balance.moved_to_fair_mean,
-            "moved_to_fair_max": ring.balance.moved_to_fair_max,
-        },
+        "ring": _simulated(ring),
+        "largest_ring": _simulated(largest),
     }
 
 
-def _summary(made: Plan, ring: RingCheck) -> str:
-    balance = ring.balance
+def _simulated(ring: RingCheck) -> Document:
+    return {
+        "rings": ring.ring_count,
+        "simulated_servers": ring.simulated_servers,
+        "shards": ring.shards,
+        "load_factor_max": ring.balance.load_factor_max,
+        "moved_to_fair_mean": ring.balance.moved_to_fair_mean,
+        "moved_to_fair_max": ring.balance.moved_to_fair_max,
+    }
+
+
+def _summary(made: Plan, ring: RingCheck, largest: RingCheck) -> str:
     rings = f"{ring.ring_count} rings" if ring.ring_count > 1 else "one ring"
     return (
-        f"\n{made.binding} asks for {made.node_count:,} nodes, evenly loaded. A simulated ring of "
-        f"{ring.simulated_servers:,} servers with {ring.shards:,} shards has {balance.load_factor_max:.2f} times its "
-        f"fair share on the fullest, and moves {balance.moved_to_fair_mean:.2f} fair shares (at most "
-        f"{balance.moved_to_fair_max:.2f}) when a server comes or goes: {ring.node_count:,} nodes in {rings}.\n"
+        f"\n{made.binding} asks for {made.node_count:,} nodes, evenly loaded. {_even(ring)}: {ring.node_count:,} nodes "
+        f"in {rings}.\nThe largest ring: {_even(largest)[0].lower()}{_even(largest)[1:]}.\n"
         "Brokers of Kafka, batch jobs and the object storage are not among these nodes.\n"
+    )
+
+
+def _even(ring: RingCheck) -> str:
+    balance = ring.balance
+    return (
+        f"A simulated ring of {ring.simulated_servers:,} servers with {ring.shards:,} shards has "
+        f"{balance.load_factor_max:.2f} times its fair share on the fullest, and moves "
+        f"{balance.moved_to_fair_mean:.2f} fair shares (at most {balance.moved_to_fair_max:.2f}) when a server comes "
+        "or goes"
     )
 
 

@@ -174,7 +174,7 @@ class Brokers:
 
     def start(self) -> None:
         """Starts every broker and waits until all are members."""
-        cluster = self._kept("cluster", _new_id)
+        cluster = self._kept("cluster", new_cluster_id)
         voters = ",".join(f"{one.number}@{LOOPBACK}:{one.controller_port}" for one in self.brokers)
         for broker in self.brokers:
             broker.prepare(cluster, voters, _settings(self.count))
@@ -263,8 +263,12 @@ def jars_folder() -> Path:
     return Path(os.environ.get(JARS_VARIABLE) or ROOT / ".cache/jars/kafka")
 
 
-def _new_id() -> str:
-    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+def new_cluster_id() -> str:
+    """Never one that begins with a hyphen: the tool that formats folders takes such a one for an option."""
+    while True:
+        found = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        if not found.startswith("-"):
+            return found
 
 
 def free_ports(count: int) -> list[int]:

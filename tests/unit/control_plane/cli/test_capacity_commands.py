@@ -32,6 +32,7 @@ def test_json_holds_the_sums_that_the_table_shows() -> None:
     assert told["nodes"] >= told["nodes_by_resource"][told["binding"]] == max(told["nodes_by_resource"].values())
     assert sum(need["amount"] for need in told["needs"] if need["resource"] == "object storage") == 1e15
     assert told["ring"]["simulated_servers"] >= 3
+    assert told["largest_ring"]["simulated_servers"] == 1_000
 
 
 @pytest.mark.parametrize(("text", "size"), [("100PB", 1e17), ("512GiB", 512 * 2**30), ("1.5 TB", 1.5e12), ("7", 7.0)])
