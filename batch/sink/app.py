@@ -250,9 +250,7 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=0, help="port of the health service; 0 takes a free one")
     parser.add_argument("--metrics-port", type=int, help="port of the Prometheus endpoint; none without it")
     parser.add_argument("--interval-s", type=float, default=INTERVAL_S, help="longest wait of an event")
-    parser.add_argument(
-        "--cycle-bytes", type=int, default=CYCLE_BYTES, help="bytes of messages that one commit takes, about"
-    )
+    parser.add_argument("--cycle-bytes", type=int, default=CYCLE_BYTES, help="about so many bytes by one commit")
     parser.add_argument("--cycle-messages", type=int, default=CYCLE_MESSAGES, help="and no more of them")
     parser.add_argument("--otlp-endpoint", default="", help="http://HOST:PORT that takes traces and metrics by OTLP")
     return parser.parse_args(arguments)

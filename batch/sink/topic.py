@@ -63,10 +63,9 @@ class TopicLog:
 
     def identity(self) -> str:
         """What tells this topic from one of the same name that was made later."""
+        client = AdminClient({**self._settings, "log_level": 0})  # the answer never comes to one that is let go
         try:
-            described = AdminClient(dict(self._settings)).describe_topics(
-                TopicCollection([self._topic]), request_timeout=ASK_LIMIT_S
-            )
+            described = client.describe_topics(TopicCollection([self._topic]), request_timeout=ASK_LIMIT_S)
             return str(described[self._topic].result().topic_id)
         except KafkaException as error:
             raise _unavailable(self._topic, error) from error
