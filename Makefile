@@ -12,11 +12,11 @@ PYTEST :=
 UNDER_TEST := --core-build=build/checked -n $(WORKERS) --dist loadfile
 ARGS :=
 
-.PHONY: help setup build stubs check test test-slow demo lint format type bench profile sanitize lock wheel bazel clean
+.PHONY: help setup build stubs check test test-slow test-cluster test-cluster-full demo lint format type bench profile sanitize lock wheel bazel clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' Makefile | while IFS= read -r line; do \
-		printf '  make %-10s %s\n' "$${line%%:*}" "$${line#*## }"; done
+		printf '  make %-17s %s\n' "$${line%%:*}" "$${line#*## }"; done
 
 setup: ## all that `make test` needs: environment, programs, stubs, compiled cores
 	@$(SETUP) test
@@ -41,6 +41,15 @@ test: ## every test that is not marked slow; about 20 minutes on 2 cores, 40 at 
 test-slow: ## the tests marked slow, one after the other, recorded in docs/results; hours
 	@$(SETUP) test && $(SETUP) program bazel
 	@$(BIN)/python -m pytest tests -m slow --core-build=build/checked --seed random --record docs/results $(PYTEST)
+
+test-cluster: ## tests/cluster and tests/streams with three random seeds, recorded in docs/results; 25 minutes
+	@$(SETUP) test
+	@$(BIN)/python -m tools.seeds --name cluster --count 3 --minutes 25 tests/cluster tests/streams -m "not slow" $(UNDER_TEST) $(PYTEST)
+
+test-cluster-full: ## the same with twenty seeds, then their slow tests (200 kills), recorded in docs/results; hours
+	@$(SETUP) test
+	@$(BIN)/python -m tools.seeds --name cluster-full --count 20 tests/cluster tests/streams -m "not slow" $(UNDER_TEST) $(PYTEST)
+	@$(BIN)/python -m tools.seeds --name cluster-slow --count 1 tests/cluster tests/streams -m slow --core-build=build/checked $(PYTEST)
 
 lint: build ## ruff, cython-lint and buf
 	@$(BIN)/ruff check .

@@ -65,7 +65,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if getattr(config.option, "hypothesis_seed", None) is None:
         config.option.hypothesis_seed = str(config.option.seed)
     check_cores(config.option.core_build)
-    if config.option.record is not None:
+    if config.option.record is not None and not hasattr(config, "workerinput"):  # the one that starts the others tells
         config.pluginmanager.register(RunRecord(ROOT / config.option.record, ROOT, config.option.seed))
 
 

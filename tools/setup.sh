@@ -88,9 +88,12 @@ go_modules() { # FOLDER : .cache/go with the modules and hashes of FOLDER/go.sum
   fi
   key="$(digest "$1"/go.mod "$1"/go.sum)"
   done_already "$go/.stamp" "$key" && return
-  say "Go modules of $1 into .cache/go: download about 15 MB, disk about 200 MB"
-  (cd "$1" && env GOTOOLCHAIN=local GOMODCACHE="$go/mod" GOCACHE="$go/build" GOFLAGS=-modcacherw go build -o /dev/null .) ||
-    die "go could not bring or compile the modules of $1/go.sum: the Go module proxy must be reachable for this first set-up"
+  say "Go modules of $1 into .cache/go: download about 15 MB, disk about 280 MB"
+  if ! (cd "$1" && env GOTOOLCHAIN=local GOMODCACHE="$go/mod" GOCACHE="$go/build" GOFLAGS=-modcacherw \
+    go build -o /dev/null .); then
+    say "go could not bring or compile the modules of $1/go.sum: clients of Go are not tested"
+    return
+  fi
   stamp "$go/.stamp" "$key"
 }
 

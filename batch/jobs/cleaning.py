@@ -14,7 +14,7 @@ KIND = "sweep"
 
 
 def sweep_lake(context: Context, arguments: Arguments) -> dict[str, Any]:  # Any: JSON values
-    """Removes files of every view's table that no snapshot names."""
+    """Removes files of every table of a view or of events that no snapshot names."""
     age_s, dry_run = int(arguments["age_s"]), bool(arguments.get("dry_run"))
     with context.catalogue() as catalogue:
         if dry_run:
@@ -31,13 +31,14 @@ def sweep_lake(context: Context, arguments: Arguments) -> dict[str, Any]:  # Any
 
 def _each(catalogue: Catalogue, age_s: int, context: Context, *, dry_run: bool) -> dict[str, Swept]:
     found = {}
-    names = catalogue.identifiers()
+    views = catalogue.identifiers()
+    names = [*views, *catalogue.event_identifiers()]
     for done, identifier in enumerate(names, start=1):
         swept = sweep(lambda identifier=identifier: catalogue.load(identifier), age_s, now_us(), dry_run=dry_run)  # type: ignore[misc]
         context.progress("sweep", done, len(names))
         if swept.files:
             found[".".join(identifier)] = swept
-        if not dry_run:
+        if not dry_run and identifier in views:  # runs hold snapshots of views alone
             _release_old_runs(catalogue, identifier, age_s)
     return found
 

@@ -6,14 +6,21 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from pyiceberg.catalog.sql import SqlCatalog
-from pyiceberg.exceptions import NamespaceAlreadyExistsError, NoSuchTableError, TableAlreadyExistsError
+from pyiceberg.exceptions import (
+    NamespaceAlreadyExistsError,
+    NoSuchNamespaceError,
+    NoSuchTableError,
+    TableAlreadyExistsError,
+)
 from pyiceberg.partitioning import UNPARTITIONED_PARTITION_SPEC, PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 from pyiceberg.types import ListType, NestedField
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from batch.offline.columns import ViewColumns, day_partition
+from batch.offline.columns import TableColumns, ViewColumns, day_partition
+from batch.offline.event_columns import NAMESPACE as EVENTS_NAMESPACE
+from batch.offline.event_columns import EventColumns
 from batch.offline.roots import S3, Roots
 from batch.offline.view_table import ViewTable
 from headrace.errors import FailedPrecondition, NotFound, Unavailable
@@ -55,8 +62,16 @@ class Catalogue:
 
     def view_table(self, columns: ViewColumns) -> ViewTable:
         """The table of a view version, made where there is none. New system columns are added to an older one."""
+        return self._log_table(columns, is_growing=False)
+
+    def event_table(self, columns: EventColumns) -> ViewTable:
+        """The table of the events of a source, made where there is none. New columns of the source are added to it."""
+        return self._log_table(columns, is_growing=True)
+
+    def _log_table(self, columns: TableColumns, *, is_growing: bool) -> ViewTable:
         schema = columns.iceberg
-        _evolve(self.table(columns.identifier, schema, day_partition(schema)), schema)
+        table = self.table(columns.identifier, schema, day_partition(schema))
+        _evolve(table, schema, is_growing=is_growing)
         return ViewTable(columns, lambda: self.load(columns.identifier))
 
     def table(
@@ -89,6 +104,16 @@ class Catalogue:
                     found += map(tuple, self._catalogue.list_tables(namespace))
             return sorted(set(found))
 
+    def event_identifiers(self) -> list[tuple[str, ...]]:
+        """Every table of a source's events, in order."""
+        with _translated():
+            try:
+                teams = self._catalogue.list_namespaces(EVENTS_NAMESPACE)
+            except NoSuchNamespaceError:
+                return []
+            domains = [domain for team in teams for domain in self._catalogue.list_namespaces(team)]
+            return sorted(tuple(table) for domain in domains for table in self._catalogue.list_tables(domain))
+
     def close(self) -> None:
         """Lets go of the database."""
         self._catalogue.close()
@@ -107,16 +132,16 @@ class Catalogue:
             return self._catalogue.load_table(identifier)
 
 
-def _evolve(table: Table, wanted: Schema) -> None:
-    """Adds columns that a newer version of the platform writes; any other difference is refused."""
+def _evolve(table: Table, wanted: Schema, *, is_growing: bool) -> None:
+    """Adds columns that a newer version of the platform writes or, where it grows, of any name; no other difference."""
     have = {item.name: item for item in table.schema().fields}
     missing = [item for item in wanted.fields if item.name not in have]
     wrong = [item.name for item in wanted.fields if item.name in have and not _is_same(have[item.name], item)]
-    wrong += [item.name for item in missing if not item.name.startswith("_")]
+    wrong += [item.name for item in missing if not (is_growing or item.name.startswith("_"))]
     if wrong:
         name = ".".join(table.name())
         raise FailedPrecondition(
-            f"table {name} differs in {', '.join(wrong)} from the view version of its name; "
+            f"table {name} differs in {', '.join(wrong)} from the view version or source of its name; "
             "it belongs to another registry: name another warehouse",
             reason="TABLE_MISMATCH",
             metadata={"table": name, "columns": ",".join(wrong)},

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import pyarrow as pa
 from pyiceberg.partitioning import PartitionField, PartitionSpec
@@ -61,6 +61,26 @@ _ICEBERG: Final[dict[Scalar, IcebergType]] = {
 }
 
 
+class TableColumns(Protocol):
+    """Name and columns of a table that takes ranges of logs."""
+
+    @property
+    def ref(self) -> VersionRef | str:
+        """What it holds, for messages."""
+
+    @property
+    def identifier(self) -> tuple[str, ...]:
+        """Namespaces and name."""
+
+    @property
+    def iceberg(self) -> Schema:
+        """What is stored."""
+
+    @property
+    def arrow(self) -> pa.Schema:
+        """What an append takes and a read gives."""
+
+
 @dataclass(frozen=True, slots=True)
 class ViewColumns:
     """Name, keys and features of one view version, in the order of its rows."""
@@ -79,24 +99,15 @@ class ViewColumns:
     def iceberg(self) -> Schema:
         """Schema of its table. Only what the platform itself always writes is required."""
         fields = [(name, _ICEBERG[scalar], True) for name, scalar in self.keys]
-        fields += [(name, _type_of(kind), False) for name, kind in self.features]
+        fields += [(name, iceberg_type(kind), False) for name, kind in self.features]
         fields += [(name, kind, True) for name, kind, _ in SYSTEM_COLUMNS]
-        # Ids of list elements follow those of the columns, as Iceberg itself numbers them.
-        numbered = []
-        element_id = len(fields)
-        for number, (name, kind, required) in enumerate(fields, start=1):
-            held = kind
-            if isinstance(kind, ListType):
-                element_id += 1
-                held = ListType(element_id, kind.element_type, element_required=False)
-            numbered.append(NestedField(number, name, held, required=required))
-        return Schema(*numbered)
+        return numbered(fields)
 
     @property
     def arrow(self) -> pa.Schema:
         """What an append takes and a read gives; fixed lists keep their size here alone."""
         fields = [pa.field(name, ValueType(scalar).arrow, nullable=False) for name, scalar in self.keys]
-        fields += [pa.field(name, _arrow_type(kind)) for name, kind in self.features]
+        fields += [pa.field(name, arrow_type(kind)) for name, kind in self.features]
         fields += [pa.field(name, kind, nullable=False) for name, _, kind in SYSTEM_COLUMNS]
         return pa.schema(fields)
 
@@ -107,7 +118,22 @@ def day_partition(schema: Schema) -> PartitionSpec:
     return PartitionSpec(PartitionField(source_id, _DAY_FIELD_ID, DayTransform(), EVENT_DAY))
 
 
-def _arrow_type(kind: ValueType) -> pa.DataType:
+def numbered(fields: Sequence[tuple[str, IcebergType, bool]]) -> Schema:
+    """A schema of names, types and whether a value is required."""
+    # Ids of list elements follow those of the columns, as Iceberg itself numbers them.
+    found = []
+    element_id = len(fields)
+    for number, (name, kind, required) in enumerate(fields, start=1):
+        held = kind
+        if isinstance(kind, ListType):
+            element_id += 1
+            held = ListType(element_id, kind.element_type, element_required=False)
+        found.append(NestedField(number, name, held, required=required))
+    return Schema(*found)
+
+
+def arrow_type(kind: ValueType) -> pa.DataType:
+    """What an append takes and a read gives for a type of ours."""
     # Elements are never null, and declared as if they could be: Arrow fills the place of a null list with nulls.
     element = ValueType(kind.scalar).arrow
     if kind.shape is Shape.FIXED:
@@ -115,7 +141,8 @@ def _arrow_type(kind: ValueType) -> pa.DataType:
     return element if kind.shape is Shape.SINGLE else pa.list_(element)
 
 
-def _type_of(kind: ValueType) -> IcebergType:
+def iceberg_type(kind: ValueType) -> IcebergType:
+    """What a table holds for a type of ours."""
     element = _ICEBERG[kind.scalar]
     # The id is given when the columns are numbered.
     return element if kind.shape is Shape.SINGLE else ListType(0, element, element_required=False)

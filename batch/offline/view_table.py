@@ -1,4 +1,4 @@
-"""The table of one view version: appends exactly once, reads of one snapshot, pins."""
+"""The table of one view version, or of the events of a source: appends exactly once, reads of one snapshot, pins."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.expressions import AlwaysTrue, And, BooleanExpression, GreaterThanOrEqual, LessThan, LessThanOrEqual
 from pyiceberg.table import Table
 
-from batch.offline.columns import EVENT_TIME, WRITE_TIME, ViewColumns
+from batch.offline.columns import EVENT_TIME, WRITE_TIME, TableColumns
 from batch.offline.positions import RANGES_PROPERTY, LogRange, Position, moved, position_of, untaken
 from headrace.errors import Aborted, InvalidArgument, NotFound
 
@@ -52,13 +52,13 @@ class ReadFilter:
 
 
 class ViewTable:
-    """History of one view version. `load` gives the table as the catalogue has it now."""
+    """History of one view version or of one source. `load` gives the table as the catalogue has it now."""
 
-    def __init__(self, columns: ViewColumns, load: Callable[[], Table]) -> None:
+    def __init__(self, columns: TableColumns, load: Callable[[], Table]) -> None:
         self.columns = columns
         self._load = load
 
-    def reading(self, columns: ViewColumns) -> "ViewTable":
+    def reading(self, columns: TableColumns) -> "ViewTable":
         """The same table, of which other columns are read."""
         return ViewTable(columns, self._load)
 

@@ -10,6 +10,7 @@ from typing import Annotated, Final
 
 import typer
 
+from control_plane.cli.capacity_app import capacity
 from control_plane.cli.cluster_app import cluster
 from control_plane.cli.history_app import offline, skew, training_set
 from control_plane.cli.inspection_app import explain, storage
@@ -36,6 +37,7 @@ GROUPS: Final = {
     "skew": skew,
     "service": service,
     "cluster": cluster,
+    "capacity": capacity,
 }
 for name, group in GROUPS.items():
     app.add_typer(group, name=name)

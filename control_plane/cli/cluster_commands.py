@@ -1,8 +1,9 @@
 """The commands over the ring of feature servers."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 
+from control_plane.cli.cluster.stream_metrics import StreamState, freshness_text, lag_text, stream_state
 from control_plane.cli.output import Document, Format, print_document, print_table
 from control_plane.cli.session import Session
 from headrace.errors import NotFound
@@ -35,12 +36,14 @@ def status(session: Session, *, shards: bool) -> int:
     with session.ring() as client:
         ring, live = client.ring()
     short = short_of_copies(ring, live)
+    streams = stream_states(session)
     if session.form is not Format.TABLE:
-        print_document(document(ring, live), session.form, session.out)
+        print_document({**document(ring, live), "streams": _plain(streams)}, session.form, session.out)
     elif not ring.epoch:
         session.out.write("no ring is formed yet: servers started with --ring form it\n")
     else:
-        _print_servers(session, ring, live)
+        _print_servers(session, ring, live, streams)
+        _print_streams(session, ring, streams)
         if shards:
             _print_shards(session, ring)
         moving = sum(replica.phase is not Phase.SERVING for shard in ring.shards for replica in shard.replicas)
@@ -88,7 +91,40 @@ def document(ring: Ring, live: frozenset[str]) -> Document:
     return {**ring_document(ring), "live": sorted(live), "short_of_copies": short_of_copies(ring, live)}
 
 
-def _print_servers(session: Session, ring: Ring, live: frozenset[str]) -> None:
+def stream_states(session: Session) -> Mapping[str, StreamState]:
+    """By address, of those processes of the platform whose metrics are known and that read streams."""
+    known = session.endpoints()
+    places = {**known.ring, known.features: known.metrics_features, known.pipeline: known.metrics_pipeline}
+    states = {address: stream_state(metrics) for address, metrics in places.items() if address and metrics}
+    return {address: state for address, state in states.items() if state is not None}
+
+
+def _plain(streams: Mapping[str, StreamState]) -> Document:
+    return {address: asdict(state) for address, state in streams.items()}
+
+
+def _print_streams(session: Session, ring: Ring, streams: Mapping[str, StreamState]) -> None:
+    """Of those outside of the ring."""
+    known = session.endpoints()
+    members = {server.address for server in ring.servers.values()}
+    names = {known.features: "stream server", known.pipeline: "pipeline worker"}
+    rows = [
+        (
+            address,
+            names.get(address, ""),
+            f"{state.event_count:,}",
+            state.dead_letter_count,
+            lag_text(state),
+            freshness_text(state),
+        )
+        for address, state in streams.items()
+        if address not in members
+    ]
+    if rows:
+        print_table(("outside", "what", "events", "dead letters", "lag", "freshness p99"), rows, session.out)
+
+
+def _print_servers(session: Session, ring: Ring, live: frozenset[str], streams: Mapping[str, StreamState]) -> None:
     rows = [
         (
             held.server.address,
@@ -99,10 +135,13 @@ def _print_servers(session: Session, ring: Ring, live: frozenset[str]) -> None:
             held.serving,
             held.joining,
             held.leaving,
+            lag_text(streams.get(held.server.address)),
+            freshness_text(streams.get(held.server.address)),
         )
         for held in servers_held(ring, live)
     ]
-    print_table(("server", "id", "zone", "weight", "state", "serving", "joining", "leaving"), rows, session.out)
+    heads = ("server", "id", "zone", "weight", "state", "serving", "joining", "leaving", "lag", "freshness p99")
+    print_table(heads, rows, session.out)
 
 
 def _print_shards(session: Session, ring: Ring) -> None:

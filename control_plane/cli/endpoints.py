@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +28,12 @@ class Endpoints:
     drain: str = ""
     metrics_drain: str = ""
     lake: str = ""  # absolute folder of the offline store
+    kafka: str = ""
+    pipeline: str = ""
+    metrics_pipeline: str = ""
+    sink: str = ""
+    metrics_sink: str = ""
+    ring: Mapping[str, str] = field(default_factory=dict)  # servers of the ring, and where their metrics are
 
     def write(self, folder: Path) -> None:
         """Leaves the addresses in the data folder, whole or not at all."""

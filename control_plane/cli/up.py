@@ -4,7 +4,7 @@ import os
 import queue
 import signal
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -110,18 +110,18 @@ def stoppable() -> Iterator[None]:
 def platform(folder: Path, options: UpOptions = UpOptions()) -> Iterator[Platform]:
     """A platform that serves inside the block and is gone after it, children and endpoints file alike."""
     with ExitStack() as stack:
-        stack.enter_context(_locked(folder))
+        stack.enter_context(locked(folder))
         _refuse_busy_ports(options)
         _refuse_half_of_the_tokens(options)
         _refuse_a_log_for_nobody(options)
         children: list[Child] = []
         ended: queue.SimpleQueue[str] = queue.SimpleQueue()
-        stack.callback(_stop_all, children)
+        stack.callback(stop_all, children)
         tokens = ("--tokens", str(options.tokens)) if options.tokens else ()
         watching = ("--registry-token", str(options.registry_token)) if options.registry_token else ()
         roots = [part for root in options.import_roots for part in ("--import-root", str(root))]
         roots += [part for module in options.function_modules for part in ("--function-module", module)]
-        launcher = _Launcher(folder, children, ended, options.any_ports)
+        launcher = Launcher(folder, children, ended, options.any_ports)
         control, control_metrics = launcher.start(
             "control plane", "control_plane", tokens, (options.port, CONTROL_PORT, CONTROL_METRICS_PORT)
         )
@@ -152,7 +152,7 @@ def platform(folder: Path, options: UpOptions = UpOptions()) -> Iterator[Platfor
         yield Platform(endpoints, children, ended)
 
 
-def _with_history(launcher: "_Launcher", endpoints: Endpoints, options: UpOptions) -> Endpoints:
+def _with_history(launcher: "Launcher", endpoints: Endpoints, options: UpOptions) -> Endpoints:
     """Starts the historical service, which reads and writes files of callers below the import roots alone."""
     words = ["--lake", str(launcher.folder / LAKE_FOLDER), "--registry", endpoints.control]
     words += [part for root in options.import_roots for part in ("--root", str(root))]
@@ -185,7 +185,7 @@ def _refuse_a_log_for_nobody(options: UpOptions) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Launcher:
+class Launcher:
     """What the servers of one platform share."""
 
     folder: Path
@@ -194,34 +194,43 @@ class _Launcher:
     any_ports: bool
 
     def start(
-        self, name: str, package: str, arguments: Sequence[str], ports: tuple[int | None, int, int]
+        self, name: str, package: str, arguments: Sequence[str], ports: tuple[int | None, int, int], place: str = ""
     ) -> tuple[str, str]:
         """Addresses of a healthy server and of its metrics; ports are (asked, default, default of metrics).
 
         Between finding a port free and taking it another program may take it, so that one more try is made on
-        ports that the system gives.
+        ports that the system gives. `place` names its folder and its log, the package without one.
         """
         asked, port, metrics_port = ports
         if not self.any_ports:
             chosen = (asked or free_port(port), free_port(metrics_port))
             try:
-                return self._launch(name, package, arguments, chosen)
+                return self.await_healthy(self.begin(name, package, arguments, chosen, place))
             except Unavailable:
                 self.children.pop().stop()
                 self.ended.get()  # its end is not that of the platform
-        return self._launch(name, package, arguments, (asked or 0, 0))
+        return self.await_healthy(self.begin(name, package, arguments, (asked or 0, 0), place))
 
-    def _launch(self, name: str, package: str, arguments: Sequence[str], ports: tuple[int, int]) -> tuple[str, str]:
-        served = ("--data", str(self.folder / package), "--port", str(ports[0]), "--metrics-port", str(ports[1]))
-        log = self.folder / "logs" / f"{package}.log"
+    def begin(
+        self, name: str, package: str, arguments: Sequence[str], ports: tuple[int, int], place: str = ""
+    ) -> Child:
+        """Starts a server on its port and that of its metrics, and does not wait for it."""
+        folder = place or package
+        served = ("--data", str(self.folder / folder), "--port", str(ports[0]), "--metrics-port", str(ports[1]))
+        log = self.folder / "logs" / f"{folder}.log"
         self.children.append(Child(name, f"{package}.app", [*served, *arguments], log, ended=self.ended))
-        event = self.children[-1].listening()
+        return self.children[-1]
+
+    def await_healthy(self, child: Child) -> tuple[str, str]:
+        """Addresses of a server that was begun and of its metrics, once it is healthy."""
+        event = child.listening()
         address = str(event["address"])
         await_serving(address, START_LIMIT_S)
         return address, f"{_HOST}:{event.get('metrics_port')}"
 
 
-def _stop_all(children: Sequence[Child]) -> None:
+def stop_all(children: Sequence[Child]) -> None:
+    """Stops them in the opposite order of their start."""
     for child in reversed(children):
         child.stop()
 
@@ -229,7 +238,7 @@ def _stop_all(children: Sequence[Child]) -> None:
 def free_port(first: int) -> int:
     """The first port from `first` on that nobody listens on."""
     for port in range(first, min(first + PORT_TRIES_MAX, _PORT_MAX + 1)):
-        if _is_free(port):
+        if is_free(port):
             return port
     raise Unavailable(
         f"ports {first} to {first + PORT_TRIES_MAX - 1} are all in use; name a free one with --port",
@@ -240,11 +249,15 @@ def free_port(first: int) -> int:
 
 
 def _refuse_busy_ports(options: UpOptions) -> None:
+    refuse_busy_ports({"--port": options.port, "--feature-port": options.feature_port})
+
+
+def refuse_busy_ports(named: Mapping[str, int | None]) -> None:
     """A port that a person named is used or refused, never replaced."""
-    for option, port in (("--port", options.port), ("--feature-port", options.feature_port)):
+    for option, port in named.items():
         if port is not None and not 0 < port <= _PORT_MAX:
             raise InvalidArgument(f"{option} {port} is not 1 to {_PORT_MAX}", reason="PORT", field=option)
-        if port is not None and not _is_free(port):
+        if port is not None and not is_free(port):
             raise FailedPrecondition(
                 f"{option} {port} is in use; stop what listens there, or leave the option out",
                 reason="PORT_IN_USE",
@@ -253,7 +266,8 @@ def _refuse_busy_ports(options: UpOptions) -> None:
             )
 
 
-def _is_free(port: int) -> bool:
+def is_free(port: int) -> bool:
+    """Whether nobody listens on a port of loopback."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # closed connections that linger do not count
         try:
@@ -264,7 +278,8 @@ def _is_free(port: int) -> bool:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
+    """Holds the data folder; raises FailedPrecondition where a platform runs on it."""
     with ExitStack() as stack:
         try:
             stack.enter_context(locked_folder(folder))

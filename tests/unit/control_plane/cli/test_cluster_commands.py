@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from control_plane.cli import cluster_commands
+from control_plane.cli.endpoints import Endpoints
 from control_plane.cli.output import Format
 from control_plane.cli.session import Session
 from headrace.errors import NotFound
@@ -50,6 +51,10 @@ class FakeSession(Session):
     """A session whose ring is given."""
 
     client: FakeClient
+    known: Endpoints = Endpoints()
+
+    def endpoints(self) -> Endpoints:
+        return self.known
 
     @contextmanager
     def ring(self) -> Iterator[FakeClient]:  # type: ignore[override]
@@ -71,9 +76,10 @@ def test_status_tells_servers_epoch_and_shards_that_lack_copies() -> None:
     made = session()
     assert cluster_commands.status(made, shards=True) == 1
     lines = printed(made).splitlines()
-    assert lines[0].split() == ["SERVER", "ID", "ZONE", "WEIGHT", "STATE", "SERVING", "JOINING", "LEAVING"]
-    assert lines[1].split() == ["10.0.0.1:9000", "aaaa-1", "north", "1", "live", "2", "0", "0"]
-    assert lines[2].split() == ["10.0.0.2:9000", "aaab-2", "south", "1", "draining", "0", "0", "1"]
+    heads = ["SERVER", "ID", "ZONE", "WEIGHT", "STATE", "SERVING", "JOINING", "LEAVING", "LAG", "FRESHNESS", "P99"]
+    assert lines[0].split() == heads
+    assert lines[1].split() == ["10.0.0.1:9000", "aaaa-1", "north", "1", "live", "2", "0", "0", "-", "-"]
+    assert lines[2].split() == ["10.0.0.2:9000", "aaab-2", "south", "1", "draining", "0", "0", "1", "-", "-"]
     assert lines[5].split() == ["0", "9", "10.0.0.1:9000", "10.0.0.3:9000", "-", "-"]
     assert lines[-1] == "epoch 12: 2 shards of 2 copies, 1 copies moving, 1 shards short of copies: 1"
 

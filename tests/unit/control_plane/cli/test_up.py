@@ -11,7 +11,7 @@ import pytest
 
 from control_plane.cli.endpoints import Endpoints
 from control_plane.cli.processes import Child
-from control_plane.cli.up import UpOptions, _Launcher, free_port, platform
+from control_plane.cli.up import Launcher, UpOptions, free_port, platform
 from control_plane.store.lock import locked_folder
 from headrace.errors import FailedPrecondition, InvalidArgument
 
@@ -54,7 +54,7 @@ def test_port_that_is_taken_meanwhile_is_replaced(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
     children: list[Child] = []
     ended: queue.SimpleQueue[str] = queue.SimpleQueue()
-    launcher = _Launcher(tmp_path, children, ended, any_ports=False)
+    launcher = Launcher(tmp_path, children, ended, any_ports=False)
     try:
         address, metrics = launcher.start("server", "unlucky", (), (None, 20_000, 21_000))
         assert address.startswith("127.0.0.1:") and metrics == "127.0.0.1:7"

@@ -1,0 +1,1 @@
+"""Events of Kafka into Iceberg, each once."""

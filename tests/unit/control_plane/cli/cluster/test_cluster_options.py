@@ -1,0 +1,50 @@
+"""What a cluster is refused for before anything starts."""
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from control_plane.cli.cluster.up import ClusterOptions, cluster
+from headrace.errors import FailedPrecondition, InvalidArgument
+
+
+@pytest.fixture
+def busy() -> Iterator[int]:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield listener.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        (ClusterOptions(servers=0), "--servers"),
+        (ClusterOptions(servers=10), "--servers"),
+        (ClusterOptions(servers=2, replicas=3), "--replicas"),
+        (ClusterOptions(replicas=0), "--replicas"),
+        (ClusterOptions(brokers=2), "--brokers"),
+    ],
+)
+def test_numbers_that_do_not_go_together_are_refused(tmp_path: Path, options: ClusterOptions, field: str) -> None:
+    with pytest.raises(InvalidArgument) as caught, cluster(tmp_path, options, lambda _: None):
+        pass
+    assert (caught.value.reason, caught.value.field) == ("CLUSTER_SHAPE", field)
+
+
+def test_shards_are_a_power_of_two() -> None:
+    with pytest.raises(InvalidArgument, match="power of two"):
+        ClusterOptions(shards=48).check()
+
+
+@pytest.mark.parametrize("behind", [0, 2])
+def test_named_port_in_use_is_refused(busy: int, behind: int) -> None:
+    for options in (
+        ClusterOptions(feature_port=busy - behind),
+        ClusterOptions(kafka_port=busy - behind, brokers=3),
+    ):
+        with pytest.raises(FailedPrecondition, match="in use") as caught:
+            options.check()
+        assert caught.value.reason == "PORT_IN_USE"
