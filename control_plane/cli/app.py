@@ -13,6 +13,7 @@ import typer
 from control_plane.cli.cluster_app import cluster
 from control_plane.cli.history_app import offline, skew, training_set
 from control_plane.cli.inspection_app import explain, storage
+from control_plane.cli.lineage_app import lineage
 from control_plane.cli.options import Data, Endpoint, Output, Token, session_of
 from control_plane.cli.output import Format, print_error
 from control_plane.cli.session import Session
@@ -36,6 +37,7 @@ GROUPS: Final = {
     "skew": skew,
     "service": service,
     "cluster": cluster,
+    "lineage": lineage,
 }
 for name, group in GROUPS.items():
     app.add_typer(group, name=name)
