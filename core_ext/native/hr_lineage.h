@@ -177,7 +177,9 @@ static inline int hr_lineage_intern(hr_lineage *graph, const hr_lineage_span *sp
 
 static inline hr_lineage_view hr_lineage_view_at(const hr_lineage *graph, int64_t valid, int64_t known)
 {
-    hr_lineage_view view = {valid, known, valid >= graph->newest_valid && known >= graph->newest_known};
+    int is_past_all = valid == HR_LINEAGE_FOREVER || known == HR_LINEAGE_FOREVER;  /* no span holds there */
+    int has_all = valid >= graph->newest_valid && known >= graph->newest_known;
+    hr_lineage_view view = {valid, known, has_all && !is_past_all};
     return view;
 }
 

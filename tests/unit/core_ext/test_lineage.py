@@ -172,3 +172,12 @@ def test_walks_and_writes_of_many_threads_agree_with_the_whole() -> None:
     assert not any(walker.is_alive() for walker in walkers)
     assert max(lengths) == chain
     assert sorted(lengths)[-3:] == [chain] * 3, "the last walk of each thread saw every edge"
+
+
+def test_no_edge_holds_at_the_end_of_time() -> None:
+    graph = LineageGraph()
+    graph.add_nodes(2)
+    extend(graph, [Edge(0, 1, 0)])
+    for valid_us, known_us, count in ((FOREVER_US - 1, FOREVER_US - 1, 2), (FOREVER_US, 0, 1), (0, FOREVER_US, 1)):
+        found = graph.closure(u32([0]), upstream=False, valid_us=valid_us, known_us=known_us)
+        assert len(found[0]) == count
