@@ -92,9 +92,7 @@ def diff(session: Session, node: str, column: str, start: str, end: str | None) 
     if not found:
         session.out.write(f"nothing changed above {node}\n")
         return
-    rows = [
-        (one.hop_count, one.kind.name.lower(), time_text(one.time_us), one.owner or "-", one.text) for one in found
-    ]
+    rows = [(one.hop_count, one.kind.name.lower(), time_text(one.time_us), one.owner or "-", one.text) for one in found]
     print_table(("hop", "change", "when", "owner", "what"), rows, session.out)
 
 
@@ -218,18 +216,14 @@ def _every(first: ImpactPage, pages: Iterator[ImpactPage]) -> Iterator[ImpactPag
     yield from pages
 
 
-def _document(
-    options: ImpactOptions, first: ImpactPage, pages: Iterator[ImpactPage], as_of_us: int | None
-) -> Document:
+def _document(options: ImpactOptions, first: ImpactPage, pages: Iterator[ImpactPage], as_of_us: int | None) -> Document:
     return {
         "node": first.node,
         "change": options.change.value if options.change else None,
         "as_of": None if as_of_us is None else time_text(as_of_us),
         "known": time_text(first.known_time_us),
         "node_count": sum(total.count for total in first.totals),
-        "totals": [
-            {"hop": total.hop_count, "kind": total.kind.name, "nodes": total.count} for total in first.totals
-        ],
+        "totals": [{"hop": total.hop_count, "kind": total.kind.name, "nodes": total.count} for total in first.totals],
         "impacted": [_item(item) for page in _every(first, pages) for item in page.items],
     }
 

@@ -131,11 +131,7 @@ class SqlLineageStore:
 
 
 def _blocks(connection: Connection, query: Any) -> Iterator[Sequence[Any]]:  # Any: a selection of any columns
-    result = connection.execution_options(stream_results=True).execute(query)
-    assert result.cursor is not None, "a selection has rows"
-    while rows := result.cursor.fetchmany(BLOCK_ROWS):  # plain tuples: ten million rows of the library take a minute
-        yield rows
-    result.close()
+    yield from connection.execute(query, execution_options={"yield_per": BLOCK_ROWS}).partitions()
 
 
 def _edge_rows(rows: Sequence[Any]) -> EdgeRows:

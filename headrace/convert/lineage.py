@@ -128,9 +128,7 @@ def requirement_to_pb(requirement: Requirement) -> pb.Requirement:
 def requirement_from_pb(message: pb.Requirement) -> Requirement:
     """Requirement of a message."""
     node = Node(NodeKind(message.node_kind), message.node)
-    return Requirement(
-        node, message.hop_count, message.owner, message.registered, message.digest, message.detail
-    )
+    return Requirement(node, message.hop_count, message.owner, message.registered, message.digest, message.detail)
 
 
 def run_to_pb(run: Run) -> pb.Run:

@@ -122,7 +122,7 @@ class RunState(IntEnum):
 
 @dataclass(frozen=True, slots=True, order=True)
 class RunData:
-    """One thing that a run read or wrote, by the text of its node; `version` such as the number of an Iceberg snapshot."""
+    """One thing that a run read or wrote, by the text of its node; `version` such as the number of a snapshot."""
 
     name: str
     version: str = ""

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from control_plane.domain.lineage.mirror import Closure, Mirror, Moment
 from control_plane.domain.lineage.nodes import owning_name
-from control_plane.domain.lineage.times import time_us
 from control_plane.domain.lineage.storage import EdgeDetail, LineageStore
+from control_plane.domain.lineage.times import time_us
 from control_plane.domain.storage import Revision
 from headrace.lineage.values import EdgeKind, Node, NodeKind, PathStep, Run, UpstreamChange, UpstreamKind
 
@@ -98,9 +98,7 @@ class Upstream:
 
     def _newest_runs(self, side: _Side) -> dict[str, Run]:
         kinds = self._mirror.node_kinds(side.closure.nodes)
-        names = [
-            self._mirror.node(number).name for number in side.closure.nodes[kinds == NodeKind.RUN].tolist()
-        ]
+        names = [self._mirror.node(number).name for number in side.closure.nodes[kinds == NodeKind.RUN].tolist()]
         newest: dict[str, Run] = {}
         for run in sorted(self._store.runs(names).values(), key=lambda run: (run.end_time_us, run.run_id)):
             newest[run.job] = run

@@ -54,7 +54,8 @@ class Impact:
         if kinds:
             mask = np.isin(self._kinds[first:], [int(kind) for kind in kinds])
         found = (np.flatnonzero(mask) + first)[: size + 1].tolist()
-        steps, taken = 0, []
+        steps = 0
+        taken: list[int] = []
         for position in found[:size]:
             steps += self._hop_count(position)
             if taken and steps > PATH_STEPS_MAX:
@@ -97,7 +98,7 @@ class Impact:
 
 
 def _direct(mirror: Mirror, starts: NDArray[np.uint32], moment: Moment) -> NDArray[np.bool_]:
-    """By number of a node: whether it is part of the starts, or reads one of them or of their parts, or is part of that.
+    """By number of a node: whether it is part of the starts, or reads one or a part of them, or is part of such.
 
     A shortest path does not tell: it may come to a reader by way of another one.
     """

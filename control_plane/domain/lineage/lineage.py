@@ -13,7 +13,7 @@ from control_plane.domain.lineage.impact import Impact
 from control_plane.domain.lineage.mirror import NOW_US, Mirror, Moment
 from control_plane.domain.lineage.nodes import owning_name
 from control_plane.domain.lineage.observed import checked_run, run_edges
-from control_plane.domain.lineage.requirements import requirements
+from control_plane.domain.lineage.requirements import Requirements
 from control_plane.domain.lineage.storage import LineageStore
 from control_plane.domain.lineage.times import time_us
 from control_plane.domain.lineage.tokens import page_size_of, read_token, write_token
@@ -135,7 +135,7 @@ class Lineage:
         revisions = self._revisions(before_us, moment.valid_us)
         upstream = Upstream(self._mirror, self._store, Owners(state).of)
         found = upstream.changes(number, Moment(before_us, moment.known_us), moment, revisions)
-        return self._listing(number, found, question, moment, position, size)
+        return self._listing(number, found, question, moment, (position, size))
 
     def requirements(
         self, principal: Principal, name: str, page_size: int = 0, page_token: str = ""
@@ -146,8 +146,8 @@ class Lineage:
         size, (moment, position) = page_size_of(page_size), self._begin(question, None, page_token)
         state = self._registry.read()
         number = self._find(name, "", state)
-        found = requirements(self._mirror, self._store, state, Owners(state).of, number, moment)
-        return self._listing(number, found, question, moment, position, size)
+        found = Requirements(self._mirror, self._store, state, Owners(state).of).above(number, moment)
+        return self._listing(number, found, question, moment, (position, size))
 
     def record_run(self, principal: Principal, run: Run) -> bool:
         """Keeps a run of a job and the edges that it shows; False where it is known already."""
@@ -168,12 +168,11 @@ class Lineage:
         found: Sequence[_Item],
         question: tuple[object, ...],
         moment: Moment,
-        position: int,
-        size: int,
+        place: tuple[int, int],
     ) -> Listing[_Item]:
-        following = position + size
+        first, following = place[0], sum(place)
         token = write_token(question, moment, following) if following < len(found) else ""
-        return Listing(self._mirror.node(number), found[position:following], len(found), token)
+        return Listing(self._mirror.node(number), found[first:following], len(found), token)
 
     def _revisions(self, after_us: int, until_us: int) -> Iterator[Revision]:
         """Revisions of the registry after one time, up to another."""

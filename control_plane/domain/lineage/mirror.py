@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from control_plane.domain.lineage.storage import NOT_REPLACED, EdgeRows, LineageStore, LogTail
+from control_plane.domain.lineage.storage import NOT_REPLACED, EdgeRows, LineageStore, LogTail, joined, part
 from core_ext.lineage import FOREVER_US, LineageGraph
 from headrace.lineage.values import EdgeKind, Node, NodeKind
 
@@ -124,7 +124,7 @@ class Mirror:
         """The whole log at once, so that the graph has no gaps."""
         if not blocks:
             return
-        rows = EdgeRows(*(np.concatenate(column) for column in zip(*blocks, strict=True)))
+        rows = joined(blocks)
         known_to_us = np.full(len(rows.sources), FOREVER_US, np.int64)
         replacing = np.flatnonzero(rows.replaces != NOT_REPLACED)
         known_to_us[rows.replaces[replacing]] = rows.known_us[replacing]
@@ -136,7 +136,7 @@ class Mirror:
         count = len(rows.sources)
         replacing = np.flatnonzero(rows.replaces != NOT_REPLACED).tolist()
         for start, at in pairwise([-1, *replacing, count]):
-            between = EdgeRows(*(column[start + 1 : at] for column in rows))
+            between = part(rows, start + 1, at)
             self._extend(between, np.full(len(between.sources), FOREVER_US, np.int64))
             if at < count:
                 self._graph.replace(

@@ -1,6 +1,7 @@
 """What a model was made of: all above it, with what proves each part and whether the registry still has it."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from control_plane.domain.lineage.mirror import Mirror, Moment
@@ -13,27 +14,32 @@ _LISTED: Final = frozenset(NodeKind) - {NodeKind.FEATURE, NodeKind.SOURCE_COLUMN
 """Features and columns stand in the versions that they belong to; a job is the name of its runs."""
 
 
-def requirements(
-    mirror: Mirror, store: LineageStore, state: RegistryState, owner: Callable[[Node], str], start: int, moment: Moment
-) -> list[Requirement]:
-    """Everything above a node, the nearest first; what the registry cannot know exists for it when lineage says so."""
-    closure = mirror.closure([start], moment, upstream=True)
-    found = []
-    hops = {position: hop for hop, (first, last) in enumerate(closure.hops()) for position in range(first, last)}
-    listed = [
-        (position, mirror.node(number))
-        for position, number in enumerate(closure.nodes.tolist())
-        if position > 0 and mirror.node(number).kind in _LISTED
-    ]
-    runs = store.runs([node.name for _, node in listed if node.kind is NodeKind.RUN])
-    proofs = {name: digest for run in runs.values() for name, digest in run.digests.items()}
-    for position, node in listed:
-        digest, exists = _registered(node, state)
-        detail = _run_detail(runs[node.name]) if node.name in runs else ""
-        found.append(
-            Requirement(node, hops[position], owner(node), exists, digest or proofs.get(node.name, ""), detail)
-        )
-    return found
+@dataclass(frozen=True, slots=True)
+class Requirements:
+    """Finds them; what the registry cannot know exists for it when lineage says so."""
+
+    mirror: Mirror
+    store: LineageStore
+    state: RegistryState
+    owner: Callable[[Node], str]
+
+    def above(self, start: int, moment: Moment) -> list[Requirement]:
+        """Everything above a node, the nearest first."""
+        closure = self.mirror.closure([start], moment, upstream=True)
+        listed = [
+            (hop, node)
+            for hop, (first, last) in enumerate(closure.hops())
+            for node in map(self.mirror.node, closure.nodes[first:last].tolist())
+            if hop > 0 and node.kind in _LISTED
+        ]
+        runs = self.store.runs([node.name for _, node in listed if node.kind is NodeKind.RUN])
+        proofs = {name: digest for run in runs.values() for name, digest in run.digests.items()}
+        return [self._requirement(node, hop, runs.get(node.name), proofs.get(node.name, "")) for hop, node in listed]
+
+    def _requirement(self, node: Node, hop_count: int, run: Run | None, proof: str) -> Requirement:
+        digest, exists = _registered(node, self.state)
+        detail = "" if run is None else _run_detail(run)
+        return Requirement(node, hop_count, self.owner(node), exists, digest or proof, detail)
 
 
 def _registered(node: Node, state: RegistryState) -> tuple[str, bool]:
@@ -43,8 +49,9 @@ def _registered(node: Node, state: RegistryState) -> tuple[str, bool]:
         return "", True
     for record in named(state, name):
         if str(record.ref) == node.name:
-            has_digest = isinstance(record, RegisteredView | RegisteredOnDemandView)
-            return record.transform_digest.hex() if has_digest else "", True
+            if isinstance(record, RegisteredView | RegisteredOnDemandView):
+                return record.transform_digest.hex(), True
+            return "", True
     return "", False
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ NOT_REPLACED = -1
 
 
 class EdgeRows(NamedTuple):
-    """Rows of the log in its order, column by column; `replaces` is NOT_REPLACED or the row that one takes the place of."""
+    """Rows of the log in its order, by columns; `replaces` is NOT_REPLACED, or the row whose place one takes."""
 
     sources: NDArray[np.uint32]
     targets: NDArray[np.uint32]
@@ -25,6 +25,18 @@ class EdgeRows(NamedTuple):
     valid_to_us: NDArray[np.int64]
     known_us: NDArray[np.int64]
     replaces: NDArray[np.int64]
+
+
+def joined(blocks: Sequence[EdgeRows]) -> EdgeRows:
+    """Rows of several blocks, at least one, one after the other."""
+    columns: list[Any] = [np.concatenate(column) for column in zip(*blocks, strict=True)]  # Any: of three types
+    return EdgeRows(*columns)
+
+
+def part(rows: EdgeRows, start: int, end: int) -> EdgeRows:
+    """Rows from one to before another."""
+    columns: list[Any] = [column[start:end] for column in rows]  # Any: of three types
+    return EdgeRows(*columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +52,19 @@ class EdgeDetail:
 class LogTail(Protocol):
     """The log from some node and edge on, as of one moment."""
 
-    nodes: Iterator[Sequence[tuple[int, str]]]
-    edges: Iterator[EdgeRows]
+    @property
+    def nodes(self) -> Iterator[Sequence[tuple[int, str]]]:
+        """Kinds and texts, to be read first."""
+
+    @property
+    def edges(self) -> Iterator[EdgeRows]:
+        """Rows."""
 
 
 class LineageStore(Protocol):
     """Durable log of lineage. Nodes and edges are numbered from 0 without gaps, in the order in which they came."""
 
-    def tail(self, node_count: int, edge_count: int) -> AbstractContextManager[LogTail]:
+    def tail(self, node_count: int, edge_count: int) -> AbstractContextManager[LogTail, None]:
         """What came after so many nodes and edges; nodes are to be read first."""
 
     def details(self, edges: Sequence[int]) -> Mapping[int, EdgeDetail]:

@@ -23,8 +23,12 @@ FEATURE = PathStep(Node(NodeKind.FEATURE, "a.b.view@v1:delay"), EdgeKind.VALUE, 
 MODEL = PathStep(Node(NodeKind.MODEL, "a.b.model@v1"), EdgeKind.PINS)
 TOTALS = (Total(1, NodeKind.FEATURE, 1), Total(2, NodeKind.MODEL, 1))
 PAGES = [
-    ImpactPage("a.b.rows:delay", TOTALS, 1_000_000, (Impacted(FEATURE.node, 1, "a", Effect.BROKEN, (COLUMN, FEATURE)),)),
-    ImpactPage("a.b.rows:delay", TOTALS, 1_000_000, (Impacted(MODEL.node, 2, "", Effect.STARVED, (COLUMN, FEATURE, MODEL)),)),
+    ImpactPage(
+        "a.b.rows:delay", TOTALS, 1_000_000, (Impacted(FEATURE.node, 1, "a", Effect.BROKEN, (COLUMN, FEATURE)),)
+    ),
+    ImpactPage(
+        "a.b.rows:delay", TOTALS, 1_000_000, (Impacted(MODEL.node, 2, "", Effect.STARVED, (COLUMN, FEATURE, MODEL)),)
+    ),
 ]
 
 

@@ -54,9 +54,18 @@ def test_total(total: Total) -> None:
 
 @given(
     st.builds(
-        Run, TEXTS, TEXTS, st.sampled_from(RunState), TIMES, TIMES, DATA, DATA, TEXTS, TEXTS,
+        Run,
+        TEXTS,
+        TEXTS,
+        st.sampled_from(RunState),
+        TIMES,
+        TIMES,
+        DATA,
+        DATA,
+        TEXTS,
+        TEXTS,
         st.dictionaries(TEXTS, TEXTS, max_size=2),
-    )  # fmt: skip
+    )
 )
 def test_run(run: Run) -> None:
     again = convert.run_from_pb(convert.run_to_pb(run))

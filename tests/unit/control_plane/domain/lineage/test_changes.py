@@ -67,7 +67,9 @@ def test_columns_owners_and_limits_are_typed_and_told_by_whom(filled: Lineage, r
     owner = next(one for one in found if one.kind is UpstreamKind.OWNER)
     assert owner.text == f"{SOURCE}: owner changes from 'flights' to 'flights.oncall', by local"
     assert (owner.owner, owner.node.kind) == ("flights.oncall", NodeKind.SOURCE_COLUMN)
-    assert (UpstreamKind.SCHEMA, f"{SOURCE}: type of column 'spare' changes from 'i32' to 'i64', by local") in kinds(found)
+    assert (UpstreamKind.SCHEMA, f"{SOURCE}: type of column 'spare' changes from 'i32' to 'i64', by local") in kinds(
+        found
+    )
     hops = [one.hop_count for one in found]
     assert hops == sorted(hops), "the nearest comes first"
     assert changes(filled, before_us, before_us) == []
@@ -100,7 +102,8 @@ def test_runs_tell_of_data_and_of_code(filled: Lineage) -> None:
 def test_pages_of_changes_together_are_the_whole(filled: Lineage, registry: Registry) -> None:
     whole = filled.changes(LOCAL, NODE, "", (START_US - 1, None), (1_000, ""))
     assert whole.count == len(whole.items) > 4
-    token, found = "", []
+    token = ""
+    found: list[UpstreamChange] = []
     while True:
         page = filled.changes(LOCAL, NODE, "", (START_US - 1, None), (2, token))
         found += page.items

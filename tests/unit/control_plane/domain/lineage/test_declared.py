@@ -70,7 +70,9 @@ def test_filters_windows_and_derived_features_name_the_columns_that_they_read() 
         Feature("flights", "i64", window("count", over="1h", hop="1m")),
         Feature("score", "f64", derived("late * 2.0")),
     ]
-    state = applied(whole_set(feature_views=[view(features=features, filter="spare > 0")], feature_services=[], models=[]))
+    state = applied(
+        whole_set(feature_views=[view(features=features, filter="spare > 0")], feature_services=[], models=[])
+    )
     found = lines(declared_edges(state.views[VIEW][0], state))
     reads = {line for line in found if line[1] in ("value", "filter")}
     assert reads == {
@@ -81,7 +83,7 @@ def test_filters_windows_and_derived_features_name_the_columns_that_they_read() 
     }
     texts = {edge.target.name: edge.transform for edge in declared_edges(state.views[VIEW][0], state)}
     assert texts[f"{VIEW}@v1:late"] == "window ratio(dep_delay, flight_count) over 1:00:00"
-    assert texts[f"{VIEW}@v1:score"] == "late * 2.0"
+    assert texts[f"{VIEW}@v1:score"] == "(late * 2.0)"
 
 
 def test_what_a_lookup_adds_is_made_of_the_feature_and_found_by_the_key() -> None:
@@ -96,7 +98,7 @@ def test_what_a_lookup_adds_is_made_of_the_feature_and_found_by_the_key() -> Non
 
 
 def test_what_a_function_adds_is_made_of_its_columns() -> None:
-    function = Function("host", "string", sample_functions.host_of, columns=["item"])
+    function = Function("host", "string", sample_functions.band, columns=["item"])
     features = [Feature("host", "string", latest("host"))]
     state = applied(shop(feature_views=[spending(*features, lookups=[], functions=[function])]))
     found = lines(declared_edges(state.views[SPENDING][0], state))
@@ -118,7 +120,10 @@ def test_on_demand_features_are_made_of_features_and_not_of_the_request() -> Non
 
 @pytest.mark.parametrize(
     ("query", "read"),
-    [("SELECT dep_delay FROM rows", {"dep_delay"}), ("SELECT * FROM rows", {"dep_delay", "flight_count"})],
+    [
+        ("SELECT rows.dep_delay FROM rows JOIN more USING (airport)", {"dep_delay"}),
+        ("SELECT * FROM rows JOIN more USING (airport)", {"dep_delay", "flight_count"}),
+    ],
 )
 def test_a_select_reads_the_features_that_it_can_name(query: str, read: set[str]) -> None:
     columns = {"event_time": "timestamp_us", "dep_delay": "f32"}

@@ -89,7 +89,9 @@ def test_time_and_keys_reach_every_feature(filled: Lineage, column: str) -> None
 
 
 def test_a_name_without_a_version_is_the_newest_that_is_not_retired(filled: Lineage, registry: Registry) -> None:
-    registry.apply_definitions(LOCAL, DefinitionSet(feature_services=[service(entries=[ServiceEntry(VIEW, ["dep_delay"])])]))
+    registry.apply_definitions(
+        LOCAL, DefinitionSet(feature_services=[service(entries=[ServiceEntry(VIEW, ["dep_delay"])])])
+    )
     assert filled.impact(LOCAL, ImpactQuestion(SERVICE)).start.name == f"{SERVICE}@v2"
     registry.retire_definition(LOCAL, DefinitionKind.FEATURE_SERVICE, f"{SERVICE}@v2")
     page = filled.impact(LOCAL, ImpactQuestion(SERVICE))
