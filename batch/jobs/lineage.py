@@ -1,4 +1,4 @@
-"""Commands for lineage: the runs of a lake with what they read and wrote, and whether versions of data are still there."""
+"""Commands for lineage: the runs of a lake with what they read and wrote, and whether data are still there."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -86,7 +86,7 @@ def _has_snapshot(catalogue: Catalogue, text: str) -> bool | None:
 
 
 def _has_files(uri: str) -> bool | None:
-    if "*" in uri or uri.partition("://")[0] in {"kafka", uri} and not uri.startswith("/"):
+    if "*" in uri or (uri.partition("://")[0] in {"kafka", uri} and not uri.startswith("/")):
         return None  # a pattern, a topic, or a name that only another machine resolves
     try:
         filesystem, path = located(uri)

@@ -75,7 +75,7 @@ def test_a_node_that_is_not_there_is_one_line(platform: Running) -> None:
 def test_runs_of_the_lake_lead_to_what_a_model_needs(
     platform: Running,
     lake: Path,
-    entities: Path,  # noqa: F811 - the fixture
+    entities: Path,
 ) -> None:
     words = ("training-set", "create", "orders", "--entities", str(entities), "--service", SERVICE)
     made = document(ask(platform, lake, *words, "-o", "json"))
@@ -108,7 +108,7 @@ def needed(platform: Running, lake: Path, code: int) -> dict[str, dict[str, Any]
 def test_diff_tells_what_changed_above_a_model(platform: Running) -> None:
     words = ("lineage", "diff", f"{MODEL}@v1", "--from", "2026-01-01T00:00Z")
     told = document(platform.headrace(*words, "-o", "json"))["changes"]
-    assert told[0]["text"] == f"{MODEL}@v1 reads {SERVICE}@v1"
+    assert f"{MODEL}@v1 reads {SERVICE}@v1" in [one["text"] for one in told if one["hop"] == 1]
     assert {one["change"] for one in told} >= {"EDGE", "SCHEMA"}
     text = (platform.folder / "definitions.py").read_text()
     owned = '"shop.users.activity_events",\n    owner="shop"'
@@ -118,5 +118,7 @@ def test_diff_tells_what_changed_above_a_model(platform: Running) -> None:
     assert platform.headrace("apply", "definitions.py").returncode == 0
     table = platform.headrace(*words).stdout
     assert "owner changes from 'shop' to 'shop.events_team', by local" in table
-    quiet = platform.headrace("lineage", "diff", f"{MODEL}@v1", "--from", "2026-01-01T00:00Z", "--to", "2026-01-02T00:00Z")
+    quiet = platform.headrace(
+        "lineage", "diff", f"{MODEL}@v1", "--from", "2026-01-01T00:00Z", "--to", "2026-01-02T00:00Z"
+    )
     assert quiet.stdout == f"nothing changed above {MODEL}@v1\n"
