@@ -146,7 +146,9 @@ class LineageUser(User):
         """One call, and what is wrong with its answer."""
         found = self._stub.ListImpactedNodes(self._request, timeout=CALL_DEADLINE_S)
         wanted = self._run.expected
-        is_same = list(found.impacted_nodes) == list(wanted.impacted_nodes) and list(found.totals) == list(wanted.totals)
+        is_same = list(found.impacted_nodes) == list(wanted.impacted_nodes) and list(found.totals) == list(
+            wanted.totals
+        )
         return "" if is_same and found.node == wanted.node else "the answer changed"
 
     def _report(self, due_s: float, sent_s: float, fault: str) -> None:

@@ -202,7 +202,8 @@ def same(graph: LineageGraph, peer: Peer, node: int) -> bool:
 
 def without(nodes: NDArray[np.uint32], node: int) -> NDArray[np.uint32]:
     """Nodes but one: where a cycle leads back to the start, some peers count it."""
-    return nodes[nodes != node]
+    found: NDArray[np.uint32] = nodes[nodes != node]
+    return found
 
 
 def peer_figures(scale: Scale, edges: Edges, say: Say) -> list[Figure | Missing]:
