@@ -64,7 +64,7 @@ class LogTail(Protocol):
 class LineageStore(Protocol):
     """Durable log of lineage. Nodes and edges are numbered from 0 without gaps, in the order in which they came."""
 
-    def tail(self, node_count: int, edge_count: int) -> AbstractContextManager[LogTail, None]:
+    def tail(self, node_count: int, edge_count: int) -> AbstractContextManager[LogTail]:
         """What came after so many nodes and edges; nodes are to be read first."""
 
     def details(self, edges: Sequence[int]) -> Mapping[int, EdgeDetail]:

@@ -66,7 +66,7 @@ def test_columns_owners_and_limits_are_typed_and_told_by_whom(filled: Lineage, r
     assert (UpstreamKind.SLA, f"{VIEW}: freshness limit changes from none to 1h, by local") in kinds(found)
     owner = next(one for one in found if one.kind is UpstreamKind.OWNER)
     assert owner.text == f"{SOURCE}: owner changes from 'flights' to 'flights.oncall', by local"
-    assert (owner.owner, owner.node.kind) == ("flights.oncall", NodeKind.SOURCE_COLUMN)
+    assert (owner.owner, owner.node.kind) == ("flights.oncall", NodeKind.SOURCE)
     assert (UpstreamKind.SCHEMA, f"{SOURCE}: type of column 'spare' changes from 'i32' to 'i64', by local") in kinds(
         found
     )
