@@ -123,7 +123,7 @@ def own_figures(scale: Scale, edges: Edges, graph: LineageGraph, say: Say) -> li
         figure("hops3_p99_ms", found["near"]),
         figure("closure_p95_ms", found["now"], context=context),
         figure("asof_vs_now", ratios(found["past"], found["now"])),
-        bytes_figure(edges, graph),
+        bytes_figure(graph),
         append_figure(scale, edges, graph),
     ]
 
@@ -134,18 +134,10 @@ def closure_size(graph: LineageGraph, node: int) -> int:
     return len(graph.closure(start, upstream=False, valid_us=NOW_US, known_us=NOW_US)[0]) - 1
 
 
-def bytes_figure(edges: Edges, graph: LineageGraph) -> Figure:
-    """Bytes of the graph over its edges, and what the process says that they took."""
+def bytes_figure(graph: LineageGraph) -> Figure:
+    """Bytes that the graph has allocated for nodes, edges and spans, over its edges."""
     _, edge_count, span_count, memory_bytes = graph.measured()
-    before = _resident_bytes()
-    copy = edges.graph()
-    grown = _resident_bytes() - before
-    context: dict[str, float | str] = {
-        "edges": float(edge_count),
-        "spans": float(span_count),
-        "resident_bytes_per_edge": round(grown / edge_count, 1),
-    }
-    assert copy.edge_count == edge_count
+    context: dict[str, float | str] = {"edges": float(edge_count), "spans": float(span_count)}
     return figure("bytes_per_edge", [memory_bytes / edge_count], context=context)
 
 
@@ -263,11 +255,6 @@ def completed(found: list[Figure | Missing], scale: Scale) -> list[Figure | Miss
 def _missing(name: str, note: str, required: bool = True) -> Missing:
     aim = AIMS[name]
     return Missing(name, aim.target, aim.better, aim.unit, aim.peer, note, required)
-
-
-def _resident_bytes() -> int:
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def main(words: Sequence[str] | None = None) -> int:
