@@ -10,16 +10,21 @@ from pathlib import Path
 from typing import Final
 
 import grpc
+from sqlalchemy import Engine
 
+from control_plane.domain.lineage.lineage import Lineage
+from control_plane.domain.lineage.mirror import Mirror
 from control_plane.domain.registry import Registry
 from control_plane.domain.ring.keeper import RingKeeper, RingShape, moving
 from control_plane.domain.ring.leases import Leases
 from control_plane.domain.ring.ticker import Ticker
 from control_plane.domain.watchers import WATCHER_COUNT_MAX, Watchers
-from control_plane.rpc import placement_servicer
+from control_plane.rpc import lineage_servicer, placement_servicer
+from control_plane.rpc.lineage_servicer import LineageServicer
 from control_plane.rpc.placement_servicer import PlacementServicer
 from control_plane.rpc.registry_servicer import SERVICE, RegistryServicer, message_bytes
 from control_plane.store.engine import open_sqlite
+from control_plane.store.lineage_store import SqlLineageStore
 from control_plane.store.lock import locked_folder
 from control_plane.store.migrate import migrate
 from control_plane.store.registry_store import SqlRegistryStore
@@ -42,7 +47,9 @@ from headrace.serving.telemetry import Telemetry, TelemetryConfig
 from headrace.serving.tls import TlsFiles, add_tls_options, asks_peer, tls_files
 from headrace.serving.tls import observe as observe_tls
 
-SERVICE_NAMES: Final = (SERVICE.full_name, placement_servicer.SERVICE.full_name)
+SERVICES: Final = (SERVICE, placement_servicer.SERVICE, lineage_servicer.SERVICE)
+SERVICE_NAMES: Final = tuple(service.full_name for service in SERVICES)
+Servicers = tuple[RegistryServicer, PlacementServicer, LineageServicer]  # in the order of SERVICES
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,14 +71,17 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
         migrate(engine)
         telemetry = stack.enter_context(closing(Telemetry(TelemetryConfig("control_plane", options.metrics_port))))
         watchers = Watchers()
-        registry = Registry(SqlRegistryStore(engine), watchers, _now, message_bytes)
+        registry_store = SqlRegistryStore(engine)
+        registry = Registry(registry_store, watchers, _now, message_bytes)
         servicer = RegistryServicer(registry, authenticator.current_principal, watchers.wake)
         telemetry.gauge("headrace.registry.watchers", "Watchers of the registry.", lambda: [(watchers.count, {})])
         ring_watchers = Watchers()
         keeper = RingKeeper(SqlRingStore(engine, _now), Leases(time.monotonic), ring_watchers, _shape(options))
         _observe_ring(telemetry, keeper, ring_watchers)
         placement = PlacementServicer(keeper, authenticator.current_principal, ring_watchers.wake)
-        server, health = _server(options.host, authenticator, (servicer, placement), telemetry, log, tls=tls)
+        lineage = _lineage(engine, registry_store, telemetry)
+        servicers = (servicer, placement, LineageServicer(lineage, authenticator.current_principal))
+        server, health = _server(options.host, authenticator, servicers, telemetry, log, tls=tls)
         port = bind(server, options.host, options.port, tls)
         observe_tls(telemetry, tls)
         server.start()
@@ -88,7 +98,7 @@ def running(options: argparse.Namespace, log: EventLog) -> Iterator[int]:
 def _server(
     host: str,
     authenticator: Authenticator,
-    servicers: tuple[RegistryServicer, PlacementServicer],
+    servicers: Servicers,
     telemetry: Telemetry,
     log: EventLog,
     *,
@@ -96,13 +106,23 @@ def _server(
 ) -> tuple[grpc.Server, Health]:
     # A watcher holds a thread as long as it watches; the others are for calls.
     workers = 2 * WATCHER_COUNT_MAX + WORKER_COUNT
-    permissions = method_permissions(SERVICE.file, placement_servicer.SERVICE.file)
+    permissions = method_permissions(*(service.file for service in SERVICES))
     server = build_server(authenticator, permissions, host, workers, asks_peer=asks_peer(tls))
-    for service, servicer in zip((SERVICE, placement_servicer.SERVICE), servicers, strict=True):
+    for service, servicer in zip(SERVICES, servicers, strict=True):
         add_service(server, service, servicer, telemetry, log)
     health = Health()
     add_health_and_reflection(server, health, SERVICE_NAMES)
     return server, health
+
+
+def _lineage(engine: Engine, registry: SqlRegistryStore, telemetry: Telemetry) -> Lineage:
+    store = SqlLineageStore(engine)
+    mirror = Mirror(store)
+    lineage = Lineage(store, registry, mirror, _now)
+    lineage.start()
+    telemetry.gauge("headrace.lineage.edges", "Edges of the mirror.", lambda: [(mirror.graph.edge_count, {})])
+    telemetry.gauge("headrace.lineage.bytes", "Bytes of the mirror.", lambda: [(mirror.graph.memory_bytes, {})])
+    return lineage
 
 
 def _shape(options: argparse.Namespace) -> RingShape:

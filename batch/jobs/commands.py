@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, Final
 
-from batch.jobs import training
+from batch.jobs import lineage, training
 from batch.jobs.cleaning import sweep_lake
 from batch.jobs.context import Arguments, Context, request_of, run_id_of
 from batch.jobs.explained import explain
@@ -65,6 +65,8 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "skew_run": skew_run,
     "sweep": sweep_lake,
     "explain": explain,
+    "lineage_check": lineage.check,
+    "lineage_runs": lineage.runs,
     "get_historical": get_historical,
     "get_historical_spark": get_historical_spark,
     "window_history_spark": window_history_spark,

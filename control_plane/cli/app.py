@@ -14,6 +14,7 @@ from control_plane.cli.capacity_app import capacity
 from control_plane.cli.cluster_app import cluster
 from control_plane.cli.history_app import offline, skew, training_set
 from control_plane.cli.inspection_app import explain, storage
+from control_plane.cli.lineage_app import lineage
 from control_plane.cli.options import Data, Endpoint, Output, Token, session_of
 from control_plane.cli.output import Format, print_error
 from control_plane.cli.session import Session
@@ -38,6 +39,7 @@ GROUPS: Final = {
     "service": service,
     "cluster": cluster,
     "capacity": capacity,
+    "lineage": lineage,
 }
 for name, group in GROUPS.items():
     app.add_typer(group, name=name)

@@ -12,7 +12,7 @@ from control_plane.cli.output import Format
 from headrace.errors import FailedPrecondition
 
 if TYPE_CHECKING:
-    from headrace.client import Client, HistoryClient, InspectionClient, RegistryClient, Tls
+    from headrace.client import Client, HistoryClient, InspectionClient, LineageClient, RegistryClient, Tls
     from headrace.client.ring import RingClient
 
 LAKE_VARIABLE: Final = "HEADRACE_LAKE"
@@ -51,6 +51,15 @@ class Session:
 
         address = _required(self.endpoints().control, "control plane", "control")
         with RegistryClient(address, token=self.token, tls=self._tls()) as client:
+            yield client
+
+    @contextmanager
+    def lineage(self) -> "Iterator[LineageClient]":
+        """Client of the lineage in the control plane."""
+        from headrace.client import LineageClient  # lazy: as above
+
+        address = _required(self.endpoints().control, "control plane", "control")
+        with LineageClient(address, token=self.token, tls=self._tls()) as client:
             yield client
 
     @contextmanager

@@ -8,9 +8,11 @@ from typing import Final
 
 from sqlalchemy import Connection, Engine, delete, insert, select, update
 
+from control_plane.domain.lineage.declared import declared_changes
 from control_plane.domain.plan import Plan
 from control_plane.domain.storage import Answer, Revision
 from control_plane.store.engine import reading, writing
+from control_plane.store.lineage_log import declare
 from control_plane.store.records import (
     Row,
     changes_of,
@@ -111,7 +113,7 @@ class SqlTransaction:
             self._connection.execute(delete(answers).where(answers.c.request_id.in_(dropped)))
 
     def store(self, plan: Plan, revision: Revision) -> None:
-        """Writes records, log and head; raises Aborted where the head has moved."""
+        """Writes records, log, lineage and head; raises Aborted where the head has moved."""
         for name in {record.ref.name: None for record in plan.records}:
             self._store_name(name_row(named(plan.after, name)))
         for record in plan.records:
@@ -124,6 +126,8 @@ class SqlTransaction:
             "changes": changes_text(revision.changes),
         }
         self._connection.execute(insert(revisions), line)
+        changes = declared_changes(plan.records, self.state, plan.after)
+        declare(self._connection, changes, revision.number, to_us(revision.time))
         head = update(registry).where(registry.c.revision == self.state.revision)
         moved = self._connection.execute(head.values(revision=revision.number, highest_id=plan.after.highest_id))
         if moved.rowcount != 1:

@@ -7,6 +7,10 @@ revisions  append-only log of who changed what
 answers    answers kept by request id
 registry   one row: revision and highest internal id
 ring_epochs  append-only: the ring of each epoch, who shall serve which shard
+lineage_nodes  what can be made of something, numbered from 0 without gaps
+lineage_edges  append-only, numbered likewise: an edge that ends or was wrong is replaced by another row
+lineage_runs  runs of jobs, whose edges they are
+lineage_head  one row, which every writer of the log locks: how far it holds what the registry declares
 """
 
 from typing import Final
@@ -16,6 +20,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     ForeignKeyConstraint,
+    Index,
     Integer,
     LargeBinary,
     MetaData,
@@ -115,4 +120,59 @@ ring_epochs = Table(
     Column("time_us", BigInteger, nullable=False),
     Column("cause", String(128), nullable=False),
     Column("ring", Text, nullable=False),
+)
+
+lineage_nodes = Table(
+    "lineage_nodes",
+    metadata,
+    Column("node_id", BigInteger, nullable=False, autoincrement=False),
+    Column("kind", SmallInteger, nullable=False),
+    Column("name", Text, nullable=False),
+    PrimaryKeyConstraint("node_id"),
+    UniqueConstraint("name"),
+)
+
+lineage_edges = Table(
+    "lineage_edges",
+    metadata,
+    Column("edge_id", BigInteger, nullable=False, autoincrement=False),
+    Column("source_id", BigInteger, nullable=False),
+    Column("target_id", BigInteger, nullable=False),
+    Column("kind", SmallInteger, nullable=False),
+    Column("origin_id", BigInteger, nullable=False),
+    Column("valid_from_us", BigInteger, nullable=False),
+    Column("valid_to_us", BigInteger, nullable=True),
+    Column("known_us", BigInteger, nullable=False),
+    Column("replaces_id", BigInteger, nullable=True),
+    Column("transform", Text, nullable=False),
+    PrimaryKeyConstraint("edge_id"),
+    ForeignKeyConstraint(["source_id"], ["lineage_nodes.node_id"]),
+    ForeignKeyConstraint(["target_id"], ["lineage_nodes.node_id"]),
+    ForeignKeyConstraint(["origin_id"], ["lineage_nodes.node_id"]),
+    UniqueConstraint("replaces_id"),
+    Index("ix_lineage_edges_origin_id", "origin_id"),
+)
+
+lineage_runs = Table(
+    "lineage_runs",
+    metadata,
+    Column("node_id", BigInteger, nullable=False, autoincrement=False),
+    Column("job", Text, nullable=False),
+    Column("state", SmallInteger, nullable=False),
+    Column("start_time_us", BigInteger, nullable=False),
+    Column("end_time_us", BigInteger, nullable=True),
+    Column("git_sha", Text, nullable=False),
+    Column("kernel_version", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("digest", String(64), nullable=False),
+    PrimaryKeyConstraint("node_id"),
+    ForeignKeyConstraint(["node_id"], ["lineage_nodes.node_id"]),
+)
+
+lineage_head = Table(
+    "lineage_head",
+    metadata,
+    Column("id", SmallInteger, primary_key=True, autoincrement=False),
+    Column("declared_revision", BigInteger, nullable=False),
+    CheckConstraint("id = 1", name="one_row"),
 )

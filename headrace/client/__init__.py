@@ -6,6 +6,7 @@ from headrace.client.calls import Durability, EraseResult, ReadOptions, ValueSta
 from headrace.client.history import HistoricalJob, HistoryClient, JobState
 from headrace.client.ingest import WriteResult, WriteToken
 from headrace.client.inspection import Explanation, InspectionClient
+from headrace.client.lineage import LineageClient
 from headrace.client.registry import Plan, RegistryClient
 from headrace.client.retries import RetryPolicy
 from headrace.client.sync import Client
@@ -22,6 +23,7 @@ __all__ = [
     "HistoryClient",
     "InspectionClient",
     "JobState",
+    "LineageClient",
     "OutputColumn",
     "Plan",
     "PreparedFeatures",

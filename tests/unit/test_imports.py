@@ -34,7 +34,7 @@ GENERATED_NAMES = ("client", "convert")  # of a folder or a file
 # Libraries that change the interpreter when imported, so that only the modules that ask for them may load them.
 NOT_SHARED = {"locust", "gevent"}
 # Peers live in environments of their own (loadtest/peers), with the modules that run there.
-OTHER_ENVIRONMENTS = {"feast"}
+OTHER_ENVIRONMENTS = {"feast", "rustworkx"}
 
 IMPORT_LIMIT_S = 240
 

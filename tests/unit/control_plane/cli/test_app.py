@@ -10,7 +10,7 @@ import pytest
 
 COMMANDS = [
     *("up", "init", "function", "plan", "apply", "get", "list", "describe", "retire", "write", "read", "explain"),
-    *("storage", "materialize", "demo", "offline", "training-set", "skew", "service", "cluster", "capacity"),
+    *("storage", "materialize", "demo", "offline", "training-set", "skew", "service", "cluster", "capacity", "lineage"),
 ]
 
 

@@ -1,0 +1,1 @@
+"""Lineage: what is made of what, since when, and how that became known."""

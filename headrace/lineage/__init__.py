@@ -1,0 +1,1 @@
+"""Lineage as servers and clients both know it."""

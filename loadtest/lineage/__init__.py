@@ -1,0 +1,1 @@
+"""Load on the lineage of the control plane."""
