@@ -98,7 +98,8 @@ class LoggedWrites(Writes):
 
 
 def small_batches(batch: pa.RecordBatch, rows: NDArray[np.int64]) -> Iterator[pa.RecordBatch]:
-    """Rows of a batch in parts that a message may hold."""
+    """Rows of a batch in parts that a message may hold, without what a caller has written beside its columns."""
+    batch = batch.replace_schema_metadata(None)
     for start in range(0, len(rows), ROWS_MAX):
         yield from _small_enough(batch.take(pa.array(rows[start : start + ROWS_MAX])))
 

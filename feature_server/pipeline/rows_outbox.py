@@ -3,10 +3,11 @@
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, TypeAlias
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from feature_server.domain.log_messages import LogMessage
 from feature_server.domain.logged_writes import ToShard
 from feature_server.domain.shard import Position
 from feature_server.domain.shard_writes import Durability
@@ -19,9 +20,15 @@ LINGER_MS: Final = 1
 DELIVERY_MS: Final = 10_000  # of one message, tries included: what comes later than that is of no use to a writer
 WAIT_S: Final = DELIVERY_MS / 1_000 + 2
 UNSENT_BYTES_MAX: Final = 64 << 20
+WRITERS_MAX: Final = 8  # that wait at a time: half of the threads, so that peers are answered while brokers are not
+WRITER_WAIT_S: Final = 0.5
+ROOM_S: Final = 0.01  # between two looks whether the producer has room again
 POLL_S: Final = 0.05
 RETRY_MS: Final = 1_000
 STOP_WAIT_S: Final = 10.0
+
+Told: TypeAlias = Callable[[KafkaError | None, Message], None]
+"""What is to be called with the end of a message."""
 
 
 def settings(cluster: Cluster) -> dict[str, str | int | float | bool]:
@@ -48,7 +55,9 @@ class RowsOutbox:
         self._topic = topic
         self._clock_s = clock_s
         self._lock = threading.Lock()
+        self._writers = threading.BoundedSemaphore(WRITERS_MAX)
         self._producer: Producer | None = None
+        self._retired: list[Producer] = []  # that sent for others too, who wait to hear of it
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="rows-outbox", daemon=True)
         self.message_count = 0
@@ -59,7 +68,7 @@ class RowsOutbox:
         self._thread.start()
 
     def close(self) -> None:
-        """Ends; who still waits is told that it failed."""
+        """Ends; who still waits hears nothing more, and gives up at its time."""
         self._stop.set()
         self._thread.join(STOP_WAIT_S)
 
@@ -75,38 +84,54 @@ class RowsOutbox:
 
     def append(self, messages: Sequence[ToShard]) -> list[Position]:
         """Sends all, and returns once all are acknowledged."""
+        if not self._writers.acquire(timeout=WRITER_WAIT_S):
+            raise ResourceExhausted(
+                f"{WRITERS_MAX} writes wait for the log already; try again",
+                reason="TOO_MANY_WRITES",
+                retry_after_ms=RETRY_MS,
+            )
+        try:
+            return self._append(messages)
+        finally:
+            self._writers.release()
+
+    def _append(self, messages: Sequence[ToShard]) -> list[Position]:
         state = self._topic()
+        end_s = self._clock_s() + WAIT_S
         delivery = _Delivery(len(messages))
+        producer = self._open()
         for number, (shard, message) in enumerate(messages):
-            self._send(state.name, shard, message.value(), message.headers(), delivery.told(number))
-        offsets = delivery.wait(self._clock_s() + WAIT_S, self._clock_s)
+            told = delivery.told(number)
+            while not self._is_sent(producer, state.name, shard, message, told, is_first=number == 0):
+                if self._clock_s() >= end_s:
+                    raise _no_room() if number == 0 else _unacknowledged(KafkaError(KafkaError._QUEUE_FULL))
+                self._stop.wait(ROOM_S)
+        offsets = delivery.wait(end_s, self._clock_s)
         self.message_count += len(messages)
         if delivery.error is not None:
             self.failed_count += 1
             if delivery.error.fatal():
-                self._drop()
-            raise Unavailable(
-                f"the log did not acknowledge the rows: {delivery.error}; they may be in it all the same: write them "
-                "again with the same request_id",
-                reason="KAFKA_UNAVAILABLE",
-                retry_after_ms=RETRY_MS,
-            )
+                self._drop(producer)
+            raise _unacknowledged(delivery.error)
         return [Position(shard, state.epoch, offset) for (shard, _), offset in zip(messages, offsets, strict=True)]
 
-    def _send(self, topic: str, shard: int, value: bytes, headers: outbox.Headers, told: Callable[..., None]) -> None:
+    def _is_sent(
+        self, producer: Producer, topic: str, shard: int, message: LogMessage, told: Told, *, is_first: bool
+    ) -> bool:
+        """False where the producer has no room now."""
         try:
-            self._open().produce(topic, value, partition=shard, headers=list(headers), on_delivery=told)
-        except BufferError as error:
-            raise ResourceExhausted(
-                f"{UNSENT_BYTES_MAX >> 20} MiB of rows are on their way into the log already; try again",
-                reason="TOO_MANY_ROWS_UNSENT",
-                retry_after_ms=RETRY_MS,
-            ) from error
+            producer.produce(topic, message.value(), partition=shard, headers=list(message.headers()), on_delivery=told)
+        except BufferError:
+            return False
         except KafkaException as error:
-            self._drop()
+            if error.args[0].fatal():
+                self._drop(producer)
+            if not is_first:
+                raise _unacknowledged(error.args[0]) from error
             raise Unavailable(
                 f"rows were not taken by the log: {error.args[0]}", reason="KAFKA_UNAVAILABLE", retry_after_ms=RETRY_MS
             ) from error
+        return True
 
     def _open(self) -> Producer:
         with self._lock:
@@ -114,20 +139,43 @@ class RowsOutbox:
                 self._producer = self._make()
             return self._producer
 
-    def _drop(self) -> None:
+    def _drop(self, failed: Producer) -> None:
         """A producer that has failed for good sends nothing more: the next write makes another."""
         with self._lock:
-            self._producer = None
+            if self._producer is failed:
+                self._producer = None
+                self._retired.append(failed)
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            producer = self._producer
+            with self._lock:
+                retired = self._retired = [producer for producer in self._retired if len(producer)]
+                producer = self._producer
+            for one in retired:
+                one.poll(0)
             if producer is None:
                 self._stop.wait(POLL_S)
             else:
                 producer.poll(POLL_S)
         if self._producer is not None:
             self._producer.flush(POLL_S)
+
+
+def _no_room() -> ResourceExhausted:
+    return ResourceExhausted(
+        f"{UNSENT_BYTES_MAX >> 20} MiB of rows are on their way into the log already; try again",
+        reason="TOO_MANY_ROWS_UNSENT",
+        retry_after_ms=RETRY_MS,
+    )
+
+
+def _unacknowledged(error: KafkaError) -> Unavailable:
+    return Unavailable(
+        f"the log did not acknowledge the rows: {error}; they may be in it all the same: rows may be written again, "
+        "and events of windows would then count twice",
+        reason="KAFKA_UNAVAILABLE",
+        retry_after_ms=RETRY_MS,
+    )
 
 
 class _Delivery:
@@ -139,7 +187,7 @@ class _Delivery:
         self._offsets = [-1] * count
         self.error: KafkaError | None = None
 
-    def told(self, number: int) -> Callable[[KafkaError | None, Message], None]:
+    def told(self, number: int) -> Told:
         """What is to be called with the end of a message."""
 
         def end(error: KafkaError | None, message: Message) -> None:
@@ -147,8 +195,10 @@ class _Delivery:
                 self._left -= 1
                 if error is not None:
                     self.error = error
+                elif (offset := message.offset()) is None or offset < 0:
+                    self.error = KafkaError(KafkaError._NO_OFFSET)  # a token of it would promise nothing
                 else:
-                    self._offsets[number] = message.offset() or 0
+                    self._offsets[number] = offset
                 if not self._left:
                     self._condition.notify_all()
 

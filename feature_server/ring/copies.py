@@ -129,7 +129,7 @@ class Copies:
             return
         if log_rows.first_offset > store.next_offset:
             self._filled.discard(shard)
-            store.begin()  # not whole any more: it is reported, and copied anew
+            store.spoil()  # it is reported, and copied anew from an owner that is whole; until then its rows stay
             raise DataLoss(
                 f"the log of shard {shard} begins at {log_rows.first_offset}, and the copy needs {store.next_offset}",
                 reason="LOG_GAP",
@@ -196,7 +196,11 @@ class Copies:
     def _catch_up(self, shard: int, replica: Replica) -> Join:
         store = self._stores[shard]
         self._filled.add(shard)
-        log = _log_range((yield AskLog(shard)))
+        while isinstance(answer := (yield AskLog(shard)), HeadraceError):
+            if not self._is_wanted(shard, replica):
+                return
+            yield Wait(PAUSE_FIRST_S)  # what was copied stays: only the question is asked again
+        log = _log_range(answer)
         while self._is_wanted(shard, replica):
             if shard not in self._filled:
                 raise Unavailable(f"the log left shard {shard} behind", reason="LOG_GAP")

@@ -42,6 +42,9 @@ class CopyStore(Protocol):
     def begin(self) -> None:
         """Not complete from now on, and empty, at offset 0."""
 
+    def spoil(self) -> None:
+        """Not complete from now on, with all that is in it."""
+
     def apply(self, log_rows: LogRows) -> None:
         """Rows and the offset behind them, in one batch."""
 

@@ -44,8 +44,12 @@ class ShardCopy:
         return self._is_marked and self._shard.state is not ShardState.QUARANTINED
 
     def begin(self) -> None:
-        self._unmark()
+        self.spoil()
         self._shard.empty()
+
+    def spoil(self) -> None:
+        self._is_marked = False
+        self._mark.clear()
 
     def apply(self, log_rows: LogRows) -> None:
         self._shard.follow(log_rows.epoch, log_rows.first_offset, log_rows.next_offset, log_rows.writes)
@@ -61,12 +65,7 @@ class ShardCopy:
     def drop(self) -> None:
         # What is empty has no content hash; without a log its offsets go on.
         if self._is_marked or self.next_offset or self._shard.status().content_hash:
-            self._unmark()
-            self._shard.empty()
-
-    def _unmark(self) -> None:
-        self._is_marked = False
-        self._mark.clear()
+            self.begin()
 
 
 def check_new(shards: list[Shard], has_ring: bool) -> None:

@@ -4,6 +4,7 @@ import heapq
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import count
 from queue import Empty, SimpleQueue
@@ -70,7 +71,8 @@ class Waits:
                     due.until_s = NEVER_S
                     self._advance(due)
         for wait in self._open:
-            wait.end(None)
+            with suppress(Exception):  # one that breaks its promise keeps no other from its end
+                wait.end(None)
 
     def _left_s(self) -> float | None:
         return max(0.0, self._times[0][0] - self._clock_s()) if self._times else None
@@ -86,7 +88,8 @@ class Waits:
             fault, wait.is_over = error, True
         if wait.is_over:
             self._open.discard(wait)
-            wait.end(fault)
+            with suppress(Exception):  # as above
+                wait.end(fault)
             return
         self._open.add(wait)
         if wait.until_s != before_s:

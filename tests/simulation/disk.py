@@ -34,6 +34,10 @@ class SimStore:
         self._is_complete, self.is_damaged, self.rows, self.offset = False, False, {}, 0
         self.sync()
 
+    def spoil(self) -> None:
+        self._is_complete = False
+        self.sync()
+
     def apply(self, log_rows: LogRows) -> None:
         if self.is_damaged:
             raise DataLoss("the simulated disk is damaged", reason="STORAGE_CORRUPT")

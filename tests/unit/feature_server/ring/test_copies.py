@@ -159,9 +159,23 @@ def test_a_gap_in_the_log_makes_a_copy_not_whole(bench: Bench) -> None:
     with pytest.raises(DataLoss) as error:
         bench.copies.follow(0, LogRows(5, 6, [LogWrite(6, [b"k"], [b"9"])]))
     assert error.value.reason == "LOG_GAP"
+    assert bench.store.rows == {b"k": b"1", b"l": b"2"}, "nobody else may have them"
     assert bench.copies.damaged() == [(0, 2)]
     with pytest.raises(DataLoss):
         bench.copies.check_read([0], 2)
+
+
+def test_a_log_that_does_not_answer_repeats_no_snapshot(bench: Bench) -> None:
+    (join,) = bench.accept(joining(1, "a"))
+    next(join)
+    assert join.send(LogRange(0, 2)) == TakeSnapshot(0, "a")
+    bench.snapshot(2)
+    assert join.send(None) == AskLog(0)
+    assert isinstance(join.send(Unavailable("no broker answers", reason="KAFKA_UNAVAILABLE")), Wait)
+    assert join.send(None) == AskLog(0)
+    with pytest.raises(StopIteration):
+        join.send(LogRange(0, 2))
+    assert bench.copies.ready() == [(0, 1)]
 
 
 def test_a_ready_copy_that_is_not_whole_any_more_is_joined_anew(bench: Bench) -> None:
