@@ -70,6 +70,7 @@ class Worker:
         self._telemetry = telemetry
         self._health = health
         self._log = log
+        self._wanted: dict[str, Source] = {}
         self._sinks: dict[Source, Sink] = {}
         self._told: set[str] = set()
         self._stop = threading.Event()
@@ -88,6 +89,10 @@ class Worker:
         while not self._stop.is_set():
             began_s = time.monotonic()
             is_good = self._guarded(self._look, "registry")
+            for source in [one for one in self._wanted.values() if one not in self._sinks]:
+                if self._stop.is_set():
+                    break
+                is_good &= self._guarded(lambda source=source: self._begin(source), source.name)  # type: ignore[misc]
             for source, sink in list(self._sinks.items()):
                 is_good &= self._guarded(lambda sink=sink: self._sink(sink), source.name)  # type: ignore[misc]
             if is_good:
@@ -117,12 +122,9 @@ class Worker:
 
     def _look(self) -> None:
         """Follows the registry: a source that changed begins anew, from the positions of its table."""
-        wanted = {source.name: source for source in self._sources()}
-        for source in [held for held in self._sinks if wanted.get(held.name) != held]:
+        self._wanted = {source.name: source for source in self._sources()}
+        for source in [held for held in self._sinks if self._wanted.get(held.name) != held]:
             self._sinks.pop(source).close()
-        for source in wanted.values():
-            if source not in self._sinks and not self._stop.is_set():
-                self._guarded(lambda source=source: self._begin(source), source.name)  # type: ignore[misc]
 
     def _sources(self) -> Iterable[Source]:
         for record in self._registry.list(DefinitionKind.SOURCE):

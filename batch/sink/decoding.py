@@ -21,13 +21,13 @@ PART_BYTES_MAX: Final = 256 << 20  # of the columns that are made at once
 NO_TIME: Final = -1
 # Years 1 to 9999, which is all that the libraries of Iceberg tables take: one other time would fail every commit.
 TIME_OUT_OF_RANGE: Final = "TIME_OUT_OF_RANGE"
-_TIMES_US: Final = (-62_135_596_800_000_000, 253_402_300_800_000_000)
+TIMES_US: Final = (-62_135_596_800_000_000, 253_402_300_800_000_000)
 _US_A_DAY: Final = 86_400_000_000
 _TIME: Final = pa.timestamp("us", tz="UTC")
 
 
 class Message(NamedTuple):
-    """One message of a topic. `write_us` is NO_TIME where nobody gave one."""
+    """One message of a topic. `write_us` is NO_TIME where nobody gave one of TIMES_US."""
 
     partition: int
     offset: int
@@ -172,7 +172,7 @@ def _out_of_range(values: pa.Array | pa.ChunkedArray) -> NDArray[np.intp]:
     is_date = pa.types.is_date32(values.type)
     if not (is_date or pa.types.is_timestamp(values.type)):
         return np.zeros(0, np.intp)
-    first, end = (bound // _US_A_DAY for bound in _TIMES_US) if is_date else _TIMES_US
+    first, end = (bound // _US_A_DAY for bound in TIMES_US) if is_date else TIMES_US
     numbers = pc.fill_null(values.cast(pa.int32() if is_date else pa.int64()), 0).to_numpy()
     return np.flatnonzero((numbers < first) | (numbers >= end))
 

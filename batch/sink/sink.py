@@ -60,20 +60,23 @@ class Sink:
         self._clock_s = clock_s
         self._log = ""
         self._positions: dict[int, int] = {}
+        self._firsts: dict[int, int] = {}  # where a partition began of which the table had nothing
+        self._lost: dict[int, int] = {}  # where a partition ended that lost messages: no log that grows makes up for it
         self._refresh_s = 0.0
         self._append_count = 0
 
     def cycle(self, cycle_bytes: int = CYCLE_BYTES, cycle_messages: int = CYCLE_MESSAGES) -> Sunk:
         """Takes up to so much of what waits; writes a run where there is anything."""
-        self._follow()
-        waits = any(self._topic.bounds(number)[1] > offset for number, offset in self._positions.items())
-        messages = self._topic.read(cycle_bytes, cycle_messages, FIRST_S if waits else QUIET_S)
-        if not messages:
-            return Sunk()
         try:
+            self._follow()
+            waits = any(self._topic.bounds(number)[1] > offset for number, offset in self._positions.items())
+            messages = self._topic.read(cycle_bytes, cycle_messages, FIRST_S if waits else QUIET_S)
+            if not messages:
+                return Sunk()
             return self._append(messages, is_all=len(messages) < cycle_messages and _bytes(messages) < cycle_bytes)
         except BaseException:
-            self._positions = {}  # the next cycle begins where the table says
+            self._lost |= {number: self._positions[number] for number in self._topic.stopped & self._positions.keys()}
+            self._positions = {}  # the next cycle begins where the table says: the reader may have gone on
             raise
 
     def lag(self) -> int:
@@ -85,15 +88,17 @@ class Sink:
         self._topic.close()
 
     def _follow(self) -> None:
-        """Begins at the positions of the table, at first and where partitions were added."""
+        """Begins at the positions of the table: at first, where partitions were added, where the topic is another."""
         now_s = self._clock_s()
         if self._positions and now_s < self._refresh_s:
             return
         self._refresh_s = now_s + REFRESH_S
         count = self._topic.partition_count()
+        log = self._topic.identity()
+        if log != self._log:
+            self._log, self._positions, self._firsts, self._lost = log, {}, {}, {}
         if len(self._positions) == count:
             return
-        self._log = self._topic.identity()
         starts = {number: self._start(number) for number in range(count)}
         self._topic.begin(starts)
         self._positions = starts
@@ -101,11 +106,12 @@ class Sink:
     def _start(self, number: int) -> int:
         taken = self._table.position(LogRange(self._log, number, _EPOCH, 0, 0)).next_offset
         low, high = self._topic.bounds(number)
-        if not taken:
-            return low
-        if not low <= taken <= high:
-            raise lost(self.stream.topic, number, taken)
-        return taken
+        start = taken or self._firsts.setdefault(number, low)
+        if self._lost.get(number) == start or not low <= start <= high:
+            self._lost[number] = start
+            raise lost(self.stream.topic, number, start)
+        self._lost.pop(number, None)
+        return start
 
     def _append(self, messages: Sequence[Message], *, is_all: bool) -> Sunk:
         ends = dict(self._positions)

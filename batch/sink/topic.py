@@ -15,7 +15,7 @@ from confluent_kafka import (
 from confluent_kafka import Message as KafkaMessage
 from confluent_kafka.admin import AdminClient
 
-from batch.sink.decoding import NO_TIME, Message
+from batch.sink.decoding import NO_TIME, TIMES_US, Message
 from headrace.errors import DataLoss, HeadraceError, NotFound, Unavailable
 
 ASK_LIMIT_S: Final = 15.0
@@ -48,6 +48,7 @@ class TopicLog:
             }
         )
         self._next: dict[int, int] = {}
+        self.stopped: set[int] = set()  # partitions that lost messages, of which nothing comes until `begin`
 
     def partition_count(self) -> int:
         """Raises NotFound where there is no such topic."""
@@ -84,6 +85,7 @@ class TopicLog:
         """Reads on from these offsets."""
         self._consumer.assign([TopicPartition(self._topic, number, offset) for number, offset in starts.items()])
         self._next = dict(starts)
+        self.stopped = set()
 
     def lag(self) -> int:
         """Messages that wait, as the client had heard a moment ago."""
@@ -94,7 +96,10 @@ class TopicLog:
         return waiting
 
     def read(self, byte_count: int, message_count: int, first_s: float = QUIET_S) -> list[Message]:
-        """What has arrived, up to about so much. Raises DataLoss where messages between two reads are gone."""
+        """What has arrived, up to about so much. Raises DataLoss where messages between two reads are gone.
+
+        What was read before an error is lost to the caller, who has to `begin` anew.
+        """
         found: list[Message] = []
         held = 0
         wait_s = first_s
@@ -121,7 +126,9 @@ class TopicLog:
 
     def _judge(self, error: KafkaError, message: KafkaMessage) -> None:
         if error.code() in _LOST:
-            raise lost(self._topic, message.partition() or 0, message.offset() or 0)
+            partition = message.partition() or 0
+            self.stopped.add(partition)
+            raise lost(self._topic, partition, self._next.get(partition, 0))
         if error.fatal():
             raise _unavailable(self._topic, KafkaException(error))
 
@@ -138,7 +145,9 @@ def lost(topic: str, partition: int, offset: int) -> DataLoss:
 
 def _message(message: KafkaMessage) -> Message:
     kind, time_ms = message.timestamp()
-    write_us = NO_TIME if kind == TIMESTAMP_NOT_AVAILABLE else time_ms * 1_000
+    # A producer gives it in whatever unit it likes.
+    is_time = kind != TIMESTAMP_NOT_AVAILABLE and TIMES_US[0] <= time_ms * 1_000 < TIMES_US[1]
+    write_us = time_ms * 1_000 if is_time else NO_TIME
     return Message(message.partition() or 0, message.offset() or 0, write_us, message.value() or b"")
 
 

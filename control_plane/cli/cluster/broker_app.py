@@ -21,8 +21,6 @@ from headrace.serving.process import port, serve
 WATCH_S: Final = 0.5
 PORTS_FILE: Final = "ports"
 EXIT_BROKER_ENDED: Final = 1
-# By its path: a broker runs in a folder of its own.
-TIED: Final = (sys.executable, child.__file__, str(os.getpid()), child.COMMAND)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,7 +38,7 @@ def _running(options: argparse.Namespace, log: EventLog) -> Iterator[Brokers]:
     _choose_ports(options.data, options.brokers, options.port)
     stopping = threading.Event()
     try:
-        with Brokers(options.data, options.brokers, TIED) as brokers:
+        with Brokers(options.data, options.brokers, _tied()) as brokers:
             log.info("listening", address=brokers.bootstrap)
             threading.Thread(target=_watch, args=(brokers, stopping, log), daemon=True).start()
             try:
@@ -51,6 +49,11 @@ def _running(options: argparse.Namespace, log: EventLog) -> Iterator[Brokers]:
         what, _, tail = str(error).partition("\n")
         log.error("kafka_not_started", detail=tail)
         raise Unavailable(what, reason="KAFKA_NOT_STARTED") from error
+
+
+def _tied() -> tuple[str, ...]:
+    """What makes a command end with this process; by its path, as a broker runs in a folder of its own."""
+    return sys.executable, child.__file__, str(os.getpid()), child.COMMAND
 
 
 def _choose_ports(folder: Path, count: int, first: int | None) -> None:

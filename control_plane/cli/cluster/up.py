@@ -4,7 +4,7 @@ import os
 import queue
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -71,16 +71,34 @@ class ClusterOptions:
         if self.brokers not in {1, 3}:
             raise _wrong(f"--brokers {self.brokers} is neither 1 nor 3", "--brokers")
         RingShape(self.shards, self.replicas, self.servers)
+        refuse_busy_ports(self.named_ports())
+
+    def named_ports(self) -> dict[str, int]:
+        """Ports that a person named, those that follow from them included, each with what to call it."""
         named = (
             ("--port", self.port, 1),
             ("--feature-port", self.feature_port, self.servers + 1),
             ("--kafka-port", self.kafka_port, self.brokers),
         )
-        for option, first, count in named:
-            if first is not None:
-                refuse_busy_ports(
-                    {f"{option} {first} + {number}" if number else option: first + number for number in range(count)}
-                )
+        return {
+            f"{option} {first} + {number}" if number else option: first + number
+            for option, first, count in named
+            if first is not None
+            for number in range(count)
+        }
+
+    def free_ports(self, first: int, count: int = 1, taken: Iterable[int] = ()) -> list[int]:
+        """The first ports from `first` on that nobody listens on, named or has taken; no search with any_ports."""
+        if self.any_ports:
+            return [0] * count
+        reserved = {*self.named_ports().values(), *taken}
+        found: list[int] = []
+        while len(found) < count:
+            port = free_port(first)
+            if port not in reserved:
+                found.append(port)
+            first = port + 1
+        return found
 
 
 def _wrong(text: str, option: str) -> InvalidArgument:
@@ -132,7 +150,10 @@ def cluster(folder: Path, options: ClusterOptions, say: Callable[[str], None]) -
         numbers = (options.shards, options.replicas, options.servers)
         words = [part for name, number in zip(shape, numbers, strict=True) for part in (name, str(number))]
         control, control_metrics = launcher.start(
-            "control plane", "control_plane", words, (options.port, CONTROL_PORT, CONTROL_METRICS_PORT)
+            "control plane",
+            "control_plane",
+            words,
+            _ports(options, CONTROL_PORT, CONTROL_METRICS_PORT, options.port),
         )
         say(f"control plane at {control}")
         *ring, (features, feature_metrics) = _start_servers(launcher, options, control, kafka)
@@ -141,7 +162,7 @@ def cluster(folder: Path, options: ClusterOptions, say: Callable[[str], None]) -
             "pipeline worker",
             "feature_server.pipeline",
             _pipeline_words(options, control, kafka),
-            (None, PIPELINE_PORT, PIPELINE_METRICS_PORT),
+            _ports(options, PIPELINE_PORT, PIPELINE_METRICS_PORT),
             "pipeline",
         )
         say(f"pipeline worker, and a feature server at {features} for what it brings")
@@ -155,7 +176,7 @@ def cluster(folder: Path, options: ClusterOptions, say: Callable[[str], None]) -
                 "offline sink",
                 "batch.sink",
                 ("--kafka", kafka, "--registry", control),
-                (None, SINK_PORT, SINK_METRICS_PORT),
+                _ports(options, SINK_PORT, SINK_METRICS_PORT),
                 LAKE_FOLDER,
             )
             lake = str((folder / LAKE_FOLDER).resolve())
@@ -163,6 +184,15 @@ def cluster(folder: Path, options: ClusterOptions, say: Callable[[str], None]) -
         stack.callback(lambda: (folder / ENDPOINTS_FILE).unlink(missing_ok=True))
         endpoints.write(folder)
         yield Platform(endpoints, children, ended)
+
+
+def _ports(
+    options: ClusterOptions, port: int, metrics_port: int, asked: int | None = None
+) -> tuple[int | None, int, int]:
+    """Ports of one server, as the launcher takes them, beside all that were named."""
+    (own,) = options.free_ports(port)
+    (metrics,) = options.free_ports(metrics_port, taken=(own,))
+    return asked, own, metrics
 
 
 def _pipeline_words(options: ClusterOptions, control: str, kafka: str) -> list[str]:
@@ -176,7 +206,7 @@ def _start_kafka(launcher: Launcher, options: ClusterOptions) -> str:
     if options.kafka_port is not None:
         words += ["--port", str(options.kafka_port)]
     elif not options.any_ports and options.brokers == 1:
-        words += ["--port", str(free_port(KAFKA_PORT))]
+        words += ["--port", str(*options.free_ports(KAFKA_PORT))]
     log = launcher.folder / "logs" / "kafka.log"
     child = Child(KAFKA, "control_plane.cli.cluster.broker_app", words, log, ended=launcher.ended)
     launcher.children.append(child)
@@ -187,12 +217,7 @@ def _start_servers(launcher: Launcher, options: ClusterOptions, control: str, ka
     """Addresses of the servers of the ring, then of the one outside of it; all start at once."""
     shared = ("--registry", control)
     begun = []
-    port, metrics_port = options.feature_port or RING_PORT, RING_METRICS_PORT
-    for number in range(1, options.servers + 2):
-        chosen = (0, 0)
-        if not options.any_ports:
-            chosen = (port if options.feature_port else free_port(port), free_port(metrics_port))
-            port, metrics_port = chosen[0] + 1, chosen[1] + 1
+    for number, chosen in enumerate(_server_ports(options), start=1):
         if number <= options.servers:
             place = f"server-{number}"
             words = [*shared, "--ring", "--zone", place, "--shards", str(options.shards)]
@@ -201,6 +226,16 @@ def _start_servers(launcher: Launcher, options: ClusterOptions, control: str, ka
             words = [*shared, "--kafka", kafka, "--shards", str(STREAM_SHARDS)]
             begun.append(launcher.begin("stream server", "feature_server", words, chosen, STREAM_PLACE))
     return [launcher.await_healthy(child) for child in begun]
+
+
+def _server_ports(options: ClusterOptions) -> list[tuple[int, int]]:
+    """Of each feature server its port and that of its metrics; no two are the same."""
+    count = options.servers + 1
+    if options.feature_port is None or options.any_ports:
+        ports = options.free_ports(RING_PORT, count)
+    else:
+        ports = list(range(options.feature_port, options.feature_port + count))
+    return list(zip(ports, options.free_ports(RING_METRICS_PORT, count, ports), strict=True))
 
 
 def _announce(session: Session, folder: Path, options: ClusterOptions, running: Platform) -> None:

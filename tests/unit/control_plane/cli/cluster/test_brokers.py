@@ -1,10 +1,12 @@
 """What brokers are started with; that they run is seen by tests/streams."""
 
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from control_plane.cli.cluster.broker_app import _choose_ports
+from control_plane.cli.cluster.broker_app import _choose_ports, _tied
 from control_plane.cli.cluster.brokers import JARS_VARIABLE, BrokerError, Brokers, new_cluster_id
 
 
@@ -17,6 +19,11 @@ def test_folder_without_jars_says_what_to_do(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv(JARS_VARIABLE, str(tmp_path))
     with pytest.raises(BrokerError, match=f"make setup.*{JARS_VARIABLE}"):
         Brokers(tmp_path / "kafka")
+
+
+def test_brokers_are_tied_to_the_process_that_starts_them_not_to_the_one_that_imported() -> None:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as others:
+        assert others.submit(_tied).result()[2] == str(*others._processes) != _tied()[2]
 
 
 def test_ports_are_those_that_were_named_or_free_ones(tmp_path: Path) -> None:

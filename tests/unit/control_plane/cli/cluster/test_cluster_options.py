@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from control_plane.cli.cluster.up import ClusterOptions, cluster
+from control_plane.cli.cluster.up import (
+    RING_METRICS_PORT,
+    SERVERS_MAX,
+    ClusterOptions,
+    _ports,
+    _server_ports,
+    cluster,
+)
+from control_plane.cli.up import CONTROL_METRICS_PORT, CONTROL_PORT
 from headrace.errors import FailedPrecondition, InvalidArgument
 
 
@@ -48,3 +56,25 @@ def test_named_port_in_use_is_refused(busy: int, behind: int) -> None:
         with pytest.raises(FailedPrecondition, match="in use") as caught:
             options.check()
         assert caught.value.reason == "PORT_IN_USE"
+
+
+@pytest.mark.parametrize("behind", range(SERVERS_MAX + 1))
+def test_metrics_take_no_port_of_a_named_range(behind: int) -> None:
+    first = RING_METRICS_PORT - behind
+    found = _server_ports(ClusterOptions(servers=SERVERS_MAX, feature_port=first))
+    ports = {port for pair in found for port in pair}
+    assert [port for port, _ in found] == list(range(first, first + SERVERS_MAX + 1))
+    assert len(ports) == 2 * (SERVERS_MAX + 1)
+
+
+def test_servers_that_start_first_leave_the_named_ranges_to_others() -> None:
+    options = ClusterOptions(servers=SERVERS_MAX, feature_port=CONTROL_METRICS_PORT - 1, kafka_port=CONTROL_PORT)
+    _, port, metrics_port = _ports(options, CONTROL_PORT, CONTROL_METRICS_PORT)
+    assert not {port, metrics_port} & set(options.named_ports().values()) and port != metrics_port
+    assert (
+        _ports(ClusterOptions(port=CONTROL_METRICS_PORT), CONTROL_PORT, CONTROL_METRICS_PORT)[2] > CONTROL_METRICS_PORT
+    )
+
+
+def test_any_ports_are_left_to_the_system() -> None:
+    assert _server_ports(ClusterOptions(servers=2, any_ports=True)) == [(0, 0)] * 3
