@@ -1,6 +1,6 @@
 """Commands for lineage: the runs of a lake with what they read and wrote, and whether data are still there."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -10,9 +10,10 @@ import pyarrow.fs as pafs
 from batch.historical.tables import located
 from batch.jobs.context import Arguments, Context
 from batch.jobs.historical import NO_SNAPSHOT, runs_of
+from batch.jobs.training import KIND as TRAINING_SET
 from batch.offline.catalogue import Catalogue
 from batch.offline.columns import ViewColumns
-from batch.offline.runs import RUNNING
+from batch.offline.runs import RUNNING, SUCCEEDED
 from batch.training.manifest import Manifest
 from batch.training.sets import TrainingSets
 from headrace.errors import HeadraceError, InvalidArgument, NotFound
@@ -25,10 +26,12 @@ Document = dict[str, Any]  # Any: JSON values
 
 
 def runs(context: Context, arguments: Arguments) -> Document:
-    """Every run that has ended, in the order in which they began."""
+    """Every run that has ended, in the order in which they began; one whose manifest is to come is left for later."""
     with context.catalogue() as catalogue:
         manifests = {manifest.run_id: manifest for manifest in TrainingSets(catalogue).list()}
         rows = [row for row in runs_of(catalogue).list() if row["state"] != RUNNING]
+    rebuilt_from = {manifest.entities for manifest in manifests.values()}
+    rows = [row for row in rows if row["run_id"] in manifests or not _lacks_manifest(row, rebuilt_from)]
     return {"runs": [_run(row, manifests.get(row["run_id"])) for row in rows]}
 
 
@@ -43,6 +46,12 @@ def check(context: Context, arguments: Arguments) -> Document:
         }
 
 
+def _lacks_manifest(row: Mapping[str, Any], rebuilt_from: Set[str]) -> bool:  # Any: text, time or None
+    """Whether a run without a manifest gets one yet: those that failed or made a set again never do."""
+    is_made = row["kind"] == TRAINING_SET and row["state"] == SUCCEEDED
+    return is_made and row["inputs"].get("entities") not in rebuilt_from
+
+
 def _run(row: Mapping[str, Any], manifest: Manifest | None) -> Document:  # Any: text, time or None
     given = row["inputs"]
     inputs = [[ref, "" if number == NO_SNAPSHOT else str(number)] for ref, number in row["snapshots"].items()]
@@ -52,7 +61,7 @@ def _run(row: Mapping[str, Any], manifest: Manifest | None) -> Document:  # Any:
     return {
         "run_id": row["run_id"],
         "job": row["kind"],
-        "is_done": row["state"] == "SUCCEEDED",
+        "is_done": row["state"] == SUCCEEDED,
         "start_time_us": _us(row["start_time"]),
         "end_time_us": _us(row["end_time"]),
         "inputs": [[name, version] for name, version in inputs if _is_node(name)],

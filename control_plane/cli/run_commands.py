@@ -10,7 +10,7 @@ from control_plane.cli.amounts import parse_time_us
 from control_plane.cli.output import Format, print_document, print_table
 from control_plane.cli.session import Session
 from control_plane.cli.worker import run_job
-from headrace.errors import InvalidArgument
+from headrace.errors import AlreadyExists, InvalidArgument
 from headrace.lineage.values import Run, RunData, RunState
 
 
@@ -36,7 +36,7 @@ def observe(session: Session) -> None:
             run = _run(document)
             try:
                 state = "new" if client.record_run(run) else "known"
-            except InvalidArgument as error:  # it read what this registry never had, and the others are still reported
+            except (InvalidArgument, AlreadyExists) as error:  # unknown data, or known otherwise; the others go on
                 state = f"refused: {error.message}"
             rows.append((run.run_id, run.job, run.state.name.lower(), state))
     if session.form is Format.TABLE:

@@ -5,7 +5,7 @@ from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection, func, insert, select, update
 
-from control_plane.domain.lineage.edges import Edge, EdgeChange
+from control_plane.domain.lineage.edges import Declaration, Edge, EdgeChange, edge_change
 from control_plane.store.tables import lineage_edges, lineage_head, lineage_nodes
 from headrace.errors import DataLoss
 from headrace.lineage.values import EdgeKind, Node, NodeKind
@@ -19,10 +19,14 @@ def lock_head(connection: Connection) -> int:
     return int(connection.execute(select(lineage_head.c.declared_revision).with_for_update()).scalar_one())
 
 
-def declare(connection: Connection, changes: Sequence[EdgeChange], revision: int, now_us: int) -> int:
-    """Appends what a revision of the registry changes; returns the number of rows."""
+def declare(connection: Connection, declarations: Sequence[Declaration], revision: int, now_us: int) -> int:
+    """Appends what a revision of the registry changes against what the log holds; returns the number of rows."""
     lock_head(connection)
-    count = append(connection, changes, now_us)
+    ids = node_ids(connection, [one.origin for one in declarations])
+    changes = [
+        edge_change(one.origin, list(open_edges(connection, ids[one.origin])), one.edges) for one in declarations
+    ]
+    count = append(connection, [change for change in changes if change is not None], now_us)
     connection.execute(update(lineage_head).values(declared_revision=revision))
     return count
 

@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from control_plane.domain.lineage.impact import PATH_STEPS_MAX
 from control_plane.domain.lineage.mirror import Closure, Mirror, Moment
 from control_plane.domain.lineage.nodes import owning_name
 from control_plane.domain.lineage.storage import EdgeDetail, LineageStore
@@ -37,6 +38,24 @@ class _Side:
     positions: Mapping[int, int]  # of a node, by its number
     ends: Mapping[int, tuple[int, int]]  # source and target of an edge, by its number
 
+    def hop_count(self, position: int) -> int:
+        """Hops from the node asked about."""
+        return int(np.searchsorted(self.closure.ends, position, side="right"))
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A change without its path, which leads to a position and, for an edge, to the node above that."""
+
+    kind: UpstreamKind
+    node: Node
+    hop_count: int
+    time_us: int
+    text: str
+    side: _Side
+    position: int
+    last: PathStep | None = None
+
 
 class Upstream:
     """Compares what is above a node at two times, by what is known now."""
@@ -46,13 +65,25 @@ class Upstream:
         self._store = store
         self._owner = owner
 
-    def changes(
-        self, number: int, before: Moment, after: Moment, revisions: Iterable[Revision]
-    ) -> list[UpstreamChange]:
+    def changes(self, number: int, before: Moment, after: Moment, revisions: Iterable[Revision]) -> list[Found]:
         """In the order of hops, then the newest first."""
         old, new = self._side(number, before), self._side(number, after)
         found = [*self._edges(old, new), *self._code(old, new), *self._definitions(old, new, revisions)]
         return sorted(found, key=lambda one: (one.hop_count, -one.time_us, one.kind, one.node, one.text))
+
+    def page(self, found: Sequence[Found], first: int, size: int) -> list[UpstreamChange]:
+        """Changes from one on with their paths: at most so many, fewer where the paths are long."""
+        taken: list[UpstreamChange] = []
+        steps = 0
+        for one in found[first : first + size]:
+            steps += one.hop_count
+            if taken and steps > PATH_STEPS_MAX:
+                break
+            path = self._path(one)
+            taken.append(
+                UpstreamChange(one.kind, one.node, one.hop_count, one.time_us, one.text, self._owner(one.node), path)
+            )
+        return taken
 
     def _side(self, number: int, moment: Moment) -> _Side:
         closure = self._mirror.closure([number], moment, upstream=True)
@@ -61,25 +92,30 @@ class Upstream:
         ends = dict(zip(edges.tolist(), zip(sources.tolist(), targets.tolist(), strict=True), strict=True))
         return _Side(closure, {node: at for at, node in enumerate(closure.nodes.tolist())}, ends)
 
-    def _edges(self, old: _Side, new: _Side) -> Iterator[UpstreamChange]:
-        begun, ended = new.ends.keys() - old.ends.keys(), old.ends.keys() - new.ends.keys()
+    def _edges(self, old: _Side, new: _Side) -> Iterator[Found]:
+        begun, ended = self._only(new, old), self._only(old, new)
         details = self._store.details(sorted(begun | ended))
         for side, edges, is_begun in ((new, begun, True), (old, ended, False)):
             for edge in sorted(edges):
                 yield self._edge(side, edge, details[edge], is_begun)
 
-    def _edge(self, side: _Side, edge: int, detail: EdgeDetail, is_begun: bool) -> UpstreamChange:
+    def _only(self, side: _Side, other: _Side) -> set[int]:
+        """Edges of one side that the other lacks; several definitions may say the same edge, each by a number."""
+        stands = {(*ends, self._mirror.edge_kind(edge)) for edge, ends in other.ends.items()}
+        edges = side.ends.keys() - other.ends.keys()
+        return {edge for edge in edges if (*side.ends[edge], self._mirror.edge_kind(edge)) not in stands}
+
+    def _edge(self, side: _Side, edge: int, detail: EdgeDetail, is_begun: bool) -> Found:
         above, below = (self._mirror.node(number) for number in side.ends[edge])
         kind = self._mirror.edge_kind(edge)
         text = _edge_text(above, below, kind, is_begun)
         target = side.positions[side.ends[edge][1]]
-        path = self._path(side, target, detail.transform, above, kind)
         at_us = detail.valid_from_us if is_begun else detail.valid_to_us
-        return UpstreamChange(
-            _edge_change(above, below, kind), above, len(path) - 1, at_us, text, self._owner(above), path
-        )
+        last = PathStep(above, kind, detail.transform)
+        change = _edge_change(above, below, kind)
+        return Found(change, above, side.hop_count(target) + 1, at_us, text, side, target, last)
 
-    def _code(self, old: _Side, new: _Side) -> Iterator[UpstreamChange]:
+    def _code(self, old: _Side, new: _Side) -> Iterator[Found]:
         """Jobs whose newest run above the node is of other code than the one before."""
         sides = [self._newest_runs(side) for side in (old, new)]
         for job, run in sides[1].items():
@@ -90,11 +126,12 @@ class Upstream:
             node = Node(NodeKind.RUN, f"run:{run.run_id}")
             number = self._mirror.number(node.name)
             assert number is not None, "its run is above the node"
-            path = self._path(new, new.positions[number])
+            position = new.positions[number]
+            hop_count = new.hop_count(position)
             for what, first, second in pairs:
                 if first != second:
                     text = f"{what} of job {job} changes from {first or 'none'} to {second or 'none'}"
-                    yield UpstreamChange(UpstreamKind.CODE, node, len(path) - 1, run.end_time_us, text, "", path)
+                    yield Found(UpstreamKind.CODE, node, hop_count, run.end_time_us, text, new, position)
 
     def _newest_runs(self, side: _Side) -> dict[str, Run]:
         kinds = self._mirror.node_kinds(side.closure.nodes)
@@ -104,20 +141,20 @@ class Upstream:
             newest[run.job] = run
         return newest
 
-    def _definitions(self, old: _Side, new: _Side, revisions: Iterable[Revision]) -> Iterator[UpstreamChange]:
+    def _definitions(self, old: _Side, new: _Side, revisions: Iterable[Revision]) -> Iterator[Found]:
         nearest = self._nearest(old) | self._nearest(new)
         for revision in revisions:
             for change in revision.changes:
                 if change.name not in nearest:
                     continue
                 side, position = nearest[change.name]
-                node, path = self._node(side, position), self._path(side, position)
+                node, hop_count = self._node(side, position), side.hop_count(position)
                 at_us = time_us(revision.time)
                 for detail in change.details:
                     kind = _sentence_kind(detail)
                     if kind is not None:
                         text = f"{change.name}: {detail}, by {revision.principal}"
-                        yield UpstreamChange(kind, node, len(path) - 1, at_us, text, self._owner(node), path)
+                        yield Found(kind, node, hop_count, at_us, text, side, position)
 
     def _nearest(self, side: _Side) -> dict[str, tuple[_Side, int]]:
         """The first node of each definition."""
@@ -128,23 +165,17 @@ class Upstream:
                 found.setdefault(name, (side, position))
         return found
 
-    def _path(
-        self,
-        side: _Side,
-        position: int,
-        transform: str = "",
-        above: Node | None = None,
-        kind: EdgeKind | None = None,
-    ) -> tuple[PathStep, ...]:
-        """Steps from the node asked about up to a position, and to what is above that."""
-        positions = side.closure.path(position)
+    def _path(self, found: Found) -> tuple[PathStep, ...]:
+        """Steps from the node asked about up to a change."""
+        side = found.side
+        positions = side.closure.path(found.position)
         edges = [int(side.closure.edges[at]) for at in positions[1:]]
         steps = [PathStep(self._node(side, positions[0]))]
         steps += [
             PathStep(self._node(side, at), self._mirror.edge_kind(edge))
             for at, edge in zip(positions[1:], edges, strict=True)
         ]
-        return (*steps, PathStep(above, kind, transform)) if above is not None else tuple(steps)
+        return tuple(steps) if found.last is None else (*steps, found.last)
 
     def _node(self, side: _Side, position: int) -> Node:
         return self._mirror.node(int(side.closure.nodes[position]))

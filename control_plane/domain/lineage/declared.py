@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from control_plane.domain.lineage import nodes
-from control_plane.domain.lineage.edges import Edge, EdgeChange, edge_change
+from control_plane.domain.lineage.edges import Declaration, Edge
 from headrace.definitions.lookups import KNOWN_TIME
 from headrace.definitions.on_demand import OnDemandView, RequestSource
 from headrace.definitions.registered import (
@@ -18,7 +18,6 @@ from headrace.definitions.registered import (
     RegisteredView,
     RegistryState,
     State,
-    named,
 )
 from headrace.definitions.sources import LAKE_SCHEME, Source
 from headrace.definitions.transforms import Derived, Latest, Transform, Window
@@ -43,16 +42,13 @@ def node_of(record: Registered) -> Node:
     return Node(kinds[type(record)], str(record.ref))
 
 
-def declared_changes(records: Sequence[Registered], before: RegistryState, after: RegistryState) -> list[EdgeChange]:
-    """What registering records changes, one change a record."""
-    changes = []
-    for record in records:
-        old = next((one for one in named(before, record.definition.name) if one.ref == record.ref), None)
-        known = [] if old is None else declared_edges(old, before)
-        change = edge_change(node_of(record), known, declared_edges(record, after))
-        if change is not None:
-            changes.append(change)
-    return changes
+def declared_changes(records: Sequence[Registered], before: RegistryState, after: RegistryState) -> list[Declaration]:
+    """What records say from now on, and the sources that read views which come with them."""
+    said: dict[VersionRef, Registered] = {record.ref: record for record in records}
+    new = {ref for ref in said if after.view(ref) is not None and before.view(ref) is None}
+    if new:
+        said |= {one.ref: one for one in after.sources.values() if not new.isdisjoint(_lake_refs(one.definition))}
+    return [Declaration(node_of(record), declared_edges(record, after)) for record in said.values()]
 
 
 def declared_edges(record: Registered, state: RegistryState) -> list[Edge]:
@@ -78,13 +74,25 @@ def declared_edges(record: Registered, state: RegistryState) -> list[Edge]:
 
 def _source_edges(source: Source, state: RegistryState) -> Iterator[Edge]:
     here = nodes.source(source.name)
-    for place in [source.uri] if source.uri else source.inputs.values():
+    for place in _places(source):
         if place.startswith(LAKE_SCHEME):
-            yield from _lake_edges(parse_pinned_ref(place.removeprefix(LAKE_SCHEME)), source.query, here, state)
+            yield from _lake_edges(_lake_ref(place), source.query, here, state)
         else:
             yield Edge(nodes.outside(NodeKind.DATASET, place), here, EdgeKind.READS, source.query.strip())
     for column in source.columns:
         yield Edge(here, nodes.column(source.name, column.name), EdgeKind.CONTAINS)
+
+
+def _places(source: Source) -> Sequence[str]:
+    return [source.uri] if source.uri else list(source.inputs.values())
+
+
+def _lake_ref(place: str) -> VersionRef:
+    return parse_pinned_ref(place.removeprefix(LAKE_SCHEME))
+
+
+def _lake_refs(source: Source) -> set[VersionRef]:
+    return {_lake_ref(place) for place in _places(source) if place.startswith(LAKE_SCHEME)}
 
 
 def _lake_edges(ref: VersionRef, query: str, here: Node, state: RegistryState) -> Iterator[Edge]:

@@ -17,6 +17,14 @@ class Edge:
 
 
 @dataclass(frozen=True, slots=True)
+class Declaration:
+    """All edges that one origin says from now on."""
+
+    origin: Node
+    edges: Sequence[Edge]
+
+
+@dataclass(frozen=True, slots=True)
 class EdgeChange:
     """What one origin, a definition or a run, says from now on: edges that begin, and edges that end now.
 

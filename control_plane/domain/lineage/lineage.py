@@ -135,7 +135,10 @@ class Lineage:
         revisions = self._revisions(before_us, moment.valid_us)
         upstream = Upstream(self._mirror, self._store, Owners(state).of)
         found = upstream.changes(number, Moment(before_us, moment.known_us), moment, revisions)
-        return self._listing(number, found, question, moment, (position, size))
+        items = upstream.page(found, position, size)
+        following = position + len(items)
+        token = write_token(question, moment, following) if following < len(found) else ""
+        return Listing(self._mirror.node(number), items, len(found), token)
 
     def requirements(
         self, principal: Principal, name: str, page_size: int = 0, page_token: str = ""
@@ -147,7 +150,9 @@ class Lineage:
         state = self._registry.read()
         number = self._find(name, "", state)
         found = Requirements(self._mirror, self._store, state, Owners(state).of).above(number, moment)
-        return self._listing(number, found, question, moment, (position, size))
+        items = found[position : position + size]
+        token = write_token(question, moment, position + size) if position + size < len(found) else ""
+        return Listing(self._mirror.node(number), items, len(found), token)
 
     def record_run(self, principal: Principal, run: Run) -> bool:
         """Keeps a run of a job and the edges that it shows; False where it is known already."""
@@ -161,18 +166,6 @@ class Lineage:
         """Moment and first position of a page."""
         self._mirror.refresh()
         return read_token(question, token) if token else (self._moment(as_of_us), 0)
-
-    def _listing(
-        self,
-        number: int,
-        found: Sequence[_Item],
-        question: tuple[object, ...],
-        moment: Moment,
-        place: tuple[int, int],
-    ) -> Listing[_Item]:
-        first, following = place[0], sum(place)
-        token = write_token(question, moment, following) if following < len(found) else ""
-        return Listing(self._mirror.node(number), found[first:following], len(found), token)
 
     def _revisions(self, after_us: int, until_us: int) -> Iterator[Revision]:
         """Revisions of the registry after one time, up to another."""

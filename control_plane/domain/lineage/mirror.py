@@ -56,6 +56,7 @@ class Mirror:
         self._numbers: dict[str, int] = {}
         self._node_kinds = _Bytes()
         self._edge_kinds = _Bytes()
+        self._read_known_us = 0
         self._newest_known_us = 0
 
     def refresh(self) -> None:
@@ -70,7 +71,7 @@ class Mirror:
 
     @property
     def newest_known_us(self) -> int:
-        """When the newest edge became known, 0 for none."""
+        """When the newest edge became known, 0 for none; never of a change that is half read."""
         return self._newest_known_us
 
     def number(self, name: str) -> int | None:
@@ -112,13 +113,14 @@ class Mirror:
             self._graph.add_nodes(len(block))
             self._node_kinds.add(np.fromiter((kind for kind, _ in block), np.uint8, len(block)))
             for _, name in block:
-                self._numbers[name] = len(self._names)
                 self._names.append(name)
+                self._numbers[name] = len(self._names) - 1  # last: readers take no lock
         if self._graph.edge_count == 0:
             self._load(list(tail.edges))
         else:
             for rows in tail.edges:
                 self._append(rows)
+        self._newest_known_us = self._read_known_us  # last: readers take no lock
 
     def _load(self, blocks: Sequence[EdgeRows]) -> None:
         """The whole log at once, so that the graph has no gaps."""
@@ -146,14 +148,14 @@ class Mirror:
                     int(rows.valid_to_us[at]),
                     int(rows.known_us[at]),
                 )
-                self._newest_known_us = int(rows.known_us[at])
+                self._read_known_us = int(rows.known_us[at])
 
     def _extend(self, rows: EdgeRows, known_to_us: NDArray[np.int64]) -> None:
         if len(rows.sources) > 0:
             self._graph.extend(
                 rows.sources, rows.targets, rows.valid_from_us, rows.valid_to_us, rows.known_us, known_to_us
             )
-            self._newest_known_us = int(rows.known_us[-1])
+            self._read_known_us = int(rows.known_us[-1])
 
 
 class _Bytes:

@@ -49,6 +49,7 @@ def run_edges(run: Run, kinds: Mapping[str, NodeKind]) -> EdgeChange:
     for data in run.inputs:
         found += [*_versioned(data, kinds, "inputs"), Edge(_node(data, kinds, "inputs"), here, EdgeKind.READS)]
     for data in run.outputs if run.state is RunState.SUCCEEDED else ():
+        found.append(Edge(here, _whole(data.name, kinds, "outputs"), EdgeKind.WRITES))  # readers name no version
         found.append(Edge(here, _node(data, kinds, "outputs"), EdgeKind.WRITES))
     return EdgeChange(here, tuple(dict.fromkeys(found)), valid_from_us=run.end_time_us)
 

@@ -7,6 +7,8 @@ import pytest
 from batch.jobs import lineage, training
 from batch.jobs.commands import COMMANDS
 from batch.jobs.context import Context
+from batch.training.manifest import Manifest
+from batch.training.sets import TrainingSets
 from headrace.errors import HeadraceError
 from tests.unit.batch.jobs import lakes
 from tests.unit.batch.jobs.test_training import Here, arguments
@@ -29,6 +31,25 @@ def test_a_training_set_is_a_run_with_snapshots_entities_and_its_digest(context:
     plain = [name for name, version in run["inputs"] if not version]
     assert plain == [f"dataset:{made['entities']}", lakes.wanted().name]
     assert 0 < run["start_time_us"] <= run["end_time_us"]
+
+
+def test_a_training_set_without_its_manifest_is_left_for_later(
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingSets, "create", _stopped)  # the run has ended, and its manifest is not written
+        with pytest.raises(KeyboardInterrupt):
+            training.create(context, arguments(tmp_path, "half"))
+    assert lineage.runs(context, {})["runs"] == []
+    made = training.create(context, arguments(tmp_path))
+    training.rebuild(context, {"name": "week"})
+    first, second = lineage.runs(context, {})["runs"]
+    assert (first["run_id"], first["outputs"]) == (made["run_id"], [["training_set:week", ""]])
+    assert second["outputs"] == [], "made again, which names nothing new"
+
+
+def _stopped(sets: TrainingSets, manifest: Manifest) -> None:
+    raise KeyboardInterrupt
 
 
 def test_a_run_that_failed_has_made_nothing(context: Context, tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ from datetime import timedelta
 import pytest
 
 from control_plane.domain.lineage.lineage import ImpactQuestion, Lineage
+from control_plane.domain.lineage.mirror import Closure
 from control_plane.domain.registry import Registry
-from headrace.definitions import DefinitionSet
+from headrace.definitions import DefinitionKind, DefinitionSet
 from headrace.errors import InvalidArgument, PermissionDenied
 from headrace.lineage.values import NodeKind, Requirement, Run, RunData, RunState, UpstreamChange, UpstreamKind
 from headrace.serving.principal import LOCAL, Principal
@@ -84,6 +85,16 @@ def test_a_column_that_a_view_reads_is_a_change_of_schema(filled: Lineage) -> No
     assert [step.node.name for step in first.path] == [NODE, f"{SERVICE}@v1"]
 
 
+def test_another_view_of_the_source_changes_nothing_above_the_model(filled: Lineage, registry: Registry) -> None:
+    before_us = now_us(filled)
+    registry.apply_definitions(LOCAL, DefinitionSet(feature_views=[view("flights.ops.other")]))
+    between_us = now_us(filled)
+    assert kinds(changes(filled, before_us)) == []
+    registry.retire_definition(LOCAL, DefinitionKind.FEATURE_VIEW, "flights.ops.other@v1")
+    assert now_us(filled) > between_us > before_us
+    assert kinds(changes(filled, between_us)) == []
+
+
 def test_runs_tell_of_data_and_of_code(filled: Lineage) -> None:
     filled.record_run(LOCAL, trained(start_time_us=START_US, end_time_us=START_US))
     filled.record_run(LOCAL, fitted(OTHER_ID, START_US + 1))
@@ -112,6 +123,30 @@ def test_pages_of_changes_together_are_the_whole(filled: Lineage, registry: Regi
         if not token:
             break
     assert [replace(one, owner="") for one in found] == [replace(one, owner="") for one in whole.items]
+
+
+def test_paths_are_made_for_the_page_alone_and_long_ones_end_it(
+    filled: Lineage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = changes(filled, START_US - 1)
+    made: list[int] = []
+    path = Closure.path
+
+    def counted(closure: Closure, position: int) -> list[int]:
+        made.append(position)
+        return path(closure, position)
+
+    monkeypatch.setattr(Closure, "path", counted)
+    assert len(filled.changes(LOCAL, NODE, "", (START_US - 1, None), (2, "")).items) == len(made) == 2
+    monkeypatch.setattr("control_plane.domain.lineage.changes.PATH_STEPS_MAX", 3)
+    page = filled.changes(LOCAL, NODE, "", (START_US - 1, None))
+    found = list(page.items)
+    while page.next_page_token:
+        assert len(page.items) == 1 or sum(one.hop_count for one in page.items) <= 3
+        page = filled.changes(LOCAL, NODE, "", (START_US - 1, None), (0, page.next_page_token))
+        found += page.items
+    assert found == whole
+    assert all(one.hop_count == len(one.path) - 1 for one in found)
 
 
 def test_times_out_of_order_and_strangers_are_refused(filled: Lineage) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from control_plane.domain.lineage import nodes
 from control_plane.domain.lineage.declared import declared_changes, declared_edges, node_of
-from control_plane.domain.lineage.edges import Edge
+from control_plane.domain.lineage.edges import Edge, edge_change
 from headrace.definitions import (
     DefinitionSet,
     Feature,
@@ -157,24 +157,38 @@ def test_changes_are_those_of_the_records_alone() -> None:
     assert newer is not None
     (change,) = declared_changes([newer], before, after)
     assert change.origin == Node(NodeKind.FEATURE_VIEW, f"{VIEW}@v2")
-    assert change.ended == ()
     assert Edge(
         nodes.column(SOURCE, "flight_count"),
         nodes.feature(VersionRef(VIEW, 2), "flight_count"),
         EdgeKind.VALUE,
         "latest(flight_count)",
-    ) in tuple(change.begun)
-    assert declared_changes([before.sources[SOURCE]], before, before) == []
+    ) in tuple(change.edges)
+    assert declared_changes([], before, before) == []
 
 
 def test_a_source_that_loses_a_column_ends_its_edge() -> None:
     before = applied(whole_set())
     kept = {"event_time": "timestamp_us", "dep_delay": "f32", "flight_count": "i64", "new": "f32"}
     after = applied(whole_set(), DefinitionSet(sources=[source(columns=kept)]))
-    (change,) = declared_changes([after.sources[SOURCE]], before, after)
+    (declaration,) = declared_changes([after.sources[SOURCE]], before, after)
+    assert node_of(after.sources[SOURCE]) == declaration.origin
+    change = edge_change(declaration.origin, declared_edges(before.sources[SOURCE], before), declaration.edges)
+    assert change is not None
     assert [edge.target.name for edge in change.ended] == [f"{SOURCE}:spare"]
     assert [edge.target.name for edge in change.begun] == [f"{SOURCE}:new"]
-    assert node_of(after.sources[SOURCE]) == change.origin
+
+
+def test_a_view_that_comes_declares_the_sources_over_it_anew() -> None:
+    over = source(
+        "flights.ops.late", kind=SourceKind.SQL, query="SELECT * FROM rows", inputs={"rows": f"lake:{VIEW}@v1"}
+    )
+    before = applied(DefinitionSet(sources=[over]))
+    after = applied(DefinitionSet(sources=[over]), whole_set())
+    (record,) = after.views[VIEW]
+    found = {one.origin.name: lines(list(one.edges)) for one in declared_changes([record], before, after)}
+    assert set(found) == {f"{VIEW}@v1", "flights.ops.late"}
+    assert (f"{VIEW}@v1:dep_delay", "value", "flights.ops.late") in found["flights.ops.late"]
+    assert [one.origin.name for one in declared_changes([record], after, after)] == [f"{VIEW}@v1"]
 
 
 def test_lookups_of_the_sample_are_resolved() -> None:

@@ -3,15 +3,22 @@
 from collections.abc import Callable
 
 import pytest
+from sqlalchemy import Engine, delete, update
 
+from control_plane.domain.lineage import nodes
+from control_plane.domain.lineage.edges import Edge, EdgeChange
 from control_plane.domain.lineage.lineage import ImpactPage, ImpactQuestion, Lineage
 from control_plane.domain.lineage.tokens import write_token
 from control_plane.domain.registry import Registry
-from headrace.definitions import DefinitionKind, DefinitionSet, Feature, ServiceEntry, derived
+from control_plane.store.engine import writing
+from control_plane.store.lineage_log import append
+from control_plane.store.tables import lineage_edges, lineage_head, lineage_nodes
+from headrace.definitions import DefinitionKind, DefinitionSet, Feature, ServiceEntry, SourceKind, derived
 from headrace.errors import AlreadyExists, InvalidArgument, NotFound, PermissionDenied
 from headrace.lineage.values import EdgeKind, Effect, Impacted, NodeChange, NodeKind, Run, RunData, RunState
 from headrace.serving.principal import LOCAL, Principal
 from tests.unit.headrace.definitions.samples import (
+    COLUMNS,
     MODEL,
     SERVICE,
     SOURCE,
@@ -217,6 +224,13 @@ def test_a_run_joins_what_it_read_with_what_it_wrote(filled: Lineage) -> None:
     assert set(job) == {f"run:{RUN_ID}", "training_set:delays"}
 
 
+def test_a_run_that_wrote_a_version_reaches_what_reads_the_whole(registry: Registry, lineage: Lineage) -> None:
+    registry.apply_definitions(LOCAL, whole_set(sources=[source(kind=SourceKind.FILE, uri="s3://lake/departures")]))
+    lineage.record_run(LOCAL, trained(inputs=(), outputs=(RunData("dataset:s3://lake/departures", "5"),), digests={}))
+    found = by_name(lineage.impact(LOCAL, ImpactQuestion(f"run:{RUN_ID}")))
+    assert {"snapshot:dataset:s3://lake/departures#5", SOURCE, f"{MODEL}@v1"} <= set(found)
+
+
 def test_a_failed_run_has_written_nothing(filled: Lineage) -> None:
     filled.record_run(LOCAL, trained(state=RunState.FAILED))
     found = by_name(filled.impact(LOCAL, ImpactQuestion(f"{SERVICE}@v1")))
@@ -252,15 +266,45 @@ def test_a_run_that_cannot_be_is_refused(filled: Lineage, fields: dict[str, obje
     assert caught.value.reason == reason
 
 
-def test_an_older_registry_is_declared_when_a_server_starts(
-    registry: Registry, engine: object, make_lineage: Callable[[], Lineage]
+def test_a_source_over_a_view_that_came_later_is_linked_and_can_change(registry: Registry, lineage: Lineage) -> None:
+    first, second = (
+        source(
+            "flights.ops.late",
+            kind=SourceKind.SQL,
+            query=f"SELECT event_time, {name} FROM rows",
+            inputs={"rows": f"lake:{VIEW}@v1"},
+        )
+        for name in ("dep_delay", "flight_count")
+    )
+    registry.apply_definitions(LOCAL, DefinitionSet(sources=[first]))
+    registry.apply_definitions(LOCAL, WANTED)
+    question, other = (ImpactQuestion(f"{VIEW}@v1:{name}") for name in ("dep_delay", "flight_count"))
+    assert "flights.ops.late" in by_name(lineage.impact(LOCAL, question))
+    assert "flights.ops.late" not in by_name(lineage.impact(LOCAL, other))
+    registry.apply_definitions(LOCAL, DefinitionSet(sources=[second]))
+    assert "flights.ops.late" not in by_name(lineage.impact(LOCAL, question))
+    assert "flights.ops.late" in by_name(lineage.impact(LOCAL, other))
+
+
+def test_a_log_that_differs_from_what_was_declared_is_put_right(
+    registry: Registry, lineage: Lineage, engine: Engine
 ) -> None:
-    from sqlalchemy import Engine, delete, update  # lazy: of this test alone
+    registry.apply_definitions(LOCAL, WANTED)
+    spare = ImpactQuestion(SOURCE, kinds=frozenset({NodeKind.SOURCE_COLUMN}))
+    lost = nodes.column(SOURCE, "spare")
+    edge = Edge(nodes.source(SOURCE), lost, EdgeKind.CONTAINS)
+    with writing(engine) as connection:
+        append(connection, [EdgeChange(nodes.source(SOURCE), ended=[edge])], 0)
+    assert lost.name not in by_name(lineage.impact(LOCAL, spare))
+    fewer = {name: text for name, text in COLUMNS.items() if name != "spare"}
+    registry.apply_definitions(LOCAL, DefinitionSet(sources=[source(columns=fewer)]))
+    registry.apply_definitions(LOCAL, DefinitionSet(sources=[source()]))
+    assert lost.name in by_name(lineage.impact(LOCAL, spare))
 
-    from control_plane.store.engine import writing
-    from control_plane.store.tables import lineage_edges, lineage_head, lineage_nodes
 
-    assert isinstance(engine, Engine)
+def test_an_older_registry_is_declared_when_a_server_starts(
+    registry: Registry, engine: Engine, make_lineage: Callable[[], Lineage]
+) -> None:
     registry.apply_definitions(LOCAL, WANTED)
     whole = make_lineage().impact(LOCAL, ImpactQuestion(SOURCE), page_size=1_000)
     with writing(engine) as connection:

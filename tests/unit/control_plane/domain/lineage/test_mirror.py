@@ -1,6 +1,6 @@
 """The mirror read on bit by bit equals one that is built of the whole log."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -8,14 +8,17 @@ from tempfile import TemporaryDirectory
 
 import hypothesis.strategies as st
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from sqlalchemy import Engine
 
 from control_plane.domain.lineage.edges import Edge, EdgeChange
 from control_plane.domain.lineage.mirror import NOW_US, Mirror, Moment
+from control_plane.domain.lineage.storage import EdgeRows
+from control_plane.store import lineage_store
 from control_plane.store.engine import FILE_NAME, open_sqlite, writing
 from control_plane.store.lineage_log import append
-from control_plane.store.lineage_store import SqlLineageStore
+from control_plane.store.lineage_store import SqlLineageStore, SqlTail
 from control_plane.store.migrate import migrate
 from headrace.lineage.values import EdgeKind, Node, NodeKind
 
@@ -78,6 +81,44 @@ def edges_of(mirror: Mirror, moment: Moment) -> set[tuple[str, str]]:
     assert len(mirror.edge_kinds(edges)) == len(edges)
     names = [mirror.node(number).name for number in range(len(nodes))]
     return {(names[source], names[target]) for source, target in zip(positions, ends, strict=True)}
+
+
+class WatchedStore(SqlLineageStore):
+    """Tells between the blocks of a tail, and after them, what a reader sees."""
+
+    def __init__(self, engine: Engine, seen: Callable[[], None]) -> None:
+        super().__init__(engine)
+        self._seen = seen
+
+    @contextmanager
+    def tail(self, node_count: int, edge_count: int) -> Iterator[SqlTail]:
+        """As of the store."""
+        with super().tail(node_count, edge_count) as tail:
+            yield SqlTail(tail.nodes, self._told(tail.edges))
+
+    def _told(self, blocks: Iterator[EdgeRows]) -> Iterator[EdgeRows]:
+        for block in blocks:
+            self._seen()
+            yield block
+        self._seen()
+
+
+def test_a_reader_never_sees_half_a_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lineage_store, "BLOCK_ROWS", 1)
+    seen: list[int] = []
+    with new_database() as (engine, _):
+        mirror = Mirror(WatchedStore(engine, lambda: seen.append(mirror.newest_known_us)))
+        first, second, third = (Edge(NODES[at], NODES[at + 1], EdgeKind.READS) for at in range(3))
+        with writing(engine) as connection:
+            append(connection, [EdgeChange(ORIGINS[0], [first])], 1)
+        mirror.refresh()
+        assert mirror.newest_known_us == 1
+        seen.clear()
+        with writing(engine) as connection:
+            append(connection, [EdgeChange(ORIGINS[0], [second, third], [first])], 2)
+        mirror.refresh()
+        assert seen == [1, 1, 1, 1], "three blocks are one change, seen when all of it is there"
+        assert mirror.newest_known_us == 2
 
 
 def test_a_node_has_one_number_and_one_text() -> None:
