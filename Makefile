@@ -34,7 +34,7 @@ demo: ## set up, replay the flights of 2013 and read 100 of them; ends with DEMO
 check: lint type ## linters, types and unit tests; at most 5 minutes on 2 cores
 	@$(BIN)/python -m pytest tests/unit -m "not slow" $(UNDER_TEST) -q $(PYTEST)
 
-test: ## every test that is not marked slow; about 20 minutes on 2 cores, 40 at most
+test: ## every test that is not marked slow; about half an hour on 2 cores, 40 minutes at most
 	@$(SETUP) test
 	@$(BIN)/python -m pytest tests -m "not slow" $(UNDER_TEST) $(PYTEST)
 
