@@ -20,7 +20,7 @@ from feature_server.domain.shard_set import ShardSet
 from feature_server.domain.writes import Writes
 from feature_server.observed import observe_ring
 from feature_server.pipeline.applying import Applying
-from feature_server.pipeline.clusters import Cluster, read_access
+from feature_server.pipeline.clusters import Cluster
 from feature_server.pipeline.ingest import Ingest
 from feature_server.pipeline.meters import Meters
 from feature_server.ring.shard_copy import ShardCopy, check_new
@@ -37,6 +37,7 @@ from feature_server.storage.snapshot_folders import ArrivingFolder, SentFolders
 from feature_server.storage.store_folder import StoreFolder
 from headrace.client.tls import Tls
 from headrace.errors import DataLoss, InvalidArgument
+from headrace.serving.kafka_access import read_access
 from headrace.serving.logging import EventLog
 from headrace.serving.process import bearer_token
 from headrace.serving.telemetry import Telemetry

@@ -15,12 +15,13 @@ from feature_server.domain.replays import Replays
 from feature_server.domain.shard_set import ShardSet
 from feature_server.domain.writes import Writes
 from feature_server.pipeline import consumer, rows_outbox
-from feature_server.pipeline.clusters import Cluster, read_access
+from feature_server.pipeline.clusters import Cluster
 from feature_server.pipeline.log_fold import LogFold
 from feature_server.pipeline.rows_follower import RowsFollower
 from feature_server.pipeline.rows_outbox import RowsOutbox
 from feature_server.pipeline.rows_topic import RowsTopic
 from feature_server.rpc.ring_parts import RingParts
+from headrace.serving.kafka_access import read_access
 from headrace.serving.logging import EventLog
 from headrace.serving.telemetry import Telemetry
 from headrace.serving.turns import Turns

@@ -22,6 +22,7 @@ from headrace.definitions import DefinitionKind, Source
 from headrace.definitions.registered import RegisteredSource
 from headrace.errors import HeadraceError, InvalidArgument, NotFound
 from headrace.serving.auth import OpenAuthenticator
+from headrace.serving.kafka_access import read_access
 from headrace.serving.logging import EventLog
 from headrace.serving.process import bearer_token, serve
 from headrace.serving.server import Health, add_health_and_reflection, bind, build_server, drain
@@ -31,8 +32,6 @@ INTERVAL_S: Final = 10.0  # how long an event may wait for its commit offline
 POLL_S: Final = 0.2
 STOP_WAIT_S: Final = 10.0  # of a cycle that runs; one that is cut off is repeated, and the table takes nothing twice
 REJECTED_LOGGED: Final = 5  # of one cycle
-_ACCESS: Final = ("security.", "sasl.", "ssl.", "client.id", "broker.address.family", "client.dns.lookup")
-_FORBIDDEN: Final = ("sasl.login", "ssl.engine", "ssl.provider")  # what loads code of somebody else
 
 
 @dataclass(slots=True)
@@ -213,30 +212,6 @@ def _observe(telemetry: Telemetry, worker: Worker) -> None:
     telemetry.gauge(
         "headrace.sink.success_time", "Last good round, since the epoch.", lambda: [(worker.success_time_s, {})], "s"
     )
-
-
-def read_access(path: Path | None) -> dict[str, str]:
-    """Settings of a file with a line `name=value` each, such as security.protocol and sasl.password."""
-    if path is None:
-        return {}
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidArgument(f"{path} cannot be read", reason="KAFKA_ACCESS_FILE", field="kafka_access") from error
-    found = {}
-    for number, line in enumerate(lines, start=1):
-        if not line.strip() or line.startswith("#"):
-            continue
-        name, is_pair, value = (part.strip() for part in line.partition("="))
-        if not is_pair or not name.startswith(_ACCESS) or name.startswith(_FORBIDDEN):
-            raise InvalidArgument(
-                f"line {number} of {path} is no setting that lets a client in; give security.*, sasl.* and ssl.*",
-                reason="KAFKA_ACCESS_FILE",
-                field="kafka_access",
-                metadata={"line": str(number)},
-            )
-        found[name] = value
-    return found
 
 
 def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -12,13 +12,14 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
-from feature_server.pipeline.clusters import PARTITION_COUNT, REPLICAS, Cluster, read_access
+from feature_server.pipeline.clusters import PARTITION_COUNT, REPLICAS, Cluster
 from feature_server.pipeline.meters import Meters
 from feature_server.pipeline.topics import check_partitions
 from feature_server.pipeline.worker import Clocks, Workers
 from feature_server.rpc.registry_client import RegistryCopy, RegistryWatch
 from feature_server.storage.files import read_file, write_file
 from headrace.client.tls import client_tls
+from headrace.serving.kafka_access import read_access
 from headrace.serving.logging import EventLog
 from headrace.serving.process import authenticator_of, bearer_token, locked_folder, port, serve
 from headrace.serving.server import Health, add_health_and_reflection, bind, build_server, check_bind

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from feature_server.pipeline.clusters import Cluster, read_access
+from feature_server.pipeline.clusters import Cluster
 from headrace.errors import InvalidArgument
+from headrace.serving.kafka_access import read_access
 
 
 def test_a_file_of_access_settings_reaches_every_client(tmp_path: Path) -> None:
