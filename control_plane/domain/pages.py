@@ -4,9 +4,10 @@ import base64
 import binascii
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from headrace.definitions.registered import Registered
 from headrace.errors import InvalidArgument
@@ -41,16 +42,17 @@ def page_of(items: Iterable[_Item], listing: str, request: PageRequest) -> Page[
 
     A token holds the last item given, so items added or retired between pages are neither repeated nor skipped.
     """
-    size = _size(request.page_size)
+    size = page_size_of(request.page_size)
     prefix = _prefix(request.name_prefix)
-    scope = _scope(listing, prefix)
+    scope = scope_of(f"{listing}\n{prefix}")
     after = _read_token(request.page_token, scope)
     matching = [item for item in items if item.ref.name.startswith(prefix) and (after is None or item.ref > after)]
     taken = tuple(matching[:size])
-    return Page(taken, _token(taken[-1].ref, scope) if len(matching) > size else "")
+    return Page(taken, write_token(scope, taken[-1].ref.name, taken[-1].ref.version) if len(matching) > size else "")
 
 
-def _size(page_size: int) -> int:
+def page_size_of(page_size: int) -> int:
+    """Size of a page; raises InvalidArgument for a negative one."""
     if page_size < 0:
         raise InvalidArgument(
             f"page_size is {page_size}; it must not be negative (0 is the default of {PAGE_SIZE_DEFAULT})",
@@ -71,28 +73,46 @@ def _prefix(prefix: str) -> str:
     return prefix
 
 
-def _scope(listing: str, prefix: str) -> str:
-    return hashlib.sha256(f"{listing}\n{prefix}".encode("utf-8", "surrogatepass")).hexdigest()[:16]
+def scope_of(question: str) -> str:
+    """What ties tokens to a question."""
+    return hashlib.sha256(question.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def _token(ref: VersionRef, scope: str) -> str:
-    body = json.dumps([scope, ref.name, ref.version], separators=(",", ":"))
+def write_token(scope: str, *values: str | int) -> str:
+    """Token of the next page: values that say where it begins."""
+    body = json.dumps([scope, *values], separators=(",", ":"))
     return base64.urlsafe_b64encode(body.encode()).decode("ascii")
+
+
+def token_values(token: str, scope: str, length_max: int) -> list[Any]:  # Any: JSON values, for the caller to check
+    """Values of a token; to be called, and what it gives checked, inside `refusing_tokens`."""
+    if len(token) > length_max:
+        raise ValueError("too long")
+    values: list[Any]
+    held, *values = json.loads(base64.b64decode(token, altchars=b"-_", validate=True))
+    if held != scope:
+        raise ValueError("of another question")
+    return values
+
+
+@contextmanager
+def refusing_tokens(origin: str) -> Iterator[None]:
+    """Turns what is wrong with a token into InvalidArgument; `origin` is what the caller should have it from."""
+    try:
+        yield
+    except (ValueError, TypeError, binascii.Error, RecursionError) as error:
+        raise InvalidArgument(
+            f"page_token is not one that {origin} returned; start again without it",
+            reason="INVALID_PAGE_TOKEN",
+            field="page_token",
+        ) from error
 
 
 def _read_token(token: str, scope: str) -> VersionRef | None:
     if not token:
         return None
-    try:
-        if len(token) > TOKEN_LENGTH_MAX:
-            raise ValueError("too long")
-        held, name, version = json.loads(base64.b64decode(token, altchars=b"-_", validate=True))
-        if held != scope or type(name) is not str or type(version) is not int:
+    with refusing_tokens("this listing with this name_prefix"):
+        name, version = token_values(token, scope, TOKEN_LENGTH_MAX)
+        if type(name) is not str or type(version) is not int:
             raise ValueError("of another listing")
-    except (ValueError, TypeError, binascii.Error, RecursionError) as error:
-        raise InvalidArgument(
-            "page_token is not one that this listing with this name_prefix returned; start again without it",
-            reason="INVALID_PAGE_TOKEN",
-            field="page_token",
-        ) from error
     return VersionRef(name, version)

@@ -16,7 +16,8 @@ from control_plane.domain.lineage.observed import checked_run, run_edges
 from control_plane.domain.lineage.requirements import Requirements
 from control_plane.domain.lineage.storage import LineageStore
 from control_plane.domain.lineage.times import time_us
-from control_plane.domain.lineage.tokens import page_size_of, read_token, write_token
+from control_plane.domain.lineage.tokens import read_token, write_token
+from control_plane.domain.pages import page_size_of
 from control_plane.domain.storage import RegistryStore, Revision
 from headrace.definitions.checks import suggestion
 from headrace.definitions.registered import RegistryState, all_records, named
