@@ -3,11 +3,11 @@
 # Typer passes parameters by name; their order is that of the help text.
 # ruff: noqa: PLR0917
 
-from enum import StrEnum
 from typing import Annotated
 
 import typer
 
+from control_plane.cli.lineage_choices import Affected, Planned
 from control_plane.cli.options import Data, Endpoint, Lake, Output, Token, session_of
 from control_plane.cli.output import Format
 
@@ -15,26 +15,6 @@ _SETTINGS = {"help_option_names": ["-h", "--help"]}
 lineage = typer.Typer(
     help="What is made of what, and what a change reaches.", no_args_is_help=True, context_settings=_SETTINGS
 )
-
-
-class Planned(StrEnum):
-    """What is to happen to a node."""
-
-    DROP = "drop"
-    RENAME = "rename"
-    RETYPE = "retype"
-
-
-class Affected(StrEnum):
-    """Kinds of nodes, as options name them."""
-
-    FEATURES = "features"
-    VIEWS = "views"
-    SERVICES = "services"
-    MODELS = "models"
-    RUNS = "runs"
-    TRAINING_SETS = "training_sets"
-    ANY = "any"
 
 
 @lineage.command()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from control_plane.cli.amounts import parse_time_us, time_text
-from control_plane.cli.lineage_app import Affected, Planned
+from control_plane.cli.lineage_choices import Affected, Planned
 from control_plane.cli.output import Document, Format, print_document, print_table
 from control_plane.cli.session import Session
 from control_plane.cli.worker import run_job

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from control_plane.cli import lineage_commands
-from control_plane.cli.lineage_app import Affected, Planned
+from control_plane.cli.lineage_choices import Affected, Planned
 from control_plane.cli.lineage_commands import ImpactOptions
 from control_plane.cli.output import Format
 from control_plane.cli.session import Session
