@@ -3,32 +3,24 @@
 import itertools
 import time
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar, Final
 
 import gevent
 import grpc
 import grpc.experimental.gevent as grpc_gevent
-from gevent.pool import Pool
-from locust import LoadTestShape, User, constant, events, task
+from locust import events
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 
-from loadtest.online.arrivals import Arrivals, Load, Shape
-from loadtest.online.environment import address_of, give_verdict, options_of
-from loadtest.online.gate import Recorder
+from loadtest.online.environment import address_of, options_of
+from loadtest.online.open_loop import CALL_DEADLINE_S, OpenLoopUser, Run, SteadyShape, judge_run
 from protos.offline.v1 import historical_service_pb2 as pb
 from protos.offline.v1 import historical_service_pb2_grpc as rpc
 
-CALL_DEADLINE_S: Final = 5.0
 JOB_LIMIT_S: Final = 120.0
 POLL_S: Final = 0.1
-OUTSTANDING_MAX: Final = 200  # calls of one user; one more is an error, so that a hanging server cannot fill memory
-DRAIN_S: Final = 6.0  # longer than one deadline
 LIST_EVERY: Final = 20  # calls
-SETTLE_S: Final = 1.0
-SEED: Final = 20_261_127
-OWN_CONNECTION: Final = (("grpc.use_local_subchannel_pool", 1),)  # else all users would share one
 
 grpc_gevent.init_gevent()
 
@@ -45,14 +37,11 @@ def add_arguments(parser: LocustArgumentParser) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """The job that all users ask for, and what they record."""
+class JobRun(Run):
+    """The job that all users ask for."""
 
     name: str
     digest: str
-    recorder: Recorder = field(default_factory=Recorder)
-    numbers: "itertools.count[int]" = field(default_factory=itertools.count)
-    start_s: float = field(default_factory=time.perf_counter)
 
 
 def begin(environment: Environment, **_: object) -> None:
@@ -69,103 +58,50 @@ def begin(environment: Environment, **_: object) -> None:
         while job.state in (pb.JOB_STATE_QUEUED, pb.JOB_STATE_RUNNING) and time.monotonic() < deadline:
             gevent.sleep(POLL_S)
             job = stub.GetHistoricalJob(pb.GetHistoricalJobRequest(name=job.name), timeout=CALL_DEADLINE_S).job
-    HistoryUser.current = Run(job.name, job.result.digest)
+    HistoryUser.current = JobRun(job.name, job.result.digest)
     if job.state != pb.JOB_STATE_SUCCEEDED:
         HistoryUser.current.recorder.failed(f"the join ended as {pb.JobState.Name(job.state)}: {job.error.message}")
 
 
 def judge(environment: Environment, **_: object) -> None:
-    """Prints and writes the verdict, and sets the exit code by it."""
-    recorder = Recorder() if HistoryUser.current is None else HistoryUser.current.recorder
-    give_verdict(environment, recorder)
+    """Gives the verdict."""
+    judge_run(environment, HistoryUser.current)
 
 
-class HistoryShape(LoadTestShape):
-    """Sets the number of users so that their calls make the asked rate."""
+class HistoryShape(SteadyShape):
+    """That of the run."""
 
-    def tick(self) -> tuple[int, float] | None:
-        """Users now and how fast to get there; None ends the run."""
-        assert self.runner is not None  # Locust sets it before the first tick
-        load = load_of(self.runner.environment)
-        run = HistoryUser.current
-        elapsed_s = 0.0 if run is None else time.perf_counter() - run.start_s  # the join is no part of the run
-        if elapsed_s >= load.duration_s:
-            return None
-        users = load.users_at(elapsed_s)
-        return users, float(users)
+    def run_now(self) -> Run | None:
+        """The run that goes on."""
+        return HistoryUser.current
 
 
-class HistoryUser(User):
+class HistoryUser(OpenLoopUser):
     """One person who watches a job."""
 
-    wait_time = constant(0)
-    current: ClassVar[Run | None] = None
+    call_name = "watch"
+    current: ClassVar[JobRun | None] = None
 
     def on_start(self) -> None:
         """Opens a connection of its own; the first call, which connects, is not counted."""
         assert HistoryUser.current is not None  # test_start comes before the first user
         self._run = HistoryUser.current
-        self._pool = Pool(OUTSTANDING_MAX)
-        self._channel = grpc.insecure_channel(address_of(self.environment), options=OWN_CONNECTION)
-        self._stub = rpc.HistoricalServiceStub(self._channel)
+        self._stub = rpc.HistoricalServiceStub(self.connect(self._run))
         self._sent = itertools.count(1)
         self._watch(0)
-        seed = SEED + next(self._run.numbers)
-        self._arrivals = Arrivals(load_of(self.environment).user_rate, time.perf_counter() + SETTLE_S, seed)
+        self.set_arrivals(self._run)
 
-    @task
-    def arrive(self) -> None:
-        """Waits until the next call is due, and starts it without waiting for its answer."""
-        due_s = self._arrivals.next_due_s()
-        gevent.sleep(max(0.0, due_s - time.perf_counter()))
-        self._run.recorder.plan()
-        if self._pool.full():
-            self._report(due_s, due_s, f"{OUTSTANDING_MAX} calls of one user are outstanding")
-            return
-        self._pool.spawn(self._one_call, due_s)
-
-    def on_stop(self) -> None:
-        """Lets the calls under way end."""
-        self._pool.join(timeout=DRAIN_S)
-        self._channel.close()
-
-    def _one_call(self, due_s: float) -> None:
-        sent_s, fault = time.perf_counter(), ""
-        try:
-            fault = self._watch(next(self._sent))
-        except grpc.RpcError as error:
-            fault = f"{error.code().name}: {error.details()}"
-        self._report(due_s, sent_s, fault)
+    def call(self) -> str:
+        """Looks at the job, and now and then at the list."""
+        return self._watch(next(self._sent))
 
     def _watch(self, number: int) -> str:
-        """One call, and what is wrong with its answer."""
         if number % LIST_EVERY == 1:
             jobs = self._stub.ListHistoricalJobs(pb.ListHistoricalJobsRequest(), timeout=CALL_DEADLINE_S).jobs
             return "" if any(job.name == self._run.name for job in jobs) else "the job is not listed"
         job = self._stub.GetHistoricalJob(pb.GetHistoricalJobRequest(name=self._run.name), timeout=CALL_DEADLINE_S).job
         is_right = job.state == pb.JOB_STATE_SUCCEEDED and job.result.digest == self._run.digest
         return "" if is_right else "the job or its digest changed"
-
-    def _report(self, due_s: float, sent_s: float, fault: str) -> None:
-        latency_ms = (time.perf_counter() - due_s) * 1000
-        if fault:
-            self._run.recorder.failed(fault)
-        else:
-            self._run.recorder.answered(latency_ms, (sent_s - due_s) * 1000)
-        self.environment.events.request.fire(
-            request_type="gRPC",
-            name="watch",
-            response_time=latency_ms,
-            response_length=0,
-            exception=RuntimeError(fault) if fault else None,
-            context={},
-        )
-
-
-def load_of(environment: Environment) -> Load:
-    """The load that the options ask for."""
-    options = options_of(environment)
-    return Load(Shape.STEADY, options.arrival_rate, options.duration_s)
 
 
 # Locust declares add_listener without types.

@@ -20,18 +20,14 @@ from loadtest.dataset import SCENARIOS
 from loadtest.online.arrivals import Arrivals, Load, Shape
 from loadtest.online.environment import address_of, give_verdict, options_of
 from loadtest.online.gate import Recorder
+from loadtest.online.open_loop import CALL_DEADLINE_S, DRAIN_S, OUTSTANDING_MAX, OWN_CONNECTION, SETTLE_S
 from loadtest.rows import SEED, Keys
 from protos.feature.v1 import online_feature_service_pb2 as pb
 from protos.feature.v1 import online_feature_service_pb2_grpc as rpc
 
-CALL_DEADLINE_S: Final = 5.0
-OUTSTANDING_MAX: Final = 200  # calls of one user; one more is an error, so that a hanging server cannot fill memory
-DRAIN_S: Final = 6.0  # longer than one deadline
 CHECK_EVERY: Final = 50  # of one user: the first answer and then one in so many are compared value by value
 CHECKED_BYTES_MAX: Final = 64 << 20  # answers kept for that until the run is over, so that checking delays no call
-SETTLE_S: Final = 1.0  # from a user's start to its first arrival, while other users still connect
 PREPARED_CALLS: Final = 10_000  # requests made before a run, then used in turn by all users
-OWN_CONNECTION: Final = (("grpc.use_local_subchannel_pool", 1),)  # else all users would share one
 
 grpc_gevent.init_gevent()
 
